@@ -1,0 +1,1 @@
+"""A demonstration of both faces: `python -m demo`."""

@@ -1,0 +1,224 @@
+"""`ChatTIRQwen`: Qwen3-32B on E2E Networks' TIR as a LangChain chat model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+
+from tir_qwen import AsyncClient, Client, Completion, ConfigurationError, __version__
+from tir_qwen.parameters import Parameters, validated
+
+from .messages import PROVIDER, chunk_from_delta, message_from_choice, messages_to_wire
+
+
+class ChatTIRQwen(BaseChatModel, Parameters):
+    """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
+
+    The reasoning never is in an answer's `content`; it is in `additional_kwargs["reasoning_content"]` and, as a
+    `reasoning` block, in `content_blocks`. One instance serves any number of threads, tasks and event loops.
+
+        model = ChatTIRQwen(project_id=6530, access_token="...")
+        for chunk in model.stream("What is the capital of France?"):
+            print(chunk.content, end="")
+
+    Parameters that are unset are not sent; all of them may be given at call time too, or by `bind`.
+
+    Raises:
+        ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
+    """
+
+    access_token: SecretStr | None = Field(
+        default_factory=lambda: _secret_from_env("E2E_TIR_ACCESS_TOKEN"),
+        validation_alias=AliasChoices("access_token", "api_key", "tir_access_token"),
+        exclude=True,
+    )
+    """Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`."""
+    base_url: str | None = Field(default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"), repr=False)
+    """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
+    streaming: bool = False
+    """Stream also where a whole answer is asked for; unset: LangChain decides."""
+    stream_usage: bool = True
+    """Ask for token counts at the end of a stream."""
+    extra_body: dict[str, Any] | None = None
+    """Further fields of the body, over all others."""
+    http_client: Any = Field(default=None, repr=False, exclude=True)
+    """A client of httpx or httpx2 to use for synchronous calls."""
+    http_async_client: Any = Field(default=None, repr=False, exclude=True)
+    """A client of httpx or httpx2 to use for asynchronous calls."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+
+    _client: Client = PrivateAttr()
+    _async_client: AsyncClient = PrivateAttr()
+
+    if not TYPE_CHECKING:  # type checkers read the signature off the fields
+
+        def __init__(self, **kwargs: Any) -> None:
+            validated(type(self), lambda: super(ChatTIRQwen, self).__init__(**kwargs))
+            settings = {
+                **self.client_settings(),
+                "access_token": self.access_token.get_secret_value() if self.access_token else None,
+                "base_url": self.base_url,
+            }
+            self._client = Client(**settings, http_client=self.http_client)
+            self._async_client = AsyncClient(**settings, http_client=self.http_async_client)
+
+    @model_validator(mode="after")
+    def _set_tir_qwen_version(self) -> Self:
+        self._add_version("tir-qwen", __version__)
+        return self
+
+    @property
+    def _llm_type(self) -> str:
+        return "tir-qwen"
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Arguments that a serialized model takes from the environment."""
+        return {"access_token": "E2E_TIR_ACCESS_TOKEN"}
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What changes an answer: the key of caches, and what traces show."""
+        params = {"model": self.model, "endpoint": repr(self._client), **self.body_params()}
+        return {**params, "extra_body": self.extra_body} if self.extra_body else params
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = PROVIDER
+        if not stop and self.stop:
+            params["ls_stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
+        return params
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        completion = self._client.complete(messages_to_wire(messages), **self._params(stop, kwargs))
+        return _result(completion)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        completion = await self._async_client.complete(messages_to_wire(messages), **self._params(stop, kwargs))
+        return _result(completion)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        params = self._stream_params(stop, kwargs)
+        with closing(self._client.stream(messages_to_wire(messages), **params)) as deltas:
+            for delta in deltas:
+                chunk = chunk_from_delta(delta)
+                if run_manager:
+                    run_manager.on_llm_new_token(delta.content, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        params = self._stream_params(stop, kwargs)
+        async with aclosing(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+            async for delta in deltas:
+                chunk = chunk_from_delta(delta)
+                if run_manager:
+                    await run_manager.on_llm_new_token(delta.content, chunk=chunk)
+                yield chunk
+
+    def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of one call: what it says, then what the constructor said."""
+        params = {**self.body_params(), **kwargs}
+        params.pop("stream", None)  # LangChain's own switch; which method was called has settled it
+        if stop is not None:
+            params["stop"] = stop
+        if self.extra_body:
+            params["extra_body"] = {**self.extra_body, **(kwargs.get("extra_body") or {})}
+        if self.tool_calling == "prompted" and params.get("tools"):
+            raise ConfigurationError('tool_calling="prompted" is not available in this version.')
+        return params
+
+    def _stream_params(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        params = self._params(stop, kwargs)
+        if (params.get("n") or 1) > 1:
+            raise ConfigurationError("n must be 1 for a stream: its chunks would be added up to one answer.")
+        if not params.pop("stream_usage", self.stream_usage):
+            params["stream_options"] = None
+        return params
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools.
+
+        Args:
+            tools: Pydantic classes, functions, LangChain tools or JSON schemas.
+            tool_choice: `auto`, `none`, `any` or `required` (or True), the name of a tool, or the wire's own dict.
+            strict: Whether arguments must follow the schema.
+            **kwargs: Further parameters of the call.
+        """
+        offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        if offered:
+            kwargs["tools"] = offered
+        if tool_choice is not None and tool_choice is not False:
+            kwargs["tool_choice"] = _tool_choice(tool_choice)
+        return self.bind(**kwargs)
+
+
+def _tool_choice(choice: str | bool | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(choice, dict):
+        return choice
+    if choice is True or choice in ("any", "required"):
+        return "required"
+    if choice in ("auto", "none"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _result(completion: Completion) -> ChatResult:
+    generations = []
+    for choice in completion.choices:
+        message = message_from_choice(choice, completion)
+        facts = message.response_metadata
+        info = {key: facts[key] for key in ("finish_reason", "logprobs") if key in facts}
+        generations.append(ChatGeneration(message=message, generation_info=info))
+    return ChatResult(
+        generations=generations,
+        llm_output={"token_usage": completion.usage, "model_name": completion.model},
+    )
+
+
+def _secret_from_env(name: str) -> SecretStr | None:
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None

@@ -1,0 +1,190 @@
+"""LangChain's messages to the wire's and back (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    InvalidToolCall,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call
+from langchain_core.outputs import ChatGenerationChunk
+from pydantic_core import from_json, to_json
+
+from tir_qwen import Choice, Completion, ConfigurationError, Delta, Usage
+
+PROVIDER = "tir_qwen"
+
+_ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
+_KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_NOT_TEXT = frozenset(
+    {
+        *("reasoning", "thinking", "redacted_thinking"),  # of earlier turns: the template drops it
+        *("tool_call", "tool_call_chunk", "tool_use", "invalid_tool_call", "function_call", "input_json_delta"),
+        *("server_tool_call", "server_tool_call_chunk", "server_tool_result"),
+    }
+)
+"""Blocks of an AI message that are no part of its text; its `tool_calls` say what they say."""
+
+
+def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Write a conversation.
+
+    Raises:
+        ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say), or is of an unknown kind.
+    """
+    return [message_to_wire(message, position) for position, message in enumerate(messages)]
+
+
+def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
+    """Write one message; `position` is its place in the conversation, for an error."""
+    wire: dict[str, Any] = {"role": _role(message, position), "content": _text(message, position)}
+    if message.name:
+        wire["name"] = message.name
+    if isinstance(message, AIMessage):
+        if calls := [*_calls_to_wire(message)]:
+            wire["tool_calls"] = calls
+    elif isinstance(message, ToolMessage):
+        wire["tool_call_id"] = message.tool_call_id
+    elif isinstance(message, FunctionMessage):
+        wire["tool_call_id"] = message.name  # as `_calls_to_wire` numbers the call that it answers
+    return wire
+
+
+def _role(message: BaseMessage, position: int) -> str:
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    if isinstance(message, (AIMessage, HumanMessage, SystemMessage)):
+        role = role.removesuffix("MessageChunk").lower()
+    elif isinstance(message, (ToolMessage, FunctionMessage)):
+        role = "tool"
+    role = _ROLES.get(role, role)
+    if role not in _KNOWN_ROLES:  # the server drops such a message without a word
+        raise ConfigurationError(f"message {position} has the role {role!r}, which Qwen3-32B does not know.")
+    return role
+
+
+def _text(message: BaseMessage, position: int) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    texts = [text for block in message.content if (text := _block_text(message, block, position)) is not None]
+    # An answer's blocks are pieces of one text; in all other messages vLLM reads one block a line.
+    return ("" if isinstance(message, AIMessage) else "\n").join(texts)
+
+
+def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int) -> str | None:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type", "text")
+    text = block.get("text")
+    if kind in ("text", "text-plain", "refusal") and isinstance(text, str):
+        return text
+    if isinstance(message, AIMessage) and kind in _NOT_TEXT:
+        return None
+    if isinstance(message, ToolMessage) and kind == "json":
+        return to_json(block.get("json")).decode()
+    raise ConfigurationError(
+        f"message {position} ({message.type}) holds a block of type {kind!r}: Qwen3-32B takes text only."
+    )
+
+
+def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
+    for call in message.tool_calls:
+        yield _call_to_wire(call["id"], call["name"], to_json(call["args"]).decode())
+    for invalid in message.invalid_tool_calls:
+        # The server demands JSON. A JSON string is JSON, and the template prints it as the model wrote it.
+        yield _call_to_wire(invalid["id"], invalid["name"], to_json(invalid["args"] or "").decode())
+    function = message.additional_kwargs.get("function_call")
+    if function and not message.tool_calls:
+        yield _call_to_wire(function["name"], function["name"], function.get("arguments") or "{}")
+
+
+def _call_to_wire(id_: str | None, name: str | None, arguments: str) -> dict[str, Any]:
+    return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
+
+
+def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
+    """Read one whole answer."""
+    calls: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for call in choice.tool_calls:
+        problem = "the arguments are not a JSON object"
+        try:
+            arguments = from_json(call.arguments)
+        except ValueError as error:
+            arguments, problem = None, f"the arguments are not JSON: {error}"
+        if isinstance(arguments, dict):
+            calls.append(tool_call(name=call.name, args=arguments, id=call.id or None))
+        else:
+            invalid.append(invalid_tool_call(name=call.name, args=call.arguments, id=call.id or None, error=problem))
+    return AIMessage(
+        content=choice.content,
+        additional_kwargs={"reasoning_content": choice.reasoning} if choice.reasoning else {},
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
+        usage_metadata=usage_metadata(completion.usage),
+        response_metadata={
+            **response_metadata(completion.response),
+            **_metadata(choice.finish_reason, choice.stop_reason, choice.logprobs),
+        },
+    )
+
+
+def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
+    """Read one delta. What may come only once in a stream (LangChain adds chunks up) a delta has only once."""
+    metadata = response_metadata(delta.response) if delta.response else {}
+    if delta.finish_reason or delta.logprobs:
+        metadata |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
+    message = AIMessageChunk(
+        content=delta.content,
+        additional_kwargs={"reasoning_content": delta.reasoning} if delta.reasoning else {},
+        tool_call_chunks=[
+            ToolCallChunk(name=call.name, args=call.arguments, id=call.id, index=call.index, type="tool_call_chunk")
+            for call in delta.tool_calls
+        ],
+        usage_metadata=usage_metadata(delta.usage) if delta.usage else None,
+        response_metadata=metadata,
+        chunk_position="last" if delta.last else None,
+    )
+    return ChatGenerationChunk(message=message, generation_info=metadata or None)
+
+
+def response_metadata(response: dict[str, Any]) -> dict[str, Any]:
+    """Name the facts about a response as LangChain does."""
+    named = {"model_name" if name == "model" else name: value for name, value in response.items()}
+    return {"model_provider": PROVIDER, **named} if "id" in response or "model" in response else named
+
+
+def _metadata(
+    finish_reason: str | None, stop_reason: str | int | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
+    facts = {"finish_reason": finish_reason, "stop_reason": stop_reason, "logprobs": logprobs}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def usage_metadata(usage: Usage | None) -> UsageMetadata | None:
+    """Count the tokens as LangChain does, with cached and reasoning tokens where the server says them."""
+    if not usage:
+        return None
+    counted = UsageMetadata(
+        input_tokens=usage.get("prompt_tokens") or 0,
+        output_tokens=usage.get("completion_tokens") or 0,
+        total_tokens=usage.get("total_tokens") or 0,
+    )
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    if cached is not None:
+        counted["input_token_details"] = {"cache_read": cached}
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if reasoning is not None:
+        counted["output_token_details"] = {"reasoning": reasoning}
+    return counted

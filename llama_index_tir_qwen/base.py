@@ -1,0 +1,247 @@
+"""`TIRQwen`: Qwen3-32B on E2E Networks' TIR as a LlamaIndex LLM."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    ToolCallBlock,
+)
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.custom import CustomLLM
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import BaseTool
+from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr
+
+from tir_qwen import AsyncClient, Client, ConfigurationError
+from tir_qwen.parameters import Parameters, validated
+from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
+
+from .messages import ResponseStream, completion_from_response, messages_to_wire, response_from_completion
+
+
+class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
+    """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
+
+    The reasoning never is in an answer's text; it is a `ThinkingBlock` of the message, and streams as
+    `response.additional_kwargs["thinking_delta"]`. One instance serves any number of threads, tasks and event loops.
+
+        llm = TIRQwen(project_id=6530, api_key="...")
+        for response in llm.stream_complete("What is the capital of France?"):
+            print(response.delta, end="")
+
+    Parameters that are unset are not sent; all of them may be given at call time too, where they win.
+
+    Raises:
+        ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
+    """
+
+    # A plain string: core's `to_json` cannot write a SecretStr, and a pickle of one would lose the token.
+    api_key: str | None = Field(
+        default_factory=lambda: os.environ.get("E2E_TIR_ACCESS_TOKEN"),
+        validation_alias=AliasChoices("api_key", "access_token"),
+        repr=False,
+        exclude=True,
+    )
+    """Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`."""
+    api_base: str | None = Field(
+        default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"),
+        validation_alias=AliasChoices("api_base", "base_url"),
+        repr=False,
+    )
+    """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
+    context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
+    """Tokens of prompt and answer together that the endpoint allows."""
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the body, over all others."""
+    http_client: Any = Field(default=None, repr=False, exclude=True)
+    """A client of httpx or httpx2 to use for synchronous calls."""
+    async_http_client: Any = Field(default=None, repr=False, exclude=True)
+    """A client of httpx or httpx2 to use for asynchronous calls."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+
+    _client: Client = PrivateAttr()
+    _async_client: AsyncClient = PrivateAttr()
+
+    if not TYPE_CHECKING:  # type checkers read the signature off the fields
+
+        def __init__(self, **kwargs: Any) -> None:
+            validated(type(self), lambda: super(TIRQwen, self).__init__(**kwargs))
+            settings = {**self.client_settings(), "access_token": self.api_key, "base_url": self.api_base}
+            self._client = Client(**settings, http_client=self.http_client)
+            self._async_client = AsyncClient(**settings, http_client=self.async_http_client)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which core serializes the class."""
+        return "TIRQwen"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What core plans prompts and agents by."""
+        return LLMMetadata(
+            context_window=self.context_window,
+            num_output=self.max_tokens or DEFAULT_NUM_OUTPUT,
+            is_chat_model=True,
+            is_function_calling_model=True,
+            model_name=self.model,
+        )
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation."""
+        return self._chat(messages, kwargs)
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation in pieces; each response holds the message as far as it has come."""
+        return self._stream_chat(messages, kwargs)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """As `chat`."""
+        return await self._achat(messages, kwargs)
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """As `stream_chat`."""
+        return self._astream_chat(messages, kwargs)
+
+    # The completions share the private methods with the chats: by way of `chat` there would be two events per call.
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, as the one message of a user."""
+        return completion_from_response(self._chat(self._as_chat(prompt, formatted), kwargs))
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """Answer a prompt in pieces."""
+        responses = self._stream_chat(self._as_chat(prompt, formatted), kwargs)
+
+        def completions() -> CompletionResponseGen:
+            with closing(responses):
+                for response in responses:
+                    yield completion_from_response(response)
+
+        return completions()
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """As `complete`."""
+        return completion_from_response(await self._achat(self._as_chat(prompt, formatted), kwargs))
+
+    @llm_completion_callback()
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """As `stream_complete`."""
+        responses = self._astream_chat(self._as_chat(prompt, formatted), kwargs)
+
+        async def completions() -> CompletionResponseAsyncGen:
+            async with aclosing(responses):
+                async for response in responses:
+                    yield completion_from_response(response)
+
+        return completions()
+
+    def _chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponse:
+        return response_from_completion(self._client.complete(messages_to_wire(messages), **self._params(kwargs)))
+
+    async def _achat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponse:
+        completion = await self._async_client.complete(messages_to_wire(messages), **self._params(kwargs))
+        return response_from_completion(completion)
+
+    def _stream_chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseGen:
+        responses = ResponseStream()
+        with closing(self._client.stream(messages_to_wire(messages), **self._stream_params(kwargs))) as deltas:
+            for delta in deltas:
+                yield responses.add(delta)
+
+    async def _astream_chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseAsyncGen:
+        responses = ResponseStream()
+        params = self._stream_params(kwargs)
+        async with aclosing(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+            async for delta in deltas:
+                yield responses.add(delta)
+
+    def _as_chat(self, prompt: str, formatted: bool) -> list[ChatMessage]:
+        if not formatted and self.completion_to_prompt is not None:
+            prompt = self.completion_to_prompt(prompt)
+        return [ChatMessage(prompt)]
+
+    def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of one call: what it says, then what the constructor said."""
+        params = {**self.body_params(), **kwargs}
+        if self.additional_kwargs:
+            params["extra_body"] = {**self.additional_kwargs, **(kwargs.get("extra_body") or {})}
+        if self.tool_calling == "prompted" and params.get("tools"):
+            raise ConfigurationError('tool_calling="prompted" is not available in this version.')
+        return params
+
+    def _stream_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        params = self._params(kwargs)
+        if (params.get("n") or 1) > 1:
+            raise ConfigurationError("n must be 1 for a stream: a response holds one message.")
+        return params
+
+    def _prepare_chat_with_tools(  # noqa: PLR0917 - core's signature
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The arguments of a chat that offers `tools`."""
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
+        offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        if offered:
+            kwargs["tools"] = offered
+            kwargs["tool_choice"] = _tool_choice(tool_choice, required=tool_required)
+            kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
+        return {"messages": messages, **kwargs}
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The tool calls of an answer; those whose arguments are not (yet) a JSON object have none.
+
+        Raises:
+            ValueError: There is no call, and `error_on_no_tool_call` is set.
+        """
+        blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+        if not blocks and error_on_no_tool_call:
+            raise ValueError(f"Expected at least one tool call, but got {len(blocks)}.")
+        return [
+            ToolSelection(
+                tool_id=block.tool_call_id or "",
+                tool_name=block.tool_name,
+                tool_kwargs=block.tool_kwargs if isinstance(block.tool_kwargs, dict) else {},
+            )
+            for block in blocks
+        ]
+
+
+def _tool_choice(choice: str | dict[str, Any] | None, *, required: bool) -> str | dict[str, Any]:
+    if choice is None:
+        return "required" if required else "auto"
+    if isinstance(choice, dict) or choice in ("auto", "none", "required"):
+        return choice
+    return "required" if choice == "any" else {"type": "function", "function": {"name": choice}}

@@ -1,0 +1,210 @@
+"""LlamaIndex's messages to the wire's and back (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    ChatResponse,
+    CitableBlock,
+    CitationBlock,
+    CompletionResponse,
+    ContentBlock,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from pydantic_core import from_json, to_json
+
+from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, Usage
+from tir_qwen.fold import Fold
+
+_ROLES = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+
+
+def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Write a conversation.
+
+    Raises:
+        ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say).
+    """
+    return [message_to_wire(message, position) for position, message in enumerate(messages)]
+
+
+def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
+    """Write one message; `position` is its place in the conversation, for an error."""
+    role = _ROLES[message.role]
+    texts = [text for block in message.blocks for text in _texts(block, f"message {position} ({role})")]
+    wire: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
+    if name := message.additional_kwargs.get("name"):
+        wire["name"] = name
+    if role == "assistant" and (calls := [*_calls_to_wire(message)]):
+        wire["tool_calls"] = calls
+    if role == "tool":
+        wire["tool_call_id"] = message.additional_kwargs.get("tool_call_id", "")
+    return wire
+
+
+def _texts(block: ContentBlock, where: str) -> Iterable[str]:
+    if isinstance(block, TextBlock):
+        yield block.text
+    elif isinstance(block, CitableBlock):
+        for part in block.content:
+            yield from _texts(part, where)
+    elif isinstance(block, CitationBlock):
+        yield from _texts(block.cited_content, where)
+    elif not isinstance(block, (ThinkingBlock, ToolCallBlock, CachePoint)):
+        raise ConfigurationError(f"{where} holds a block of type {block.block_type!r}: Qwen3-32B takes text only.")
+
+
+def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
+    blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    for block in blocks:
+        yield _call_to_wire(block.tool_call_id, block.tool_name, block.tool_kwargs)
+    if not blocks:  # a history of another LLM, which may hold that provider's own objects
+        for call in message.additional_kwargs.get("tool_calls") or []:
+            known = call if isinstance(call, dict) else call.model_dump()
+            yield _call_to_wire(known.get("id"), known["function"]["name"], known["function"].get("arguments") or {})
+
+
+def _call_to_wire(id_: str | None, name: str | None, arguments: dict[str, Any] | str) -> dict[str, Any]:
+    if not isinstance(arguments, str) or _parse(arguments) is None:
+        # The server demands JSON. A JSON string is JSON, and the template prints it as the model wrote it.
+        arguments = to_json(arguments).decode()
+    return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
+
+
+def _parse(arguments: str) -> dict[str, Any] | None:
+    """Tool arguments, or None if they are not a JSON object."""
+    try:
+        parsed = from_json(arguments)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _message(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
+    """An answer; arguments of a call stay text as long as they are not whole, or if they are not a JSON object."""
+    blocks: list[ContentBlock] = []
+    if reasoning:
+        blocks.append(ThinkingBlock(content=reasoning))
+    if content or not calls:
+        blocks.append(TextBlock(text=content))
+    for call in calls:
+        arguments = _parse(call.arguments) if whole else None
+        kwargs = call.arguments if arguments is None else arguments
+        blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=kwargs))
+    # Core's streaming of structured output looks for the calls here, not among the blocks.
+    additional = {"tool_calls": [_call(call) for call in calls]} if calls else {}
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=additional)
+
+
+def response_from_completion(completion: Completion) -> ChatResponse:
+    """Read a whole response: its first choice; the others are in `raw`."""
+    choice = completion.first
+    return ChatResponse(
+        message=_message(choice.content, choice.reasoning, choice.tool_calls, whole=True),
+        raw=_raw(completion),
+        logprobs=_logprobs(choice.logprobs),
+        additional_kwargs=_counts(completion.usage),
+    )
+
+
+class ResponseStream:
+    """Deltas to responses: each holds the message as far as it has come; the last holds the aggregated `raw`."""
+
+    def __init__(self) -> None:
+        self._fold = Fold()
+        self._content = ""
+        self._reasoning = ""
+
+    def add(self, delta: Delta) -> ChatResponse:
+        """The response after one more delta."""
+        self._fold.add(delta)
+        self._content += delta.content
+        self._reasoning += delta.reasoning
+        if delta.last:
+            response = response_from_completion(self._fold.completion())
+            response.delta = ""
+            return response
+        said: dict[str, Any] = {"content": delta.content}
+        if delta.reasoning:
+            said["reasoning_content"] = delta.reasoning
+        return ChatResponse(
+            message=_message(self._content, self._reasoning, self._fold.tool_calls(), whole=False),
+            delta=delta.content,
+            raw={"choices": [{"index": delta.index, "delta": said, "finish_reason": delta.finish_reason}]},
+            logprobs=_logprobs(delta.logprobs),
+            additional_kwargs={"thinking_delta": delta.reasoning} if delta.reasoning else {},
+        )
+
+
+def completion_from_response(response: ChatResponse) -> CompletionResponse:
+    """Read a chat's response as a completion; the reasoning of a whole one is its `additional_kwargs["thinking"]`."""
+    thoughts = [block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)]
+    return CompletionResponse(
+        text=response.message.content or "",
+        delta=response.delta,
+        raw=response.raw,
+        logprobs=response.logprobs,
+        additional_kwargs={**response.additional_kwargs, **({"thinking": thoughts[0]} if thoughts else {})},
+    )
+
+
+def _raw(completion: Completion) -> dict[str, Any]:
+    """What token counters and tracers read: a response of the wire, put together."""
+    return {
+        **completion.response,
+        "choices": [_raw_choice(choice) for choice in completion.choices],
+        "usage": completion.usage,
+    }
+
+
+def _raw_choice(choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.content}
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
+    if choice.tool_calls:
+        message["tool_calls"] = [_call(call) for call in choice.tool_calls]
+    return {
+        "index": choice.index,
+        "message": message,
+        "finish_reason": choice.finish_reason,
+        "stop_reason": choice.stop_reason,
+    }
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _counts(usage: Usage | None) -> dict[str, Any]:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: usage.get(name) for name in names} if usage else {}
+
+
+def _logprobs(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:
+    """The candidates of each token; the token alone where the server was not asked for more."""
+    if not logprobs:
+        return None
+    return [
+        [
+            LogProb(token=one["token"], logprob=one["logprob"], bytes=one.get("bytes") or [])
+            for one in token.get("top_logprobs") or [token]
+        ]
+        for token in logprobs.get("content") or []
+    ]

@@ -1,0 +1,51 @@
+"""The transport to Qwen3-32B on E2E Networks' TIR (or to any OpenAI-compatible vLLM), without a framework."""
+
+from .client import AsyncClient, Client
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    ContextOverflowError,
+    InternalServerError,
+    MalformedChunkError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerStreamError,
+    StreamError,
+    StreamInterruptedError,
+    TIRError,
+)
+from .types import Choice, Completion, Delta, ToolCall, ToolCallDelta, Usage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncClient",
+    "AuthenticationError",
+    "BadRequestError",
+    "Choice",
+    "Client",
+    "Completion",
+    "ConfigurationError",
+    "ContextOverflowError",
+    "Delta",
+    "InternalServerError",
+    "MalformedChunkError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ServerStreamError",
+    "StreamError",
+    "StreamInterruptedError",
+    "TIRError",
+    "ToolCall",
+    "ToolCallDelta",
+    "Usage",
+]

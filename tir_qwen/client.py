@@ -1,0 +1,212 @@
+"""The two clients: the only loops over a socket. All that they decide, they ask an `Exchange`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import Any, Self
+
+from .errors import APIConnectionError, TIRError
+from .exchange import Exchange
+from .http import AsyncPool, Pool
+from .request import build_request
+from .retry import RetryPolicy
+from .settings import DEFAULT_MODEL, resolve_endpoint
+from .types import Completion, Delta
+
+Messages = Sequence[Mapping[str, Any]]
+"""Messages as on the wire: `[{"role": "user", "content": "Hello"}]`."""
+
+
+class _Caller:
+    """Settings of a client, and the calls that they make."""
+
+    _pool_type: type[Pool] | type[AsyncPool]
+
+    def __init__(
+        self,
+        project_id: str | int | None = None,
+        access_token: str | None = None,
+        *,
+        model: str = DEFAULT_MODEL,
+        base_url: str | None = None,
+        apikey: str | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        allow_http: bool = False,
+        timeout: float | None = None,
+        max_retries: int = 2,
+        http_client: Any = None,
+    ) -> None:
+        """Read the settings; nothing is opened before the first call.
+
+        Args:
+            project_id: TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`.
+            access_token: Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`.
+            model: Name of the model in the path and in the body.
+            base_url: A complete base URL or a host, see `tir_qwen.settings.resolve_endpoint`; environment
+                `E2E_TIR_BASE_URL` or `MODEL_API_CLIENT_HOST`.
+            apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY`.
+            default_headers: Further headers for every request.
+            allow_http: Accept plain http on other machines than this one.
+            timeout: Seconds without a byte from the server (default 600); connecting has 5 of them.
+            max_retries: Requests after a first one that failed before its answer began.
+            http_client: A client of httpx or httpx2 to use; it stays open.
+
+        Raises:
+            ConfigurationError: A setting is missing or malformed.
+        """
+        self._endpoint = resolve_endpoint(
+            project_id=project_id,
+            access_token=access_token,
+            base_url=base_url,
+            apikey=apikey,
+            headers=default_headers,
+            allow_http=allow_http,
+        )
+        self._model = model
+        self._timeout = timeout
+        self._policy = RetryPolicy(max_retries)
+        self._pool: Any = self._pool_type(http_client)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self._model!r}, endpoint={self._endpoint!r})"
+
+    def _exchange(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Exchange:
+        """The state of a new call."""
+        model = params.pop("model", None) or self._model
+        timeout = params.pop("timeout", None)
+        if timeout is None:
+            timeout = self._timeout
+        if stream:
+            params.setdefault("stream_options", {"include_usage": True})
+        request = build_request(self._endpoint, model, messages, params, stream=stream, timeout=timeout)
+        return Exchange(request, self._policy, self._endpoint.secrets)
+
+
+class Client(_Caller):
+    """A client of one endpoint, for any number of threads. For the arguments see `help(Client.__init__)`."""
+
+    _pool_type = Pool
+    _pool: Pool
+
+    def complete(self, messages: Messages, **params: Any) -> Completion:
+        """Ask for a whole answer.
+
+        Args:
+            messages: Messages as on the wire.
+            **params: Fields of the body (`temperature`, `max_tokens`, `tools`, ...; None is unset), and
+                `enable_thinking`, `extra_body`, `model`, `timeout`.
+
+        Raises:
+            TIRError: See `tir_qwen.errors`.
+        """
+        exchange = self._exchange(messages, params, stream=False)
+        for _ in self._answer(exchange):
+            pass
+        return exchange.completion()
+
+    def stream(self, messages: Messages, **params: Any) -> Generator[Delta]:
+        """Ask for an answer in pieces; arguments and errors as for `complete`.
+
+        The last delta holds the usage (`stream_options=None` does not ask for it). Leaving the loop early closes the
+        connection, which makes the server stop.
+        """
+        return self._answer(self._exchange(messages, params, stream=True))
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _answer(self, exchange: Exchange) -> Generator[Delta]:
+        response = self._open(exchange)
+        try:
+            for data in self._pool.read(response):
+                yield from exchange.feed(data)
+                if exchange.done:
+                    return
+            yield from exchange.close()
+        except TIRError as error:
+            exchange.broke(error)
+            raise
+        finally:
+            response.close()
+
+    def _open(self, exchange: Exchange) -> Any:
+        """Send until there is a 2xx."""
+        while True:
+            error: TIRError
+            try:
+                response = self._pool.send(exchange.request)
+            except APIConnectionError as failure:
+                error = failure
+            else:
+                if 200 <= response.status_code < 300:
+                    return response
+                error = exchange.refused(response.status_code, response.headers, self._pool.read_error(response))
+            time.sleep(exchange.failed(error))
+
+
+class AsyncClient(_Caller):
+    """As `Client`, for any number of tasks and event loops; the arguments are the same."""
+
+    _pool_type = AsyncPool
+    _pool: AsyncPool
+
+    async def complete(self, messages: Messages, **params: Any) -> Completion:
+        """As `Client.complete`."""
+        exchange = self._exchange(messages, params, stream=False)
+        async for _ in self._answer(exchange):
+            pass
+        return exchange.completion()
+
+    def stream(self, messages: Messages, **params: Any) -> AsyncGenerator[Delta]:
+        """As `Client.stream`; close the generator (`contextlib.aclosing`) to have the connection closed at once."""
+        return self._answer(self._exchange(messages, params, stream=True))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later call opens new ones."""
+        await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
+        response = await self._open(exchange)
+        try:
+            async for data in self._pool.read(response):
+                for delta in exchange.feed(data):
+                    yield delta
+                if exchange.done:
+                    return
+            for delta in exchange.close():
+                yield delta
+        except TIRError as error:
+            exchange.broke(error)
+            raise
+        finally:
+            await response.aclose()
+
+    async def _open(self, exchange: Exchange) -> Any:
+        """Send until there is a 2xx."""
+        while True:
+            error: TIRError
+            try:
+                response = await self._pool.send(exchange.request)
+            except APIConnectionError as failure:
+                error = failure
+            else:
+                if 200 <= response.status_code < 300:
+                    return response
+                body = await self._pool.read_error(response)
+                error = exchange.refused(response.status_code, response.headers, body)
+            await asyncio.sleep(exchange.failed(error))

@@ -1,0 +1,81 @@
+"""One call, from its request to its last delta, without a socket: what both clients drive."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+
+from .answer import AnswerDecoder
+from .errors import APIStatusError, TIRError
+from .failure import error_from_response
+from .request import Request
+from .retry import RetryPolicy
+from .types import Completion, Delta
+
+logger = logging.getLogger("tir_qwen")
+
+
+class Exchange:
+    """The state of one call.
+
+    A client sends `request`, tells `refused` or `failed` what came of it and waits as it says; once a 2xx has come it
+    gives the body to `feed` and calls `close` (`broke`, if that fails), and never sends the request again.
+    """
+
+    __slots__ = ("_answer", "_attempts", "_policy", "_secrets", "request")
+
+    def __init__(self, request: Request, policy: RetryPolicy, secrets: tuple[str, ...] = ()) -> None:
+        self.request = request
+        self._policy = policy
+        self._secrets = secrets
+        self._attempts = 0
+        self._answer = AnswerDecoder(secrets)
+
+    @property
+    def done(self) -> bool:
+        """True once the answer is complete, though bytes may follow."""
+        return self._answer.done
+
+    def refused(self, status_code: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
+        """Return the error for a response that is not a 2xx."""
+        return error_from_response(status_code, headers, body, self._secrets)
+
+    def failed(self, error: TIRError) -> float:
+        """Count a failed request, and return the seconds to wait before the next one.
+
+        Raises:
+            TIRError: `error`, if there is to be no next one.
+        """
+        self._attempts += 1
+        error.attempts = self._attempts
+        delay = self._policy.delay(error, self._attempts)
+        if delay is None:
+            raise error
+        logger.warning("Attempt %d failed, trying again in %.1f s: %s", self._attempts, delay, error)
+        return delay
+
+    def feed(self, data: bytes) -> Iterator[Delta]:
+        """Yield what these bytes of the body bring."""
+        return self._answer.feed(data)
+
+    def close(self) -> Iterator[Delta]:
+        """Yield the rest of the answer: its body has ended."""
+        yield from self._answer.close()
+        self._hint()
+
+    def broke(self, error: TIRError) -> None:
+        """Complete `error`, which ended the body too early, by what had come."""
+        error.attempts = self._attempts + 1
+        error.partial = self._answer.completion()
+
+    def completion(self) -> Completion:
+        """The answer as far as it has come."""
+        return self._answer.completion()
+
+    def _hint(self) -> None:
+        for choice in self._answer.completion().choices:
+            if choice.finish_reason == "length" and choice.reasoning and not choice.content and not choice.tool_calls:
+                logger.warning(
+                    "The answer is empty: max_tokens (or the context window) cut it within its reasoning. Raise"
+                    " max_tokens, or set enable_thinking=False."
+                )

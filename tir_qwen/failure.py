@@ -1,0 +1,162 @@
+"""From a refused response to an error that tells the user what to do, without what the server echoed (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from math import isfinite
+from time import time
+from typing import Any
+
+from pydantic_core import from_json
+
+from .errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerStreamError,
+)
+
+MAX_TEXT = 500
+"""Characters kept of a server's message."""
+
+_CLASSES: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    422: BadRequestError,
+    429: RateLimitError,
+}
+_HINTS: dict[int, str] = {
+    401: (
+        "Check the access token (access_token or E2E_TIR_ACCESS_TOKEN): a TIR token belongs to one project and"
+        " stops working 365 days after it was made."
+    ),
+    403: "Check that the access token was made for this project (project_id or E2E_TIR_PROJECT_ID) and is not expired.",
+    404: "Check the project id, the model name and the base URL.",
+}
+# Every wording of vLLM 0.9 to 0.32 for a prompt, or a prompt and max_tokens, that do not fit.
+_OVERFLOW = re.compile(
+    r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens",
+)
+# vLLM up to 0.13 answers a validation error with the repr of pydantic's error list, the whole request in it.
+_ECHO = re.compile(r",? *(?:['\"]input['\"]: |input_value=).*", re.DOTALL)
+_PYDANTIC = re.compile(r"'loc': (?P<loc>\(.*?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+def error_from_response(
+    status_code: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()
+) -> APIStatusError:
+    """Return the error for a response with a status other than 2xx.
+
+    Args:
+        status_code: The HTTP status.
+        headers: The response's headers, found by lower-case name.
+        body: The body, or its beginning: vLLM's JSON of any version, a gateway's text or page, nothing.
+        secrets: Strings that must not show, should the server repeat them.
+    """
+    parsed = _parse(body)
+    detail = _redact(_message(parsed), secrets)
+    if status_code in (400, 413, 422) and _OVERFLOW.search(detail):
+        cls: type[APIStatusError] = ContextOverflowError
+    else:
+        cls = _CLASSES.get(status_code, InternalServerError if status_code >= 500 else APIStatusError)
+    request_id = headers.get("x-request-id")
+    return cls(
+        " ".join(part for part in (_status_line(status_code, detail), _HINTS.get(status_code)) if part),
+        status_code=status_code,
+        body=_body(parsed, detail),
+        request_id=None if request_id is None else _redact(request_id, secrets),
+        retry_after=retry_after_seconds(headers),
+    )
+
+
+def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamError:
+    """Return the error for an error frame within a stream (or for an error sent with status 200)."""
+    detail = _redact(_message(frame), secrets)
+    message = "the server reported an error in its answer"
+    return ServerStreamError(f"{message}: {detail}" if detail else message, body=_body(frame, detail))
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Read `retry-after-ms` and `Retry-After` (seconds or an HTTP date); None if absent, past or nonsense."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * scale
+        except (KeyError, ValueError):
+            continue
+        if isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        seconds = parsedate_to_datetime(headers["retry-after"]).timestamp() - time()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return seconds if seconds >= 0 else None
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return body.decode("utf-8", "replace").strip()
+
+
+def _message(parsed: Any) -> str:
+    """The server's words: `error.message`, `error`, `message` or `detail` of a JSON body, a page's title, the text."""
+    if isinstance(parsed, dict):
+        for key in ("error", "message", "detail"):
+            if parsed.get(key):
+                return _message(parsed[key])
+        return ""
+    if isinstance(parsed, list):  # FastAPI's own validation errors
+        said = [f"{item.get('loc')}: {item.get('msg')}" for item in parsed if isinstance(item, dict)]
+        return _without_echo("; ".join(said))
+    if not isinstance(parsed, str):
+        return ""
+    if "<html" in parsed[:1000].lower():
+        title = _TITLE.search(parsed)
+        return " ".join(title[1].split())[:MAX_TEXT] if title else "an HTML page"
+    return _without_echo(parsed)
+
+
+def _without_echo(text: str) -> str:
+    text = _ECHO.sub("", text)  # the first error says enough, and is all that stands before the echo
+    if found := _PYDANTIC.search(text):
+        where = ".".join(re.findall(r"\w+", found["loc"])).removeprefix("body").removeprefix(".")
+        text = f"{where}: {found['msg'][1:-1]}" if where else found["msg"][1:-1].removeprefix("Value error, ")
+    return " ".join(text.split()).removesuffix(" None")[:MAX_TEXT]  # vLLM 0.9 appends the cause, which is None
+
+
+def _body(parsed: Any, detail: str) -> dict[str, Any] | str | None:
+    """What the error keeps of the body: the known plain fields, and the message as cleaned."""
+    if not isinstance(parsed, dict):
+        return detail or None
+    error = parsed["error"] if isinstance(parsed.get("error"), dict) else parsed
+    kept = {key: error[key] for key in ("type", "param", "code") if isinstance(error.get(key), (str, int))}
+    return {"message": detail, **kept}
+
+
+def _status_line(status_code: int, detail: str) -> str:
+    try:
+        phrase = HTTPStatus(status_code).phrase
+    except ValueError:
+        phrase = ""
+    line = f"{status_code} {phrase}".rstrip()
+    if not detail or detail in (phrase, line):
+        return f"{line}."
+    return f"{line}: {detail}"
+
+
+def _redact(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text

@@ -1,0 +1,111 @@
+"""The constructor parameters that both faces share, as pydantic fields; each is documented here once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+
+from .errors import ConfigurationError
+from .settings import DEFAULT_MODEL
+
+BODY_FIELDS = (
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "n",
+    "stop",
+    "logprobs",
+    "top_logprobs",
+    "enable_thinking",
+)
+
+
+class Parameters(BaseModel):
+    """Parameters of a face. What is unset is not sent: the server's own defaults hold."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+
+    model: str = DEFAULT_MODEL
+    """Name of the model, in the path and in the body."""
+    project_id: str | StrictInt | None = Field(
+        default_factory=lambda: os.environ.get("E2E_TIR_PROJECT_ID"), repr=False, exclude=True
+    )
+    """TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`."""
+    apikey: str | None = Field(default=None, repr=False, exclude=True)
+    """Sent as the query parameter `apikey`, where a gateway wants it; environment `E2E_TIR_API_KEY`."""
+
+    temperature: float | None = None
+    """Qwen's authors recommend 0.6 with thinking and 0.7 without, and never 0 with thinking."""
+    max_tokens: int | None = None
+    """Upper limit of reasoning and answer together."""
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    """0 to 2 against endless repetition."""
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    n: int | None = None
+    """Answers to one prompt; not with streaming."""
+    stop: list[str] | str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    enable_thinking: bool | None = None
+    """Whether to reason before the answer; unset: the server's default, which is to reason."""
+    tool_calling: Literal["auto", "native", "prompted"] = "auto"
+    """How tools are offered: in the request's `tools` (`native`, `auto`), or within the messages (`prompted`)."""
+
+    timeout: float | None = None
+    """Seconds without a byte from the server; unset: 600. Connecting has 5 of them."""
+    max_retries: int = Field(default=2, ge=0)
+    """Requests after a first one that failed before its answer began."""
+    default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
+    """Further headers for every request."""
+    allow_http: bool = False
+    """Accept plain http on other machines than this one: token and prompts then travel unencrypted."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What the constructor was given, without what must not be shown."""
+        fields = type(self).model_fields
+        yield from (
+            (name, getattr(self, name)) for name in fields if name in self.model_fields_set and fields[name].repr
+        )
+
+    def client_settings(self) -> dict[str, Any]:
+        """The arguments of a client, but for those that the frameworks name differently."""
+        names = ("model", "project_id", "apikey", "default_headers", "allow_http", "timeout", "max_retries")
+        return {name: getattr(self, name) for name in names}
+
+    def body_params(self) -> dict[str, Any]:
+        """The fields of the body that the constructor set."""
+        return {name: value for name in BODY_FIELDS if (value := getattr(self, name)) is not None}
+
+
+def validated(cls: type[BaseModel], init: Callable[[], None]) -> None:
+    """Run a face's `init`, with pydantic's complaints as a `ConfigurationError` that quotes no value."""
+    try:
+        init()
+    except ValidationError as error:
+        problems = [_problem(cls, entry["type"], entry["loc"], entry["msg"]) for entry in error.errors()]
+    else:
+        return
+    raise ConfigurationError(f"{cls.__name__}: {'; '.join(dict.fromkeys(problems))}.")
+
+
+def _problem(cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], message: str) -> str:
+    name = str(loc[0]) if loc else ""
+    if kind == "extra_forbidden":
+        near = get_close_matches(name, cls.model_fields, n=1)
+        return f"there is no argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"{name}: {message[:1].lower()}{message[1:]}" if name else message

@@ -1,0 +1,93 @@
+"""A call, written as an HTTP request (pure).
+
+The body holds what the caller set and nothing else, under the names of the wire. Source: the operator's API reference;
+vLLM's OpenAI-compatible server for the fields beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from .errors import ConfigurationError
+from .settings import Endpoint
+from .types import JSON
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Request:
+    """An HTTP POST, ready to send."""
+
+    url: str
+    headers: Mapping[str, str]
+    content: bytes
+    timeout: float | None = None
+    """Seconds without a byte from the server; None: as the client that sends it has it."""
+
+
+def build_request(
+    endpoint: Endpoint,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    params: Mapping[str, Any],
+    *,
+    stream: bool,
+    timeout: float | None = None,
+) -> Request:
+    """Write one call.
+
+    Args:
+        endpoint: Where to, and with which credentials.
+        model: Names the model in the path and in the body.
+        messages: Messages as on the wire, with `role` and `content`.
+        params: Fields of the body; None means unset. Not sent as they are: `enable_thinking` (goes into
+            `chat_template_kwargs`, where vLLM reads it), `stop` (a string is a list of one, an empty list is unset),
+            `extra_body` (fields merged over all others).
+        stream: Whether the answer is to be streamed.
+        timeout: Seconds without a byte from the server.
+
+    Raises:
+        ConfigurationError: There is no message, or a value cannot be written as JSON.
+    """
+    if not messages:
+        raise ConfigurationError("messages is empty: there is nothing to answer.")
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigurationError("model must be the name of a model, such as qwen3_32b.")
+    body: JSON = {"model": model, "messages": messages, "stream": stream, **_fields(params)}
+    if not stream:
+        body.pop("stream_options", None)  # vLLM refuses it on a whole answer
+    headers = {"accept": "text/event-stream" if stream else "application/json", "content-type": "application/json"}
+    if stream:
+        headers["accept-encoding"] = "identity"  # a compressing gateway would hold tokens back
+    return Request(endpoint.url(model), {**headers, **endpoint.headers}, _encode(body), timeout)
+
+
+def _fields(params: Mapping[str, Any]) -> JSON:
+    fields = {name: value for name, value in params.items() if value is not None}
+    for name, value in fields.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ConfigurationError(f"{name} must be a finite number.")
+    stop = fields.pop("stop", None)
+    if stop:
+        fields["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    thinking = fields.pop("enable_thinking", None)
+    if thinking is not None:
+        template = fields.get("chat_template_kwargs") or {}
+        fields["chat_template_kwargs"] = {"enable_thinking": thinking, **template}
+    return {**fields, **(fields.pop("extra_body", None) or {})}
+
+
+def _encode(body: JSON) -> bytes:
+    try:
+        return to_json(body)
+    except (PydanticSerializationError, ValueError, RecursionError):
+        # The cause is not chained: it may quote the messages.
+        pass
+    raise ConfigurationError(
+        "the request cannot be written as JSON: a message or a parameter holds something that is neither text, a"
+        " number, a list nor a dict, or text with lone surrogates."
+    )

@@ -1,0 +1,196 @@
+"""Where the endpoint is and who asks: arguments and environment, validated before anything is sent.
+
+Sources: the operator's API reference of Qwen3-32B for the address and `project_id`; the user guides for the host and
+the token; the operator's SDK (`e2enetworks` on PyPI) for the names of the environment variables.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from .errors import ConfigurationError
+
+DEFAULT_HOST = "https://infer.e2enetworks.net"
+DEFAULT_MODEL = "qwen3_32b"
+_COMPLETIONS = "/chat/completions"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_WHERE_TO_GET = "TIR's dashboard shows it"
+_SHORTEST_SECRET = 4
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Endpoint:
+    """An address and the credentials for it; made by `resolve_endpoint`, which validates. Its repr is safe to log.
+
+    Attributes:
+        base_url: Of a complete endpoint: what `/chat/completions` is appended to. Of a host: its root.
+        query: The query string of every request.
+        project_id: Digits; set where the address is `<host>/project/p-<id>/genai/<model>/v1`.
+        headers: Sent with every request; values count as secrets.
+        secrets: What must not show in an error, should the server repeat it.
+    """
+
+    base_url: str
+    query: str = ""
+    project_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+    def url(self, model: str) -> str:
+        """The URL to post a completion of `model` to."""
+        path = self.base_url
+        if self.project_id is not None:
+            path += f"/project/p-{self.project_id}/genai/{quote(model, safe='')}/v1"
+        return f"{path}{_COMPLETIONS}?{self.query}" if self.query else path + _COMPLETIONS
+
+    def __repr__(self) -> str:
+        parts = urlsplit(self.base_url)
+        if self.project_id is not None:
+            return f"<Endpoint {self.base_url}/project/p-***>"
+        return f"<Endpoint {parts.scheme}://{parts.netloc}/***>"
+
+
+def resolve_endpoint(
+    *,
+    project_id: str | int | None = None,
+    access_token: str | None = None,
+    base_url: str | None = None,
+    apikey: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    allow_http: bool = False,
+) -> Endpoint:
+    """Return the endpoint that arguments and environment describe; arguments win.
+
+    Args:
+        project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL.
+        access_token: The Auth Token of a TIR access token; environment `E2E_TIR_ACCESS_TOKEN`. Optional for a complete
+            base URL on this machine.
+        base_url: A complete base URL with its path (a dedicated endpoint, a local vLLM: requests go to
+            `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`), or a host alone (requests go to
+            `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
+            `MODEL_API_CLIENT_HOST`). Default: TIR's host.
+        apikey: Sent as the query parameter `apikey` where given; environment `E2E_TIR_API_KEY` (hosts only).
+        headers: Further headers for every request.
+        allow_http: Accept plain http on other machines than this one: token and prompts then travel unencrypted.
+
+    Raises:
+        ConfigurationError: Something is missing or malformed; says which argument and which variable.
+    """
+    root, query, complete = _address(base_url, allow_http=allow_http)
+    project = _project_id(project_id, required=not complete)
+    token = _token(access_token, required=not (complete and _is_loopback(urlsplit(root).hostname or "")))
+    key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not complete)
+    params = {} if complete or project is None else {"project_id": project}
+    if key is not None:
+        params["apikey"] = key
+    sent = {"Authorization": f"Bearer {token}"} if token else {}
+    return Endpoint(
+        base_url=root,
+        query="&".join(part for part in (query, urlencode(params)) if part),
+        project_id=None if complete else project,
+        headers=_merge(sent, headers or {}),
+        secrets=_secrets(token, key, project and f"p-{project}", project, *(headers or {}).values()),
+    )
+
+
+def _address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]:
+    """Return the root without a trailing slash, its query, and whether it is complete (has a path)."""
+    given = {name: os.environ.get(name, "").strip() for name in ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")}
+    given = {"base_url": (base_url or "").strip(), **given, "the default host": DEFAULT_HOST}
+    name, url = next((name, url) for name, url in given.items() if url)
+    if name == "MODEL_API_CLIENT_HOST" and "://" not in url:
+        url = f"https://{url}"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise _malformed(name, "must not hold spaces, control characters or non-ASCII characters")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # reading the port validates it
+    except ValueError:
+        raise _malformed(name, "is not a URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise _malformed(name, "must be a URL with https://")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise _malformed(name, "must hold neither credentials nor a fragment")
+    if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
+        raise _malformed(name, "must use https:// (http:// sends the token unencrypted; allow_http=True permits it)")
+    path = parts.path.rstrip("/").removesuffix(_COMPLETIONS).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, "", "")), parts.query, bool(path)
+
+
+def _project_id(value: str | int | None, *, required: bool) -> str | None:
+    text = _text("project_id", "E2E_TIR_PROJECT_ID", str(value) if type(value) is int else value)
+    if text is None:
+        if required:
+            raise _missing("project_id", "E2E_TIR_PROJECT_ID", "project id, such as 6530")
+        return None
+    found = re.fullmatch(r"(?:p-)?([0-9]{1,20})", text)
+    if not found:
+        raise _malformed("project_id", "must be digits, such as 6530 or p-6530", "E2E_TIR_PROJECT_ID")
+    return found[1]
+
+
+def _token(value: str | None, *, required: bool) -> str | None:
+    token = _clean("access_token", "E2E_TIR_ACCESS_TOKEN", value)
+    if token is None and required:
+        raise _missing("access_token", "E2E_TIR_ACCESS_TOKEN", "Auth Token of an access token")
+    return token
+
+
+def _clean(name: str, variable: str, value: str | None, *, use_environment: bool = True) -> str | None:
+    """A credential fit for a header or a query."""
+    text = _text(name, variable if use_environment else "", value)
+    if text is not None and not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise _malformed(name, "must be printable ASCII without spaces or line breaks", variable)
+    return text
+
+
+def _text(name: str, variable: str, value: object) -> str | None:
+    if value is None:
+        value = os.environ.get(variable)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise _malformed(name, f"must be a string, not {type(value).__name__}", variable)
+    return value.strip() or None
+
+
+def _merge(headers: dict[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Headers with the user's winning, whatever their case."""
+    merged = {name.lower(): value for name, value in headers.items()}
+    for name, value in more.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise _malformed("default_headers", "must have header names of letters, digits and hyphens")
+        if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]*", value):
+            raise _malformed("default_headers", f"must have a value of printable ASCII for {name!r}")
+        merged[name.lower()] = value
+    return merged
+
+
+def _secrets(*values: str | None) -> tuple[str, ...]:
+    """What to look for in a server's words; too short a value is no secret, and would blacken innocent text."""
+    return tuple(value for value in values if value and len(value) >= _SHORTEST_SECRET)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _missing(name: str, variable: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is missing: pass {name}=... or set the environment variable {variable} to the {what}"
+        f" ({_WHERE_TO_GET})."
+    )
+
+
+def _malformed(name: str, problem: str, variable: str = "") -> ConfigurationError:
+    return ConfigurationError(f"{name}{f' (or {variable})' if variable else ''} {problem}.")
