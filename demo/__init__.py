@@ -1,1 +1,1 @@
-"""A demonstration of both faces: `python -m demo`."""
+"""A demonstration of both faces: `python -m demo`, live with credentials and on recorded exchanges without."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from typing import Any
 
 from .errors import APIConnectionError, APITimeoutError, ConfigurationError, MalformedChunkError, StreamInterruptedError
 from .request import Request
+from .settings import without_ids
 
 DEFAULT_TIMEOUT = 600.0
 """Seconds without a byte from the server: the first token of a long prompt on a busy server may take minutes."""
@@ -76,6 +76,7 @@ class Pool:
     def __init__(self, client: Any = None) -> None:
         self._given = client
         self._own: Any = None
+        self._close_own: weakref.finalize[..., Any] | None = None
         self._pid = 0
         self._lock = threading.Lock()
 
@@ -135,9 +136,9 @@ class Pool:
     def close(self) -> None:
         """Close all connections; a later call opens new ones. A client that was passed in stays open."""
         with self._lock:
-            own, self._own = self._own, None
-        if own is not None:
-            own.close()
+            close, self._close_own, self._own = self._close_own, None, None
+        if close is not None:
+            close()
 
     def _client(self) -> Any:
         if self._given is not None:
@@ -147,7 +148,7 @@ class Pool:
                 if self._own is None or self._pid != os.getpid():
                     self._own = _engine().Client(**_options())
                     self._pid = os.getpid()
-                    weakref.finalize(self, self._own.close)
+                    self._close_own = weakref.finalize(self, self._own.close)
         return self._own
 
 
@@ -277,13 +278,9 @@ _TIMEOUTS = {
     "WriteTimeout": "the server did not take the request within the time limit",
 }
 
-_PRIVATE = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
-
 
 def _redact_urls(record: logging.LogRecord) -> bool:
     """Keep project ids and keys out of the engine's log, which writes each request's whole URL at INFO."""
     if isinstance(record.args, tuple):
-        record.args = tuple(
-            arg if isinstance(arg, (int, float)) else _PRIVATE.sub(r"\1***", str(arg)) for arg in record.args
-        )
+        record.args = tuple(arg if isinstance(arg, (int, float)) else without_ids(str(arg)) for arg in record.args)
     return True

@@ -18,6 +18,7 @@ from .errors import ConfigurationError
 DEFAULT_HOST = "https://infer.e2enetworks.net"
 DEFAULT_MODEL = "qwen3_32b"
 _COMPLETIONS = "/chat/completions"
+_PRIVATE = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WHERE_TO_GET = "TIR's dashboard shows it"
 _SHORTEST_SECRET = 4
@@ -49,10 +50,12 @@ class Endpoint:
         return f"{path}{_COMPLETIONS}?{self.query}" if self.query else path + _COMPLETIONS
 
     def __repr__(self) -> str:
-        parts = urlsplit(self.base_url)
-        if self.project_id is not None:
-            return f"<Endpoint {self.base_url}/project/p-***>"
-        return f"<Endpoint {parts.scheme}://{parts.netloc}/***>"
+        return f"<Endpoint {without_ids(self.url('...').partition('?')[0])}>"
+
+
+def without_ids(text: str) -> str:
+    """Return `text` with the project ids and keys of its URLs replaced by stars, fit for a log."""
+    return _PRIVATE.sub(r"\1***", text)
 
 
 def resolve_endpoint(
@@ -85,6 +88,8 @@ def resolve_endpoint(
     project = _project_id(project_id, required=not complete)
     token = _token(access_token, required=not (complete and _is_loopback(urlsplit(root).hostname or "")))
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not complete)
+    if complete:  # the path may name a project of its own
+        project = found[1] if (found := re.search(r"/project/p-([^/]+)", root)) else None
     params = {} if complete or project is None else {"project_id": project}
     if key is not None:
         params["apikey"] = key
@@ -193,4 +198,6 @@ def _missing(name: str, variable: str, what: str) -> ConfigurationError:
 
 
 def _malformed(name: str, problem: str, variable: str = "") -> ConfigurationError:
+    if name == "base_url":
+        variable = "E2E_TIR_BASE_URL"
     return ConfigurationError(f"{name}{f' (or {variable})' if variable else ''} {problem}.")

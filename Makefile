@@ -1,0 +1,50 @@
+# Set-up and daily commands. Needs Python 3.11 or newer; everything is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check record bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Explain the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live with credentials, else on recorded answers
+	@$(BIN)/python -m demo
+
+test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on httpx, with coverage
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/coverage erase
+	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet
+	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/coverage run -m pytest --quiet
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: $(VENV)/.test  ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/cassettes)
+	$(BIN)/python -m pytest tests/faces $(foreach set,$(SETS),--record $(set))
+
+bench: $(VENV)/.demo  ## Measure what each layer adds to a streamed chunk
+	@$(BIN)/python -m benchmarks
+
+clean:  ## Remove the environment and all caches
+	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) --editable ".[langchain,llama-index]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) --editable ".[langchain,llama-index,test]"
+	@touch $@ $(VENV)/.demo

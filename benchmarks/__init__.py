@@ -1,0 +1,1 @@
+"""Measurements: `python -m benchmarks`. They are run by hand, never as tests."""

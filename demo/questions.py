@@ -1,0 +1,11 @@
+"""What the demonstration asks: messages as on the wire, which is also how the recorded exchanges are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+COMPARISON = "Which number is larger, 9.9 or 9.11?"
+POEM = "Write a haiku about rain."
+
+EXCHANGES = Path(__file__).parent / "exchanges"
+RECORDED = {"comparison": COMPARISON, "poem": POEM}
