@@ -5,22 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic_core import to_json
 
-from tir_qwen import AsyncClient, Client, Completion, ConfigurationError, __version__
+from tir_qwen import AsyncClient, Client, ConfigurationError, __version__
 from tir_qwen.parameters import Parameters, validated
 
-from .messages import PROVIDER, chunk_from_delta, message_from_choice, messages_to_wire
+from .blocks import PROVIDER
+from .callbacks import async_retry_reporter, retry_reporter
+from .errors import errors_for_langchain
+from .messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
+from .profile import profile_of
+from .structured import StructuredOutputParser, any_object, read_schema, with_raw
+from .tokens import TOKENS_PER_MESSAGE, estimate, load
 
 
 class ChatTIRQwen(BaseChatModel, Parameters):
@@ -53,6 +62,8 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     """Ask for token counts at the end of a stream."""
     extra_body: dict[str, Any] | None = None
     """Further fields of the body, over all others."""
+    tokenizer_file: str | None = None
+    """Qwen3-32B's `tokenizer.json`, for exact token counts (by the optional library tokenizers)."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 to use for synchronous calls."""
     http_async_client: Any = Field(default=None, repr=False, exclude=True)
@@ -109,8 +120,9 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        completion = self._client.complete(messages_to_wire(messages), **self._params(stop, kwargs))
-        return _result(completion)
+        with errors_for_langchain():
+            params = self._params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager))
+            return result_from_completion(self._client.complete(messages_to_wire(messages), **params))
 
     async def _agenerate(
         self,
@@ -119,8 +131,9 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        completion = await self._async_client.complete(messages_to_wire(messages), **self._params(stop, kwargs))
-        return _result(completion)
+        with errors_for_langchain():
+            params = self._params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
+            return result_from_completion(await self._async_client.complete(messages_to_wire(messages), **params))
 
     def _stream(
         self,
@@ -129,13 +142,14 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        params = self._stream_params(stop, kwargs)
-        with closing(self._client.stream(messages_to_wire(messages), **params)) as deltas:
-            for delta in deltas:
-                chunk = chunk_from_delta(delta)
-                if run_manager:
-                    run_manager.on_llm_new_token(delta.content, chunk=chunk)
-                yield chunk
+        with errors_for_langchain():
+            params = self._stream_params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager))
+            with closing(self._client.stream(messages_to_wire(messages), **params)) as deltas:
+                for delta in deltas:
+                    chunk = chunk_from_delta(delta)
+                    if run_manager:
+                        run_manager.on_llm_new_token(delta.content, chunk=chunk)
+                    yield chunk
 
     async def _astream(
         self,
@@ -144,17 +158,18 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        params = self._stream_params(stop, kwargs)
-        async with aclosing(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
-            async for delta in deltas:
-                chunk = chunk_from_delta(delta)
-                if run_manager:
-                    await run_manager.on_llm_new_token(delta.content, chunk=chunk)
-                yield chunk
+        with errors_for_langchain():
+            params = self._stream_params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
+            async with aclosing(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+                async for delta in deltas:
+                    chunk = chunk_from_delta(delta)
+                    if run_manager:
+                        await run_manager.on_llm_new_token(delta.content, chunk=chunk)
+                    yield chunk
 
-    def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = {**self.body_params(), **kwargs}
+        params = {**self.body_params(), **kwargs, "on_retry": on_retry}
         params.pop("stream", None)  # LangChain's own switch; which method was called has settled it
         if stop is not None:
             params["stop"] = stop
@@ -164,8 +179,8 @@ class ChatTIRQwen(BaseChatModel, Parameters):
             raise ConfigurationError('tool_calling="prompted" is not available in this version.')
         return params
 
-    def _stream_params(self, stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        params = self._params(stop, kwargs)
+    def _stream_params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
+        params = self._params(stop, kwargs, on_retry=on_retry)
         if (params.get("n") or 1) > 1:
             raise ConfigurationError("n must be 1 for a stream: its chunks would be added up to one answer.")
         if not params.pop("stream_usage", self.stream_usage):
@@ -188,35 +203,83 @@ class ChatTIRQwen(BaseChatModel, Parameters):
             strict: Whether arguments must follow the schema.
             **kwargs: Further parameters of the call.
         """
-        offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-        if offered:
-            kwargs["tools"] = offered
-        if tool_choice is not None and tool_choice is not False:
-            kwargs["tool_choice"] = _tool_choice(tool_choice)
+        if tools:
+            kwargs["tools"] = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+            if tool_choice is not None and tool_choice is not False:
+                kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, kwargs["tools"])
         return self.bind(**kwargs)
 
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answer with an object.
 
-def _tool_choice(choice: str | bool | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(choice, dict):
-        return choice
-    if choice is True or choice in ("any", "required"):
-        return "required"
-    if choice in ("auto", "none"):
-        return choice
-    return {"type": "function", "function": {"name": choice}}
+        Args:
+            schema: What the object is to be: a pydantic class (an instance of it is returned), a dataclass (likewise),
+                a TypedDict or a JSON schema (a dict is returned). May be left out with `json_mode`.
+            method: `json_schema` has the server enforce the schema; `function_calling` has the model call a tool with
+                the object as its arguments; `json_mode` enforces JSON alone: the prompt must describe the object.
+            include_raw: Return `{"raw": message, "parsed": object or None, "parsing_error": error or None}`.
+            strict: Sent along with the schema.
+            **kwargs: Further parameters of the call.
 
+        A stream gives the object as it grows.
 
-def _result(completion: Completion) -> ChatResult:
-    generations = []
-    for choice in completion.choices:
-        message = message_from_choice(choice, completion)
-        facts = message.response_metadata
-        info = {key: facts[key] for key in ("finish_reason", "logprobs") if key in facts}
-        generations.append(ChatGeneration(message=message, generation_info=info))
-    return ChatResult(
-        generations=generations,
-        llm_output={"token_usage": completion.usage, "model_name": completion.model},
-    )
+        Raises:
+            OutputParserException: (when called) The answer is not the object; says so if max_tokens cut it.
+        """
+        if schema is None and method != "json_mode":
+            raise ValueError(f"schema is required with method={method!r}.")
+        wanted = any_object() if schema is None else read_schema(schema)
+        kwargs["ls_structured_output_format"] = {
+            "kwargs": {"method": method, "strict": strict},
+            "schema": wanted.as_tool(strict),
+        }
+        if method == "function_calling":
+            # `required`, not the tool's name: vLLM 0.9 streams the arguments of a named tool as text.
+            kwargs = {"parallel_tool_calls": False, **kwargs}
+            llm = self.bind_tools([wanted.as_tool(strict)], tool_choice="required", **kwargs)
+        elif method == "json_schema":
+            llm = self.bind(response_format=wanted.as_response_format(strict), **kwargs)
+        elif method == "json_mode":
+            llm = self.bind(response_format={"type": "json_object"}, **kwargs)
+        else:
+            raise ValueError(f"method must be json_schema, function_calling or json_mode, not {method!r}.")
+        return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(build=wanted.build)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The ids of a text's tokens; needs `tokenizer_file`."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        if self.tokenizer_file is None:
+            raise ConfigurationError(
+                "token ids need a tokenizer: pass tokenizer_file=... (Qwen3-32B's tokenizer.json)."
+            )
+        ids: list[int] = load(Path(self.tokenizer_file)).encode(text, add_special_tokens=False).ids
+        return ids
+
+    def get_num_tokens(self, text: str) -> int:
+        """How many tokens a text has: exactly with `tokenizer_file`, else a cautious estimate from its length."""
+        if self.custom_get_token_ids is None and self.tokenizer_file is None:
+            return estimate(text)
+        return len(self.get_token_ids(text))
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """How many tokens a conversation and its tools have in the chat template, about."""
+        texts = [to_json(convert_to_openai_tool(tool)).decode() for tool in tools or []]
+        for message in messages_to_wire(messages):
+            calls = message.get("tool_calls")
+            texts.append(message["content"] + (to_json(calls).decode() if calls else ""))
+        return sum(self.get_num_tokens(text) + TOKENS_PER_MESSAGE for text in texts)
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return profile_of(self.model)
 
 
 def _secret_from_env(name: str) -> SecretStr | None:

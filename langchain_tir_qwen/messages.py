@@ -7,24 +7,21 @@ from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
-    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
     HumanMessage,
-    InvalidToolCall,
     SystemMessage,
-    ToolCall,
     ToolMessage,
 )
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call
-from langchain_core.outputs import ChatGenerationChunk
-from pydantic_core import from_json, to_json
+from langchain_core.messages.tool import ToolCallChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic_core import to_json
 
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, Usage
 
-PROVIDER = "tir_qwen"
+from .blocks import PROVIDER, TIRMessageChunk, read_tool_call
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
@@ -44,11 +41,17 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     Raises:
         ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say), or is of an unknown kind.
     """
-    return [message_to_wire(message, position) for position, message in enumerate(messages)]
+    wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
+    # Within a tool loop the model goes on from its reasoning; that of earlier turns the chat template drops.
+    turn = max((position for position, message in enumerate(wire) if message["role"] == "user"), default=-1)
+    for message, written in zip(messages[turn + 1 :], wire[turn + 1 :], strict=True):
+        if written["role"] == "assistant" and (reasoning := _reasoning(message)):
+            written |= {"reasoning_content": reasoning, "reasoning": reasoning}  # vLLM 0.11 to 0.19, and since
+    return wire
 
 
 def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
-    """Write one message; `position` is its place in the conversation, for an error."""
+    """Write one message without its reasoning; `position` is its place in the conversation, for an error."""
     wire: dict[str, Any] = {"role": _role(message, position), "content": _text(message, position)}
     if message.name:
         wire["name"] = message.name
@@ -72,6 +75,15 @@ def _role(message: BaseMessage, position: int) -> str:
     if role not in _KNOWN_ROLES:  # the server drops such a message without a word
         raise ConfigurationError(f"message {position} has the role {role!r}, which Qwen3-32B does not know.")
     return role
+
+
+def _reasoning(message: BaseMessage) -> str:
+    if reasoning := message.additional_kwargs.get("reasoning_content"):
+        return str(reasoning)
+    blocks = message.content if isinstance(message.content, list) else []
+    return "".join(
+        block.get("reasoning") or "" for block in blocks if isinstance(block, dict) and block.get("type") == "reasoning"
+    )
 
 
 def _text(message: BaseMessage, position: int) -> str:
@@ -113,27 +125,45 @@ def _call_to_wire(id_: str | None, name: str | None, arguments: str) -> dict[str
     return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
 
 
+def tool_choice_to_wire(choice: str | bool | dict[str, Any], tools: Sequence[dict[str, Any]]) -> str | dict[str, Any]:
+    """Write a choice of tools: `auto`, `none`, `any` or `required` or True, the name of one of `tools`, or a dict."""
+    if isinstance(choice, dict):
+        return choice
+    if choice is True or choice in ("any", "required"):
+        return "required"
+    if choice in ("auto", "none"):
+        return choice
+    names = [tool["function"]["name"] for tool in tools]
+    if choice not in names:
+        raise ConfigurationError(f"tool_choice is {choice!r}, but the tools are {', '.join(map(repr, names))}.")
+    return {"type": "function", "function": {"name": choice}}
+
+
+def result_from_completion(completion: Completion) -> ChatResult:
+    """Read a whole response, with all its choices."""
+    generations = []
+    for choice in completion.choices:
+        message = message_from_choice(choice, completion)
+        facts = message.response_metadata
+        info = {key: facts[key] for key in ("finish_reason", "logprobs") if key in facts}
+        generations.append(ChatGeneration(message=message, generation_info=info))
+    return ChatResult(
+        generations=generations,
+        llm_output={"token_usage": completion.usage, "model_name": completion.model},
+    )
+
+
 def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
     """Read one whole answer."""
-    calls: list[ToolCall] = []
-    invalid: list[InvalidToolCall] = []
-    for call in choice.tool_calls:
-        problem = "the arguments are not a JSON object"
-        try:
-            arguments = from_json(call.arguments)
-        except ValueError as error:
-            arguments, problem = None, f"the arguments are not JSON: {error}"
-        if isinstance(arguments, dict):
-            calls.append(tool_call(name=call.name, args=arguments, id=call.id or None))
-        else:
-            invalid.append(invalid_tool_call(name=call.name, args=call.arguments, id=call.id or None, error=problem))
+    calls = [read_tool_call(call.id or None, call.name, call.arguments) for call in choice.tool_calls]
     return AIMessage(
         content=choice.content,
         additional_kwargs={"reasoning_content": choice.reasoning} if choice.reasoning else {},
-        tool_calls=calls,
-        invalid_tool_calls=invalid,
+        tool_calls=[call for call in calls if call["type"] == "tool_call"],
+        invalid_tool_calls=[call for call in calls if call["type"] == "invalid_tool_call"],
         usage_metadata=usage_metadata(completion.usage),
         response_metadata={
+            "model_provider": PROVIDER,
             **response_metadata(completion.response),
             **_metadata(choice.finish_reason, choice.stop_reason, choice.logprobs),
         },
@@ -141,11 +171,15 @@ def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
 
 
 def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
-    """Read one delta. What may come only once in a stream (LangChain adds chunks up) a delta has only once."""
-    metadata = response_metadata(delta.response) if delta.response else {}
+    """Read one delta.
+
+    LangChain adds chunks up, texts of metadata too, so each fact may stand in one chunk only; a delta says it once. The
+    provider is the exception: core looks for it in each chunk, to find our blocks, and does not add it up.
+    """
+    facts = response_metadata(delta.response) if delta.response else {}
     if delta.finish_reason or delta.logprobs:
-        metadata |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
-    message = AIMessageChunk(
+        facts |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
+    message = TIRMessageChunk(
         content=delta.content,
         additional_kwargs={"reasoning_content": delta.reasoning} if delta.reasoning else {},
         tool_call_chunks=[
@@ -153,16 +187,15 @@ def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
             for call in delta.tool_calls
         ],
         usage_metadata=usage_metadata(delta.usage) if delta.usage else None,
-        response_metadata=metadata,
+        response_metadata={"model_provider": PROVIDER, **facts},
         chunk_position="last" if delta.last else None,
     )
-    return ChatGenerationChunk(message=message, generation_info=metadata or None)
+    return ChatGenerationChunk(message=message, generation_info=facts or None)
 
 
 def response_metadata(response: dict[str, Any]) -> dict[str, Any]:
     """Name the facts about a response as LangChain does."""
-    named = {"model_name" if name == "model" else name: value for name, value in response.items()}
-    return {"model_provider": PROVIDER, **named} if "id" in response or "model" in response else named
+    return {"model_name" if name == "model" else name: value for name, value in response.items()}
 
 
 def _metadata(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self
 
 from .errors import APIConnectionError, TIRError
 from .exchange import Exchange
+from .fold import Fold
 from .http import AsyncPool, Pool
+from .plan import ToolsOrObject, needs_plan
 from .request import build_request
 from .retry import RetryPolicy
 from .settings import DEFAULT_MODEL, resolve_endpoint
@@ -80,8 +83,9 @@ class _Caller:
             timeout = self._timeout
         if stream:
             params.setdefault("stream_options", {"include_usage": True})
+        on_retry = params.pop("on_retry", None)
         request = build_request(self._endpoint, model, messages, params, stream=stream, timeout=timeout)
-        return Exchange(request, self._policy, self._endpoint.secrets)
+        return Exchange(request, self._policy, self._endpoint.secrets, on_retry)
 
 
 class Client(_Caller):
@@ -96,15 +100,16 @@ class Client(_Caller):
         Args:
             messages: Messages as on the wire.
             **params: Fields of the body (`temperature`, `max_tokens`, `tools`, ...; None is unset), and
-                `enable_thinking`, `extra_body`, `model`, `timeout`.
+                `enable_thinking`, `extra_body`, `model`, `timeout`, `on_retry` (called with the error and the delay in
+                seconds before each further request).
 
         Raises:
             TIRError: See `tir_qwen.errors`.
         """
-        exchange = self._exchange(messages, params, stream=False)
-        for _ in self._answer(exchange):
-            pass
-        return exchange.completion()
+        fold = Fold()
+        for delta in self._deltas(messages, params, stream=False):
+            fold.add(delta)
+        return fold.completion()
 
     def stream(self, messages: Messages, **params: Any) -> Generator[Delta]:
         """Ask for an answer in pieces; arguments and errors as for `complete`.
@@ -112,7 +117,7 @@ class Client(_Caller):
         The last delta holds the usage (`stream_options=None` does not ask for it). Leaving the loop early closes the
         connection, which makes the server stop.
         """
-        return self._answer(self._exchange(messages, params, stream=True))
+        return self._deltas(messages, params, stream=True)
 
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -123,6 +128,22 @@ class Client(_Caller):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Generator[Delta]:
+        if needs_plan(params):
+            return self._planned(ToolsOrObject(messages, params), stream=stream)
+        return self._answer(self._exchange(messages, params, stream=stream))
+
+    def _planned(self, plan: ToolsOrObject, *, stream: bool) -> Generator[Delta]:
+        exchange = self._exchange(*plan.first, stream=stream)
+        for delta in self._answer(exchange):
+            if passed := plan.first_delta(delta):
+                yield passed
+        if second := plan.second(exchange.completion()):
+            for delta in self._answer(self._exchange(*second, stream=stream)):
+                yield plan.second_delta(delta)
+        else:
+            yield from plan.rest()
 
     def _answer(self, exchange: Exchange) -> Generator[Delta]:
         response = self._open(exchange)
@@ -150,7 +171,10 @@ class Client(_Caller):
                 if 200 <= response.status_code < 300:
                     return response
                 error = exchange.refused(response.status_code, response.headers, self._pool.read_error(response))
-            time.sleep(exchange.failed(error))
+            delay = exchange.failed(error)
+            if exchange.on_retry is not None:
+                exchange.on_retry(error, delay)
+            time.sleep(delay)
 
 
 class AsyncClient(_Caller):
@@ -161,14 +185,14 @@ class AsyncClient(_Caller):
 
     async def complete(self, messages: Messages, **params: Any) -> Completion:
         """As `Client.complete`."""
-        exchange = self._exchange(messages, params, stream=False)
-        async for _ in self._answer(exchange):
-            pass
-        return exchange.completion()
+        fold = Fold()
+        async for delta in self._deltas(messages, params, stream=False):
+            fold.add(delta)
+        return fold.completion()
 
     def stream(self, messages: Messages, **params: Any) -> AsyncGenerator[Delta]:
         """As `Client.stream`; close the generator (`contextlib.aclosing`) to have the connection closed at once."""
-        return self._answer(self._exchange(messages, params, stream=True))
+        return self._deltas(messages, params, stream=True)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
@@ -179,6 +203,25 @@ class AsyncClient(_Caller):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+    def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Delta]:
+        if needs_plan(params):
+            return self._planned(ToolsOrObject(messages, params), stream=stream)
+        return self._answer(self._exchange(messages, params, stream=stream))
+
+    async def _planned(self, plan: ToolsOrObject, *, stream: bool) -> AsyncGenerator[Delta]:
+        exchange = self._exchange(*plan.first, stream=stream)
+        async with aclosing(self._answer(exchange)) as deltas:
+            async for delta in deltas:
+                if passed := plan.first_delta(delta):
+                    yield passed
+        if second := plan.second(exchange.completion()):
+            async with aclosing(self._answer(self._exchange(*second, stream=stream))) as deltas:
+                async for delta in deltas:
+                    yield plan.second_delta(delta)
+        else:
+            for delta in plan.rest():
+                yield delta
 
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
         response = await self._open(exchange)
@@ -209,4 +252,7 @@ class AsyncClient(_Caller):
                     return response
                 body = await self._pool.read_error(response)
                 error = exchange.refused(response.status_code, response.headers, body)
-            await asyncio.sleep(exchange.failed(error))
+            delay = exchange.failed(error)
+            if exchange.on_retry is not None:
+                await exchange.on_retry(error, delay)
+            await asyncio.sleep(delay)

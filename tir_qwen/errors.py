@@ -82,7 +82,8 @@ class APIStatusError(TIRError):
         self.body = body
         self.request_id = request_id
         self.retry_after = retry_after
-        self.is_retryable = status_code in {408, 409, 429} or status_code >= 500
+        if status_code in (408, 409):  # request timeout, conflict: of no class of their own
+            self.is_retryable = True
 
 
 class BadRequestError(APIStatusError):
@@ -108,9 +109,13 @@ class NotFoundError(APIStatusError):
 class RateLimitError(APIStatusError):
     """429: too many requests."""
 
+    is_retryable = True
+
 
 class InternalServerError(APIStatusError):
     """5xx: the server, or the gateway in front of it, failed."""
+
+    is_retryable = True
 
 
 class StreamError(TIRError):

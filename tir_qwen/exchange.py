@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from .answer import AnswerDecoder
 from .errors import APIStatusError, TIRError
@@ -22,10 +23,14 @@ class Exchange:
     gives the body to `feed` and calls `close` (`broke`, if that fails), and never sends the request again.
     """
 
-    __slots__ = ("_answer", "_attempts", "_policy", "_secrets", "request")
+    __slots__ = ("_answer", "_attempts", "_policy", "_secrets", "on_retry", "request")
 
-    def __init__(self, request: Request, policy: RetryPolicy, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, request: Request, policy: RetryPolicy, secrets: tuple[str, ...] = (), on_retry: Any = None
+    ) -> None:
         self.request = request
+        self.on_retry = on_retry
+        """Called with the error and the delay before each further request; awaited by the asynchronous client."""
         self._policy = policy
         self._secrets = secrets
         self._attempts = 0

@@ -1,0 +1,37 @@
+"""Retries, reported to LangChain's callbacks (`on_retry`)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from tenacity import RetryAction, RetryCallState, Retrying
+
+from tir_qwen import TIRError
+
+
+def retry_reporter(run_manager: CallbackManagerForLLMRun) -> Callable[[TIRError, float], None]:
+    """What to tell of a retry, synchronously."""
+
+    def report(error: TIRError, delay: float) -> None:
+        run_manager.on_retry(_state(error, delay))
+
+    return report
+
+
+def async_retry_reporter(run_manager: AsyncCallbackManagerForLLMRun) -> Callable[[TIRError, float], Awaitable[None]]:
+    """What to tell of a retry, asynchronously."""
+
+    async def report(error: TIRError, delay: float) -> None:
+        await run_manager.on_retry(_state(error, delay))
+
+    return report
+
+
+def _state(error: TIRError, delay: float) -> RetryCallState:
+    """The retry as tenacity describes one, which is what handlers expect."""
+    state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
+    state.attempt_number = error.attempts
+    state.set_exception((type(error), error, error.__traceback__))
+    state.next_action = RetryAction(delay)
+    return state
