@@ -17,9 +17,9 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic_core import to_json
 
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, Usage
+from tir_qwen.wire import add_reasoning, json_text, tool_call_to_wire
 
 from .blocks import PROVIDER, TIRMessageChunk, read_tool_call
 
@@ -42,11 +42,7 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
         ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say), or is of an unknown kind.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
-    # Within a tool loop the model goes on from its reasoning; that of earlier turns the chat template drops.
-    turn = max((position for position, message in enumerate(wire) if message["role"] == "user"), default=-1)
-    for message, written in zip(messages[turn + 1 :], wire[turn + 1 :], strict=True):
-        if written["role"] == "assistant" and (reasoning := _reasoning(message)):
-            written |= {"reasoning_content": reasoning, "reasoning": reasoning}  # vLLM 0.11 to 0.19, and since
+    add_reasoning(wire, [_reasoning(message) for message in messages])
     return wire
 
 
@@ -104,7 +100,7 @@ def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int
     if isinstance(message, AIMessage) and kind in _NOT_TEXT:
         return None
     if isinstance(message, ToolMessage) and kind == "json":
-        return to_json(block.get("json")).decode()
+        return json_text(block.get("json"), f"a block of message {position}")
     raise ConfigurationError(
         f"message {position} ({message.type}) holds a block of type {kind!r}: Qwen3-32B takes text only."
     )
@@ -112,17 +108,12 @@ def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int
 
 def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
     for call in message.tool_calls:
-        yield _call_to_wire(call["id"], call["name"], to_json(call["args"]).decode())
+        yield tool_call_to_wire(call["id"], call["name"], call["args"])
     for invalid in message.invalid_tool_calls:
-        # The server demands JSON. A JSON string is JSON, and the template prints it as the model wrote it.
-        yield _call_to_wire(invalid["id"], invalid["name"], to_json(invalid["args"] or "").decode())
+        yield tool_call_to_wire(invalid["id"], invalid["name"], invalid["args"])
     function = message.additional_kwargs.get("function_call")
     if function and not message.tool_calls:
-        yield _call_to_wire(function["name"], function["name"], function.get("arguments") or "{}")
-
-
-def _call_to_wire(id_: str | None, name: str | None, arguments: str) -> dict[str, Any]:
-    return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
+        yield tool_call_to_wire(function["name"], function["name"], function.get("arguments"))
 
 
 def tool_choice_to_wire(choice: str | bool | dict[str, Any], tools: Sequence[dict[str, Any]]) -> str | dict[str, Any]:

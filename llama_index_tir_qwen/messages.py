@@ -19,10 +19,10 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
-from pydantic_core import from_json, to_json
 
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, Usage
 from tir_qwen.fold import Fold
+from tir_qwen.wire import add_reasoning, object_of, tool_call_to_wire
 
 _ROLES = {
     MessageRole.SYSTEM: "system",
@@ -42,11 +42,13 @@ def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     Raises:
         ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say).
     """
-    return [message_to_wire(message, position) for position, message in enumerate(messages)]
+    wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
+    add_reasoning(wire, [_reasoning(message) for message in messages])
+    return wire
 
 
 def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
-    """Write one message; `position` is its place in the conversation, for an error."""
+    """Write one message without its reasoning; `position` is its place in the conversation, for an error."""
     role = _ROLES[message.role]
     texts = [text for block in message.blocks for text in _texts(block, f"message {position} ({role})")]
     wire: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
@@ -57,6 +59,10 @@ def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
     if role == "tool":
         wire["tool_call_id"] = message.additional_kwargs.get("tool_call_id", "")
     return wire
+
+
+def _reasoning(message: ChatMessage) -> str:
+    return "".join(block.content or "" for block in message.blocks if isinstance(block, ThinkingBlock))
 
 
 def _texts(block: ContentBlock, where: str) -> Iterable[str]:
@@ -74,27 +80,11 @@ def _texts(block: ContentBlock, where: str) -> Iterable[str]:
 def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     for block in blocks:
-        yield _call_to_wire(block.tool_call_id, block.tool_name, block.tool_kwargs)
+        yield tool_call_to_wire(block.tool_call_id, block.tool_name, block.tool_kwargs)
     if not blocks:  # a history of another LLM, which may hold that provider's own objects
         for call in message.additional_kwargs.get("tool_calls") or []:
             known = call if isinstance(call, dict) else call.model_dump()
-            yield _call_to_wire(known.get("id"), known["function"]["name"], known["function"].get("arguments") or {})
-
-
-def _call_to_wire(id_: str | None, name: str | None, arguments: dict[str, Any] | str) -> dict[str, Any]:
-    if not isinstance(arguments, str) or _parse(arguments) is None:
-        # The server demands JSON. A JSON string is JSON, and the template prints it as the model wrote it.
-        arguments = to_json(arguments).decode()
-    return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
-
-
-def _parse(arguments: str) -> dict[str, Any] | None:
-    """Tool arguments, or None if they are not a JSON object."""
-    try:
-        parsed = from_json(arguments)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+            yield tool_call_to_wire(known.get("id"), known["function"]["name"], known["function"].get("arguments"))
 
 
 def _message(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
@@ -105,7 +95,7 @@ def _message(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: 
     if content or not calls:
         blocks.append(TextBlock(text=content))
     for call in calls:
-        arguments = _parse(call.arguments) if whole else None
+        arguments = object_of(call.arguments) if whole else None
         kwargs = call.arguments if arguments is None else arguments
         blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=kwargs))
     # Core's streaming of structured output looks for the calls here, not among the blocks.

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
-from .errors import APIConnectionError, TIRError
+from .errors import APIConnectionError, ConfigurationError, TIRError
 from .exchange import Exchange
 from .fold import Fold
 from .http import AsyncPool, Pool
@@ -81,6 +81,8 @@ class _Caller:
         timeout = params.pop("timeout", None)
         if timeout is None:
             timeout = self._timeout
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+            raise ConfigurationError("timeout must be a positive number of seconds.")
         if stream:
             params.setdefault("stream_options", {"include_usage": True})
         on_retry = params.pop("on_retry", None)
@@ -147,17 +149,18 @@ class Client(_Caller):
 
     def _answer(self, exchange: Exchange) -> Generator[Delta]:
         response = self._open(exchange)
+        body = self._pool.read(response)
         try:
-            for data in self._pool.read(response):
+            for data in body:
                 yield from exchange.feed(data)
                 if exchange.done:
-                    return
+                    break
             yield from exchange.close()
         except TIRError as error:
             exchange.broke(error)
             raise
         finally:
-            response.close()
+            self._pool.release(response, body if exchange.done else None)
 
     def _open(self, exchange: Exchange) -> Any:
         """Send until there is a 2xx."""
@@ -225,19 +228,20 @@ class AsyncClient(_Caller):
 
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
         response = await self._open(exchange)
+        body = self._pool.read(response)
         try:
-            async for data in self._pool.read(response):
+            async for data in body:
                 for delta in exchange.feed(data):
                     yield delta
                 if exchange.done:
-                    return
+                    break
             for delta in exchange.close():
                 yield delta
         except TIRError as error:
             exchange.broke(error)
             raise
         finally:
-            await response.aclose()
+            await self._pool.release(response, body if exchange.done else None)
 
     async def _open(self, exchange: Exchange) -> Any:
         """Send until there is a 2xx."""

@@ -48,9 +48,14 @@ class ConfigurationError(TIRError, ValueError):
 
 
 class APIConnectionError(TIRError):
-    """The server could not be reached, or the connection broke before its response."""
+    """The server could not be reached, or the connection broke before its response.
+
+    Attributes:
+        stale: Whether it was an idle connection that the server had closed meanwhile: no fault, and no lost attempt.
+    """
 
     is_retryable = True
+    stale: bool = False
 
 
 class APITimeoutError(APIConnectionError):

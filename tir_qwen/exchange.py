@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import Any
 
 from .answer import AnswerDecoder
-from .errors import APIStatusError, TIRError
+from .errors import APIConnectionError, APIStatusError, APITimeoutError, TIRError
 from .failure import error_from_response
 from .request import Request
 from .retry import RetryPolicy
+from .settings import DEFAULT_TIMEOUT
 from .types import Completion, Delta
 
 logger = logging.getLogger("tir_qwen")
+
+MAX_STALE = 10
+"""Idle connections found closed that cost a call neither an attempt nor a wait."""
 
 
 class Exchange:
@@ -23,7 +28,17 @@ class Exchange:
     gives the body to `feed` and calls `close` (`broke`, if that fails), and never sends the request again.
     """
 
-    __slots__ = ("_answer", "_attempts", "_policy", "_secrets", "on_retry", "request")
+    __slots__ = (
+        "_answer",
+        "_attempts",
+        "_patience",
+        "_policy",
+        "_progress",
+        "_secrets",
+        "_stale",
+        "on_retry",
+        "request",
+    )
 
     def __init__(
         self, request: Request, policy: RetryPolicy, secrets: tuple[str, ...] = (), on_retry: Any = None
@@ -34,6 +49,9 @@ class Exchange:
         self._policy = policy
         self._secrets = secrets
         self._attempts = 0
+        self._stale = 0
+        self._patience = request.timeout or DEFAULT_TIMEOUT
+        self._progress: float | None = None
         self._answer = AnswerDecoder(secrets)
 
     @property
@@ -51,6 +69,9 @@ class Exchange:
         Raises:
             TIRError: `error`, if there is to be no next one.
         """
+        if isinstance(error, APIConnectionError) and error.stale and self._stale < MAX_STALE:
+            self._stale += 1
+            return 0.0
         self._attempts += 1
         error.attempts = self._attempts
         delay = self._policy.delay(error, self._attempts)
@@ -60,8 +81,22 @@ class Exchange:
         return delay
 
     def feed(self, data: bytes) -> Iterator[Delta]:
-        """Yield what these bytes of the body bring."""
-        return self._answer.feed(data)
+        """Yield what these bytes of the body bring.
+
+        Raises:
+            APITimeoutError: Bytes come, but have brought nothing for too long (keep-alive comments, say).
+        """
+        arrived = monotonic()
+        if self._progress is None:
+            self._progress = arrived
+        progress = False
+        for delta in self._answer.feed(data):
+            progress = True
+            yield delta
+        if progress:
+            self._progress = monotonic()  # not `arrived`: the time that the caller took is not the server's
+        elif arrived - self._progress > self._patience:
+            raise APITimeoutError("the server sent bytes, but no more of the answer within the time limit")
 
     def close(self) -> Iterator[Delta]:
         """Yield the rest of the answer: its body has ended."""

@@ -1,4 +1,4 @@
-"""From a refused response to an error that tells the user what to do, without what the server echoed (pure)."""
+"""From what went wrong to an error that tells the user what to do, without what the server echoed (pure)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from typing import Any
 from pydantic_core import from_json
 
 from .errors import (
+    APIConnectionError,
     APIStatusError,
+    APITimeoutError,
     AuthenticationError,
     BadRequestError,
     ContextOverflowError,
     InternalServerError,
+    MalformedChunkError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     ServerStreamError,
+    StreamInterruptedError,
 )
 
+_ENGINES = ("httpx2", "httpx")
+_TIMEOUTS = {
+    "ConnectTimeout": "no connection to the server within the time limit",
+    "PoolTimeout": "no connection of the pool became free within the time limit",
+    "ReadTimeout": "the server sent nothing within the time limit",
+    "WriteTimeout": "the server did not take the request within the time limit",
+}
 MAX_TEXT = 500
 """Characters kept of a server's message."""
 
@@ -85,6 +96,38 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamErr
     detail = _redact(_message(frame), secrets)
     message = "the server reported an error in its answer"
     return ServerStreamError(f"{message}: {detail}" if detail else message, body=_body(frame, detail))
+
+
+def error_from_engine(
+    error: Exception, *, answering: bool, reused: bool = False
+) -> APIConnectionError | StreamInterruptedError | MalformedChunkError | None:
+    """Return the error for one of the HTTP engine's, httpx or httpx2; None for any other.
+
+    The engine's error is not to be chained: it holds the request, hence the token.
+
+    Args:
+        error: What was raised.
+        answering: Whether the response had begun.
+        reused: Whether the request went over a connection that had been idle.
+    """
+    kinds = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _ENGINES}
+    kind = type(error).__name__
+    if "TimeoutException" in kinds:
+        return APITimeoutError(_TIMEOUTS.get(kind, kind))
+    if "DecodingError" in kinds:
+        return MalformedChunkError("the compression of the answer is corrupt")
+    if "TransportError" not in kinds:
+        return None
+    if answering:
+        return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
+    if kind == "ConnectError":  # the only one whose text is known to hold nothing of the request
+        failure = APIConnectionError(f"no connection to the server: {error}")
+        failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
+        return failure
+    failure = APIConnectionError(f"the connection broke before the server's response ({kind})")
+    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
+    failure.stale = reused and failure.is_retryable
+    return failure
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -15,19 +15,21 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from time import monotonic
 from typing import Any
 
-from .errors import APIConnectionError, APITimeoutError, ConfigurationError, MalformedChunkError, StreamInterruptedError
+from .errors import APIConnectionError, ConfigurationError, MalformedChunkError, StreamInterruptedError, TIRError
+from .failure import error_from_engine
 from .request import Request
-from .settings import without_ids
+from .settings import DEFAULT_TIMEOUT, without_ids
 
-DEFAULT_TIMEOUT = 600.0
-"""Seconds without a byte from the server: the first token of a long prompt on a busy server may take minutes."""
 CONNECT_TIMEOUT = 5.0
 _KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes: an idle connection is not found dead
+_DRAIN_SECONDS = 0.1
 _MAX_CONNECTIONS = 1000
 _MAX_ERROR_BODY = 64 * 1024
 _ENGINES = ("httpx2", "httpx")
@@ -57,14 +59,53 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _timeout(seconds: float) -> Any:
-    return _engine().Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT))
+def _timeout(seconds: float) -> tuple[float, float, float, float]:
+    """To connect, to read, to write, to get a connection: a tuple, which a client of either engine takes."""
+    return min(seconds, CONNECT_TIMEOUT), seconds, seconds, seconds
 
 
-def _build(client: Any, request: Request) -> Any:
+def _build(client: Any, request: Request, trace: Any) -> Any:
     """The engine's request; without a timeout of its own, the client's holds."""
-    extra = {} if request.timeout is None else {"timeout": _timeout(request.timeout)}
+    extra: dict[str, Any] = {} if request.timeout is None else {"timeout": _timeout(request.timeout)}
+    extra["extensions"] = {"trace": trace}
     return client.build_request("POST", request.url, headers=dict(request.headers), content=request.content, **extra)
+
+
+class _Trace:
+    """What the engine tells of a request: whether it went over a connection that had been idle."""
+
+    def __init__(self) -> None:
+        self._events: set[str] = set()
+
+    @property
+    def reused(self) -> bool:
+        return "http11.send_request_headers.started" in self._events and not any(
+            event.startswith("connection.connect") for event in self._events
+        )
+
+    def note(self, event: str, _: Any) -> None:
+        self._events.add(event)
+
+    async def anote(self, event: str, _: Any) -> None:
+        self._events.add(event)
+
+
+@contextmanager
+def _impatient(response: Any) -> Iterator[None]:
+    """Have the response's connection wait for `_DRAIN_SECONDS` at most: its own limit is that of the answer.
+
+    Works for both kinds of connection: what `read` returns is passed on, be it bytes or a coroutine.
+    """
+    stream = response.extensions.get("network_stream")
+    read = getattr(stream, "read", None)
+    if read is None:  # not a real connection
+        yield
+        return
+    stream.read = lambda max_bytes, timeout=None: read(max_bytes, _DRAIN_SECONDS)
+    try:
+        yield
+    finally:
+        del stream.read
 
 
 class Pool:
@@ -92,14 +133,26 @@ class Pool:
         Raises:
             APIConnectionError: There is no response.
         """
-        client = self._client()
+        client, trace = self._client(), _Trace()
         try:
-            return client.send(_build(client, request), stream=True, follow_redirects=False)
+            return client.send(_build(client, request, trace.note), stream=True, follow_redirects=False)
         except Exception as error:
-            failure = _failure(error, answering=False)
+            failure = error_from_engine(error, answering=False, reused=trace.reused)
             if failure is None:
                 raise
         raise failure
+
+    def release(self, response: Any, rest: Iterator[bytes] | None) -> None:
+        """Give the connection back, to be used again once the `rest` of the body is read; without one, close it."""
+        try:
+            if rest is not None:
+                limit = monotonic() + _DRAIN_SECONDS
+                with _impatient(response), suppress(TIRError):
+                    for _ in rest:
+                        if monotonic() > limit:
+                            break
+        finally:
+            response.close()
 
     def read(self, response: Any) -> Iterator[bytes]:
         """Yield the body as it comes.
@@ -112,7 +165,7 @@ class Pool:
         try:
             yield from response.iter_bytes()
         except Exception as error:
-            failure = _failure(error, answering=True)
+            failure = error_from_engine(error, answering=True)
             if failure is None:
                 raise
         else:
@@ -167,14 +220,26 @@ class AsyncPool:
 
     async def send(self, request: Request) -> Any:
         """As `Pool.send`."""
-        client = await self._client()
+        client, trace = await self._client(), _Trace()
         try:
-            return await client.send(_build(client, request), stream=True, follow_redirects=False)
+            return await client.send(_build(client, request, trace.anote), stream=True, follow_redirects=False)
         except Exception as error:
-            failure = _failure(error, answering=False)
+            failure = error_from_engine(error, answering=False, reused=trace.reused)
             if failure is None:
                 raise
         raise failure
+
+    async def release(self, response: Any, rest: AsyncIterator[bytes] | None) -> None:
+        """As `Pool.release`."""
+        try:
+            if rest is not None:
+                limit = monotonic() + _DRAIN_SECONDS
+                with _impatient(response), suppress(TIRError):
+                    async for _ in rest:
+                        if monotonic() > limit:
+                            break
+        finally:
+            await response.aclose()
 
     async def read(self, response: Any) -> AsyncIterator[bytes]:
         """As `Pool.read`."""
@@ -182,7 +247,7 @@ class AsyncPool:
             async for data in response.aiter_bytes():
                 yield data
         except Exception as error:
-            failure = _failure(error, answering=True)
+            failure = error_from_engine(error, answering=True)
             if failure is None:
                 raise
         else:
@@ -241,42 +306,6 @@ async def _close_with_loop(client: Any) -> AsyncGenerator[None]:
         yield
     finally:
         await client.aclose()
-
-
-def _failure(
-    error: Exception, *, answering: bool
-) -> APIConnectionError | StreamInterruptedError | MalformedChunkError | None:
-    """Our error for one of the engine's, whichever engine it is; None for any other.
-
-    Args:
-        error: What was raised.
-        answering: Whether the response had begun.
-    """
-    kinds = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _ENGINES}
-    kind = type(error).__name__
-    if "TimeoutException" in kinds:
-        return APITimeoutError(_TIMEOUTS.get(kind, kind))
-    if "DecodingError" in kinds:
-        return MalformedChunkError("the compression of the answer is corrupt")
-    if "TransportError" not in kinds:
-        return None
-    if answering:
-        return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
-    if kind == "ConnectError":  # the only one whose text is known to hold nothing of the request
-        failure = APIConnectionError(f"no connection to the server: {error}")
-        failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
-        return failure
-    failure = APIConnectionError(f"the connection broke before the server's response ({kind})")
-    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
-    return failure
-
-
-_TIMEOUTS = {
-    "ConnectTimeout": "no connection to the server within the time limit",
-    "PoolTimeout": "no connection of the pool became free within the time limit",
-    "ReadTimeout": "the server sent nothing within the time limit",
-    "WriteTimeout": "the server did not take the request within the time limit",
-}
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:

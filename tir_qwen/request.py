@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json
-
 from .errors import ConfigurationError
 from .settings import Endpoint
 from .types import JSON
+from .wire import json_text
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -63,7 +62,9 @@ def build_request(
     headers = {"accept": "text/event-stream" if stream else "application/json", "content-type": "application/json"}
     if stream:
         headers["accept-encoding"] = "identity"  # a compressing gateway would hold tokens back
-    return Request(endpoint.url(model), {**headers, **endpoint.headers}, _encode(body), timeout)
+    return Request(
+        endpoint.url(model), {**headers, **endpoint.headers}, json_text(body, "the request").encode(), timeout
+    )
 
 
 def _fields(params: Mapping[str, Any]) -> JSON:
@@ -79,15 +80,3 @@ def _fields(params: Mapping[str, Any]) -> JSON:
         template = fields.get("chat_template_kwargs") or {}
         fields["chat_template_kwargs"] = {"enable_thinking": thinking, **template}
     return {**fields, **(fields.pop("extra_body", None) or {})}
-
-
-def _encode(body: JSON) -> bytes:
-    try:
-        return to_json(body)
-    except (PydanticSerializationError, ValueError, RecursionError):
-        # The cause is not chained: it may quote the messages.
-        pass
-    raise ConfigurationError(
-        "the request cannot be written as JSON: a message or a parameter holds something that is neither text, a"
-        " number, a list nor a dict, or text with lone surrogates."
-    )

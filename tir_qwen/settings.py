@@ -17,8 +17,11 @@ from .errors import ConfigurationError
 
 DEFAULT_HOST = "https://infer.e2enetworks.net"
 DEFAULT_MODEL = "qwen3_32b"
+DEFAULT_TIMEOUT = 600.0
+"""Seconds without progress: the first token of a long prompt on a busy server may take minutes."""
 _COMPLETIONS = "/chat/completions"
 _PRIVATE = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
+_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WHERE_TO_GET = "TIR's dashboard shows it"
 _SHORTEST_SECRET = 4
@@ -172,7 +175,9 @@ def _merge(headers: dict[str, str], more: Mapping[str, str]) -> dict[str, str]:
             raise _malformed("default_headers", "must have header names of letters, digits and hyphens")
         if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]*", value):
             raise _malformed("default_headers", f"must have a value of printable ASCII for {name!r}")
-        merged[name.lower()] = value
+        if name.lower() in _FRAMING:
+            raise _malformed("default_headers", f"must leave {name!r} to the HTTP engine")
+        merged[name.lower()] = value.strip()
     return merged
 
 
