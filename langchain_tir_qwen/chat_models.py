@@ -54,7 +54,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         exclude=True,
     )
     """Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`."""
-    base_url: str | None = Field(default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"), repr=False)
+    base_url: str | None = Field(default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"), repr=False, exclude=True)
     """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
     streaming: bool = False
     """Stream also where a whole answer is asked for; unset: LangChain decides."""
@@ -103,7 +103,8 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """What changes an answer: the key of caches, and what traces show."""
-        params = {"model": self.model, "endpoint": repr(self._client), **self.body_params()}
+        params = {"endpoint": repr(self._client), **self.call_params()}
+        params.pop("timeout", None)
         return {**params, "extra_body": self.extra_body} if self.extra_body else params
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -169,8 +170,10 @@ class ChatTIRQwen(BaseChatModel, Parameters):
 
     def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = {**self.body_params(), **kwargs, "on_retry": on_retry}
+        params = {**self.call_params(), **kwargs, "on_retry": on_retry}
         params.pop("stream", None)  # LangChain's own switch; which method was called has settled it
+        if not params.pop("stream_usage", self.stream_usage):
+            params["stream_options"] = None
         if stop is not None:
             params["stop"] = stop
         if self.extra_body:
@@ -183,8 +186,6 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         params = self._params(stop, kwargs, on_retry=on_retry)
         if (params.get("n") or 1) > 1:
             raise ConfigurationError("n must be 1 for a stream: its chunks would be added up to one answer.")
-        if not params.pop("stream_usage", self.stream_usage):
-            params["stream_options"] = None
         return params
 
     def bind_tools(
@@ -239,7 +240,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         wanted = any_object() if schema is None else read_schema(schema)
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
-            "schema": wanted.as_tool(strict),
+            "schema": wanted.as_tool(strict) if schema is None else convert_to_openai_tool(schema),
         }
         if method == "function_calling":
             # `required`, not the tool's name: vLLM 0.9 streams the arguments of a named tool as text.

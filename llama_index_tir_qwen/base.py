@@ -16,13 +16,16 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
+    MessageRole,
     ToolCallBlock,
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.program.utils import get_program_for_llm
 from llama_index.core.tools.types import BaseTool
+from llama_index.core.types import PydanticProgramMode
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr
 
 from tir_qwen import AsyncClient, Client, ConfigurationError
@@ -30,6 +33,9 @@ from tir_qwen.parameters import Parameters, validated
 from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
 
 from .messages import ResponseStream, completion_from_response, messages_to_wire, response_from_completion
+
+if TYPE_CHECKING:
+    from llama_index.core.chat_engine.types import AgentChatResponse
 
 
 class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
@@ -60,6 +66,7 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
         default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"),
         validation_alias=AliasChoices("api_base", "base_url"),
         repr=False,
+        exclude=True,
     )
     """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
@@ -183,7 +190,7 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
 
     def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = {**self.body_params(), **kwargs}
+        params = {**self.call_params(), **kwargs}
         if self.additional_kwargs:
             params["extra_body"] = {**self.additional_kwargs, **(kwargs.get("extra_body") or {})}
         if self.tool_calling == "prompted" and params.get("tools"):
@@ -217,6 +224,38 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
             kwargs["tool_choice"] = _tool_choice(tool_choice, required=tool_required)
             kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
         return {"messages": messages, **kwargs}
+
+    # Core asks for the object of a structured prediction by a tool. It forgets to require the tool in streams, and the
+    # system prompt in `astructured_predict`.
+
+    def _structured_stream_call(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        return self._program(output_cls, prompt).stream_call(llm_kwargs=llm_kwargs, **prompt_args)
+
+    async def _structured_astream_call(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        return await self._program(output_cls, prompt).astream_call(llm_kwargs=llm_kwargs, **prompt_args)
+
+    def _program(self, output_cls: Any, prompt: Any) -> Any:
+        mode = self.pydantic_program_mode
+        by_tool = mode in (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)
+        required = {"tool_choice": "required"} if by_tool else {}
+        return get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=mode, **required)
+
+    async def apredict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """As core's, with the system prompt where the history does not begin with one."""
+        if chat_history and chat_history[0].role != MessageRole.SYSTEM:
+            chat_history = list(self._extend_messages(chat_history))
+        return await super().apredict_and_call(tools, user_msg, chat_history, *args, **kwargs)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any

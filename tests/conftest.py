@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest_plugins = ["tests.cassette_plugin"]
+
 VARIABLES = (
     "E2E_TIR_ACCESS_TOKEN",
     "E2E_TIR_API_KEY",

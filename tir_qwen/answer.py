@@ -10,7 +10,8 @@ from .fold import Fold
 from .sse import SSEDecoder
 from .types import Completion, Delta
 
-_BOM = b"\xef\xbb\xbf"
+_BEFORE = b"\xef\xbb\xbf \t\r\n"
+"""A byte order mark and white space, which may stand before an answer; no answer begins with one of these bytes."""
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """The largest whole answer that is read; one with log-probabilities may take tens of megabytes."""
 
@@ -32,6 +33,11 @@ class AnswerDecoder:
         self._body = bytearray()
 
     @property
+    def whole(self) -> bool:
+        """True if the answer comes as a whole, not as a stream."""
+        return bool(self._whole)
+
+    @property
     def done(self) -> bool:
         """True once the answer is complete, though bytes may follow."""
         return self._chunks.done
@@ -47,9 +53,10 @@ class AnswerDecoder:
             StreamError: The answer is broken.
         """
         if self._whole is None:
-            data = self._from_start(data)
+            data = data.lstrip(_BEFORE)
             if not data:
                 return
+            self._whole = data[0] in b"{[<"
         if self._whole:
             self._body += data
             if len(self._body) > MAX_BODY_BYTES:
@@ -79,15 +86,3 @@ class AnswerDecoder:
             yield from self._chunks.feed(body)
             yield from self._chunks.feed(b"[DONE]")  # the body is all there: it ended, whatever it says
         yield from self._chunks.close()
-
-    def _from_start(self, data: bytes) -> bytes:
-        """Drop a byte order mark and white space before the answer, and tell from its first byte what it is."""
-        start = (bytes(self._body) + data).lstrip()
-        if len(start) < len(_BOM) and _BOM.startswith(start):  # too little to tell
-            self._body[:] = start
-            return b""
-        start = start.removeprefix(_BOM).lstrip()
-        self._body.clear()
-        if start:
-            self._whole = start[0] in b"{[<"
-        return start

@@ -11,13 +11,20 @@ from typing import Any, Self
 from .errors import APIConnectionError, ConfigurationError, TIRError
 from .exchange import Exchange
 from .fold import Fold
-from .http import AsyncPool, Pool
 from .plan import ToolsOrObject, needs_plan
+from .pool import AsyncPool, Pool
 from .request import build_request
 from .retry import RetryPolicy
 from .settings import DEFAULT_MODEL, resolve_endpoint
 from .types import Completion, Delta
 
+MAX_TIMEOUT = 1_000_000
+_OF_CONSTRUCTORS = frozenset(
+    {
+        *("project_id", "access_token", "api_key", "tir_access_token", "base_url", "api_base", "apikey", "allow_http"),
+        *("default_headers", "http_client", "http_async_client", "async_http_client"),
+    }
+)
 Messages = Sequence[Mapping[str, Any]]
 """Messages as on the wire: `[{"role": "user", "content": "Hello"}]`."""
 
@@ -81,13 +88,17 @@ class _Caller:
         timeout = params.pop("timeout", None)
         if timeout is None:
             timeout = self._timeout
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
-            raise ConfigurationError("timeout must be a positive number of seconds.")
+        if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT):
+            raise ConfigurationError(f"timeout must be a number of seconds, above 0 and up to {MAX_TIMEOUT}.")
         if stream:
             params.setdefault("stream_options", {"include_usage": True})
         on_retry = params.pop("on_retry", None)
+        if misplaced := sorted(_OF_CONSTRUCTORS & params.keys()):
+            raise ConfigurationError(f"{misplaced[0]} is an argument of the constructor, not of a call.")
+        retries = params.pop("max_retries", None)
+        policy = self._policy if retries is None else RetryPolicy(retries)
         request = build_request(self._endpoint, model, messages, params, stream=stream, timeout=timeout)
-        return Exchange(request, self._policy, self._endpoint.secrets, on_retry)
+        return Exchange(request, policy, self._endpoint.secrets, on_retry)
 
 
 class Client(_Caller):
@@ -102,8 +113,8 @@ class Client(_Caller):
         Args:
             messages: Messages as on the wire.
             **params: Fields of the body (`temperature`, `max_tokens`, `tools`, ...; None is unset), and
-                `enable_thinking`, `extra_body`, `model`, `timeout`, `on_retry` (called with the error and the delay in
-                seconds before each further request).
+                `enable_thinking`, `extra_body`, `model`, `timeout`, `max_retries`, `on_retry` (called with the error
+                and the delay in seconds before each further request).
 
         Raises:
             TIRError: See `tir_qwen.errors`.

@@ -17,6 +17,7 @@ from .failure import error_from_frame
 from .tags import NewlineTrimmer, ThinkSplitter
 from .types import JSON, Delta, ToolCallDelta, Usage
 
+_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 _GAVE_UP = frozenset({"abort", "error"})
 """Finish reasons by which vLLM says that the answer did not end."""
 _FIRST_FACTS = ("id", "created", "model")
@@ -60,8 +61,8 @@ class ChunkDecoder:
                 return
         chunk = self._parse(data, event)
         self._learn(chunk)
-        for choice in _items(chunk, "choices"):
-            delta = self._choice(choice).feed(choice)
+        for position, choice in enumerate(_items(chunk, "choices")):
+            delta = self._choice(choice, position).feed(choice)
             if self._first is not None:
                 delta.response, self._first = self._first, None
             if (
@@ -105,7 +106,7 @@ class ChunkDecoder:
             chunk = from_json(data)
         except ValueError as error:
             problem = f"not valid JSON ({error})"  # names the place, quotes nothing
-        if event == b"error" or (isinstance(chunk, dict) and (chunk.get("error") or chunk.get("object") == "error")):
+        if event == b"error" or _is_error(chunk):
             raise error_from_frame(data.decode("utf-8", "replace") if chunk is None else chunk, self._secrets)
         if not isinstance(chunk, dict):
             raise MalformedChunkError(f"a chunk of the answer is {problem}")
@@ -116,16 +117,18 @@ class ChunkDecoder:
         if self._facts is None:
             self._facts = {}
             self._first = {key: chunk[key] for key in _FIRST_FACTS if chunk.get(key) is not None} or None
-        if len(chunk) < len(_ORDINARY):  # nearly every chunk: all but usage
-            return
         if usage := chunk.get("usage"):
             self._usage = _expect(usage, dict, "usage")
+        if chunk.keys() <= _ORDINARY:  # nearly every chunk
+            return
         for key in chunk.keys() - _ORDINARY:
             if chunk[key] is not None:
                 self._facts[key] = chunk[key]
 
-    def _choice(self, choice: Any) -> _ChoiceDecoder:
-        index = _expect(choice, dict, "choice").get("index", 0)
+    def _choice(self, choice: Any, position: int) -> _ChoiceDecoder:
+        index = _expect(choice, dict, "choice").get("index")
+        if index is None:
+            index = position
         decoder = self._choices.get(index) if type(index) is int else None
         if decoder is None:
             decoder = self._choices[index] = _ChoiceDecoder(_expect(index, int, "index"))
@@ -153,7 +156,11 @@ class _ChoiceDecoder:
         delta = Delta(self._index)
         _expect(said, dict, "delta")
         if reasoning := said.get("reasoning_content") or said.get("reasoning"):
-            self._think = None  # the server parses the reasoning: a tag in the content is a quotation
+            if self._think is not None:  # the server parses the reasoning: a tag in the content is a quotation
+                held, rest = self._think.close()
+                self._think = None
+                self._add_reasoning(delta, held or "")
+                delta.content += self._content.feed(rest)
             self._add_reasoning(delta, _expect(reasoning, str, "reasoning"))
         if content := said.get("content"):
             self._add_content(delta, _expect(content, str, "content"))
@@ -162,7 +169,7 @@ class _ChoiceDecoder:
             delta.tool_calls = [self._call(position, call) for position, call in enumerate(_items(said, "tool_calls"))]
         if (logprobs := choice.get("logprobs")) is not None:
             delta.logprobs = _expect(logprobs, dict, "logprobs")
-        if (finish_reason := choice.get("finish_reason")) is not None:
+        if finish_reason := choice.get("finish_reason"):
             delta.finish_reason = _expect(finish_reason, str, "finish_reason")
             delta.stop_reason = choice.get("stop_reason")
             self.finished = True
@@ -216,10 +223,18 @@ class _ChoiceDecoder:
         return delta
 
 
+def _is_error(chunk: Any) -> bool:
+    """Whether it is an error of vLLM's, or of a gateway that sends its own with status 200."""
+    if not isinstance(chunk, dict):
+        return False
+    said = "message" in chunk or "detail" in chunk
+    return bool(chunk.get("error")) or chunk.get("object") == "error" or (said and "choices" not in chunk)
+
+
 def _expect(value: Any, kind: type, name: str) -> Any:
     """Return `value`, which must be of `kind`."""
     if type(value) is not kind:
-        raise MalformedChunkError(f"a chunk of the answer has a {name} that is not a {kind.__name__}")
+        raise MalformedChunkError(f"a chunk of the answer has something else than {_NAMES[kind]} for its {name}")
     return value
 
 

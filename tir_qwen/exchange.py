@@ -93,7 +93,7 @@ class Exchange:
         for delta in self._answer.feed(data):
             progress = True
             yield delta
-        if progress:
+        if progress or self._answer.whole:
             self._progress = monotonic()  # not `arrived`: the time that the caller took is not the server's
         elif arrived - self._progress > self._patience:
             raise APITimeoutError("the server sent bytes, but no more of the answer within the time limit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import isfinite
@@ -59,8 +60,9 @@ _OVERFLOW = re.compile(
     r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens",
 )
 # vLLM up to 0.13 answers a validation error with the repr of pydantic's error list, the whole request in it.
-_ECHO = re.compile(r",? *(?:['\"]input['\"]: |input_value=).*", re.DOTALL)
+_ECHO = re.compile(r"(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*", re.DOTALL)
 _PYDANTIC = re.compile(r"'loc': (?P<loc>\(.*?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_WRAPPER = re.compile(r"'function-wrap\[[^']*'")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
@@ -76,7 +78,7 @@ def error_from_response(
         secrets: Strings that must not show, should the server repeat them.
     """
     parsed = _parse(body)
-    detail = _redact(_message(parsed), secrets)
+    detail = _redact(_message(parsed), secrets)[:MAX_TEXT]
     if status_code in (400, 413, 422) and _OVERFLOW.search(detail):
         cls: type[APIStatusError] = ContextOverflowError
     else:
@@ -85,7 +87,7 @@ def error_from_response(
     return cls(
         " ".join(part for part in (_status_line(status_code, detail), _HINTS.get(status_code)) if part),
         status_code=status_code,
-        body=_body(parsed, detail),
+        body=_body(parsed, detail, secrets),
         request_id=None if request_id is None else _redact(request_id, secrets),
         retry_after=retry_after_seconds(headers),
     )
@@ -93,9 +95,9 @@ def error_from_response(
 
 def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamError:
     """Return the error for an error frame within a stream (or for an error sent with status 200)."""
-    detail = _redact(_message(frame), secrets)
+    detail = _redact(_message(frame), secrets)[:MAX_TEXT]
     message = "the server reported an error in its answer"
-    return ServerStreamError(f"{message}: {detail}" if detail else message, body=_body(frame, detail))
+    return ServerStreamError(f"{message}: {detail}" if detail else message, body=_body(frame, detail, secrets))
 
 
 def error_from_engine(
@@ -140,7 +142,8 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         if isfinite(seconds) and seconds >= 0:
             return seconds
     try:
-        seconds = parsedate_to_datetime(headers["retry-after"]).timestamp() - time()
+        date = parsedate_to_datetime(headers["retry-after"])
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time()
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
     return seconds if seconds >= 0 else None
@@ -167,25 +170,29 @@ def _message(parsed: Any) -> str:
         return ""
     if "<html" in parsed[:1000].lower():
         title = _TITLE.search(parsed)
-        return " ".join(title[1].split())[:MAX_TEXT] if title else "an HTML page"
+        return " ".join(title[1].split()) if title else "an HTML page"
     return _without_echo(parsed)
 
 
 def _without_echo(text: str) -> str:
     text = _ECHO.sub("", text)  # the first error says enough, and is all that stands before the echo
     if found := _PYDANTIC.search(text):
-        where = ".".join(re.findall(r"\w+", found["loc"])).removeprefix("body").removeprefix(".")
+        where = ".".join(re.findall(r"\w+", _WRAPPER.sub("", found["loc"]))).removeprefix("body").removeprefix(".")
         text = f"{where}: {found['msg'][1:-1]}" if where else found["msg"][1:-1].removeprefix("Value error, ")
-    return " ".join(text.split()).removesuffix(" None")[:MAX_TEXT]  # vLLM 0.9 appends the cause, which is None
+    return " ".join(text.split()).removesuffix(" None")  # vLLM 0.9 appends the cause, which is None
 
 
-def _body(parsed: Any, detail: str) -> dict[str, Any] | str | None:
+def _body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, Any] | str | None:
     """What the error keeps of the body: the known plain fields, and the message as cleaned."""
     if not isinstance(parsed, dict):
         return detail or None
     error = parsed["error"] if isinstance(parsed.get("error"), dict) else parsed
     kept = {key: error[key] for key in ("type", "param", "code") if isinstance(error.get(key), (str, int))}
-    return {"message": detail, **kept}
+    plain = {
+        key: _redact(_without_echo(value), secrets)[:MAX_TEXT] if isinstance(value, str) else value
+        for key, value in kept.items()
+    }
+    return {"message": detail, **plain}
 
 
 def _status_line(status_code: int, detail: str) -> str:

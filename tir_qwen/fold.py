@@ -78,7 +78,7 @@ class _Gathered:
             tool_calls=self.tool_calls(),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
-            logprobs=self.logprobs,
+            logprobs=self.logprobs and merge_logprobs(None, self.logprobs),
         )
 
 
@@ -97,11 +97,12 @@ class _Call:
 
 def merge_logprobs(known: JSON | None, more: JSON) -> JSON:
     """Join the token lists of two chunks; `known` is extended in place."""
-    if known is None:
-        return {key: list(value) if isinstance(value, list) else value for key, value in more.items()}
+    known = {} if known is None else known
     for key, value in more.items():
-        if isinstance(value, list) and isinstance(known.get(key), list):
+        if isinstance(value, list):
+            if not isinstance(known.get(key), list):
+                known[key] = []  # not the chunk's own list, which would grow with ours
             known[key] += value
-        elif value is not None:
+        elif value is not None or key not in known:
             known[key] = value
     return known

@@ -3,35 +3,29 @@
 The two have the same API. httpx2 is the maintained one, and its pool survives cancelled tasks; langchain-core and
 llama-index-core still bring httpx. `TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) forces one of them. A client of either
 may be passed in.
-
-Errors of the engine are turned into ours here, and are never chained: they hold the request, hence the token.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import threading
-import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from time import monotonic
 from typing import Any
 
-from .errors import APIConnectionError, ConfigurationError, MalformedChunkError, StreamInterruptedError, TIRError
-from .failure import error_from_engine
+from .errors import ConfigurationError
 from .request import Request
 from .settings import DEFAULT_TIMEOUT, without_ids
 
 CONNECT_TIMEOUT = 5.0
 _KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes: an idle connection is not found dead
-_DRAIN_SECONDS = 0.1
+DRAIN_SECONDS = 0.1
+"""How long to wait, after an answer, for the end of its body."""
 _MAX_CONNECTIONS = 1000
-_MAX_ERROR_BODY = 64 * 1024
 _ENGINES = ("httpx2", "httpx")
 
 
@@ -41,9 +35,19 @@ def _engine() -> Any:
     wanted = os.environ.get("TIR_QWEN_HTTP_ENGINE", "")
     if wanted and wanted not in _ENGINES:
         raise ConfigurationError(f"TIR_QWEN_HTTP_ENGINE must be one of {', '.join(_ENGINES)}.")
-    for name in _ENGINES:
-        logging.getLogger(name).addFilter(_redact_urls)
-    return import_module(wanted or ("httpx2" if find_spec("httpx2") else "httpx"))
+    try:
+        return import_module(wanted or ("httpx2" if _installed("httpx2") else "httpx"))
+    except ModuleNotFoundError:
+        if not wanted:
+            raise
+    raise ConfigurationError(f"TIR_QWEN_HTTP_ENGINE is {wanted}, which is not installed.")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # barred by None in sys.modules
+        return False
 
 
 @cache
@@ -64,14 +68,24 @@ def _timeout(seconds: float) -> tuple[float, float, float, float]:
     return min(seconds, CONNECT_TIMEOUT), seconds, seconds, seconds
 
 
-def _build(client: Any, request: Request, trace: Any) -> Any:
+def new_client() -> Any:
+    """A synchronous client."""
+    return _engine().Client(**_options())
+
+
+def new_async_client() -> Any:
+    """An asynchronous client, for the running event loop."""
+    return _engine().AsyncClient(**_options())
+
+
+def build_request(client: Any, request: Request, trace: Any) -> Any:
     """The engine's request; without a timeout of its own, the client's holds."""
     extra: dict[str, Any] = {} if request.timeout is None else {"timeout": _timeout(request.timeout)}
     extra["extensions"] = {"trace": trace}
     return client.build_request("POST", request.url, headers=dict(request.headers), content=request.content, **extra)
 
 
-class _Trace:
+class Trace:
     """What the engine tells of a request: whether it went over a connection that had been idle."""
 
     def __init__(self) -> None:
@@ -79,237 +93,63 @@ class _Trace:
 
     @property
     def reused(self) -> bool:
+        """Whether the request was sent, and no connection was opened for it."""
         return "http11.send_request_headers.started" in self._events and not any(
             event.startswith("connection.connect") for event in self._events
         )
 
     def note(self, event: str, _: Any) -> None:
+        """Take note of an event; called by a synchronous engine."""
         self._events.add(event)
 
     async def anote(self, event: str, _: Any) -> None:
+        """As `note`; awaited by an asynchronous engine."""
         self._events.add(event)
 
 
-@contextmanager
-def _impatient(response: Any) -> Iterator[None]:
-    """Have the response's connection wait for `_DRAIN_SECONDS` at most: its own limit is that of the answer.
+_draining: ContextVar[bool] = ContextVar("_draining", default=False)
 
-    Works for both kinds of connection: what `read` returns is passed on, be it bytes or a coroutine.
+
+@contextmanager
+def impatient(response: Any) -> Iterator[None]:
+    """Have the caller's reads of the response's connection wait for `DRAIN_SECONDS` at most.
+
+    The engine takes the time limit once for a whole body, so it can only be changed where the bytes are read. Once the
+    body has ended, another thread or task may have the connection: the context variable is theirs, and false.
     """
     stream = response.extensions.get("network_stream")
     read = getattr(stream, "read", None)
-    if read is None:  # not a real connection
-        yield
-        return
-    stream.read = lambda max_bytes, timeout=None: read(max_bytes, _DRAIN_SECONDS)
+    if read is not None and not isinstance(read, _Read):
+        stream.read = _Read(read)
+    token = _draining.set(True)
     try:
         yield
     finally:
-        del stream.read
+        _draining.reset(token)
 
 
-class Pool:
-    """Connections for calls from any thread, opened when they are needed.
+class _Read:
+    """A connection's `read`, of either kind: what it returns is passed on, be it bytes or a coroutine."""
 
-    A fork, a copy or a pickle starts with none. Connections close with `close`, when the pool is garbage, or at exit.
-    """
+    def __init__(self, read: Any) -> None:
+        self._read = read
 
-    def __init__(self, client: Any = None) -> None:
-        self._given = client
-        self._own: Any = None
-        self._close_own: weakref.finalize[..., Any] | None = None
-        self._pid = 0
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._given,)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Pool:
-        return type(self)(self._given)
-
-    def send(self, request: Request) -> Any:
-        """Post `request`; return the response with its body unread.
-
-        Raises:
-            APIConnectionError: There is no response.
-        """
-        client, trace = self._client(), _Trace()
-        try:
-            return client.send(_build(client, request, trace.note), stream=True, follow_redirects=False)
-        except Exception as error:
-            failure = error_from_engine(error, answering=False, reused=trace.reused)
-            if failure is None:
-                raise
-        raise failure
-
-    def release(self, response: Any, rest: Iterator[bytes] | None) -> None:
-        """Give the connection back, to be used again once the `rest` of the body is read; without one, close it."""
-        try:
-            if rest is not None:
-                limit = monotonic() + _DRAIN_SECONDS
-                with _impatient(response), suppress(TIRError):
-                    for _ in rest:
-                        if monotonic() > limit:
-                            break
-        finally:
-            response.close()
-
-    def read(self, response: Any) -> Iterator[bytes]:
-        """Yield the body as it comes.
-
-        Raises:
-            APITimeoutError: Nothing came for too long.
-            StreamInterruptedError: The connection broke.
-            MalformedChunkError: The body's compression is corrupt.
-        """
-        try:
-            yield from response.iter_bytes()
-        except Exception as error:
-            failure = error_from_engine(error, answering=True)
-            if failure is None:
-                raise
-        else:
-            return
-        raise failure
-
-    def read_error(self, response: Any) -> bytes:
-        """The beginning of a refusal's body, or what can be read of it; closes the response."""
-        body = b""
-        try:
-            for data in self.read(response):
-                body += data
-                if len(body) > _MAX_ERROR_BODY:
-                    break
-        except (APIConnectionError, StreamInterruptedError, MalformedChunkError):
-            pass  # the status says enough
-        finally:
-            response.close()
-        return body
-
-    def close(self) -> None:
-        """Close all connections; a later call opens new ones. A client that was passed in stays open."""
-        with self._lock:
-            close, self._close_own, self._own = self._close_own, None, None
-        if close is not None:
-            close()
-
-    def _client(self) -> Any:
-        if self._given is not None:
-            return self._given
-        if self._own is None or self._pid != os.getpid():
-            with self._lock:
-                if self._own is None or self._pid != os.getpid():
-                    self._own = _engine().Client(**_options())
-                    self._pid = os.getpid()
-                    self._close_own = weakref.finalize(self, self._own.close)
-        return self._own
-
-
-class AsyncPool:
-    """As `Pool`, for calls from any event loop: each loop has its own connections, which close with it."""
-
-    def __init__(self, client: Any = None) -> None:
-        self._given = client
-        self._forget()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._given,)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncPool:
-        return type(self)(self._given)
-
-    async def send(self, request: Request) -> Any:
-        """As `Pool.send`."""
-        client, trace = await self._client(), _Trace()
-        try:
-            return await client.send(_build(client, request, trace.anote), stream=True, follow_redirects=False)
-        except Exception as error:
-            failure = error_from_engine(error, answering=False, reused=trace.reused)
-            if failure is None:
-                raise
-        raise failure
-
-    async def release(self, response: Any, rest: AsyncIterator[bytes] | None) -> None:
-        """As `Pool.release`."""
-        try:
-            if rest is not None:
-                limit = monotonic() + _DRAIN_SECONDS
-                with _impatient(response), suppress(TIRError):
-                    async for _ in rest:
-                        if monotonic() > limit:
-                            break
-        finally:
-            await response.aclose()
-
-    async def read(self, response: Any) -> AsyncIterator[bytes]:
-        """As `Pool.read`."""
-        try:
-            async for data in response.aiter_bytes():
-                yield data
-        except Exception as error:
-            failure = error_from_engine(error, answering=True)
-            if failure is None:
-                raise
-        else:
-            return
-        raise failure
-
-    async def read_error(self, response: Any) -> bytes:
-        """As `Pool.read_error`."""
-        body = b""
-        try:
-            async for data in self.read(response):
-                body += data
-                if len(body) > _MAX_ERROR_BODY:
-                    break
-        except (APIConnectionError, StreamInterruptedError, MalformedChunkError):
-            pass
-        finally:
-            await response.aclose()
-        return body
-
-    async def aclose(self) -> None:
-        """Close the connections of the running loop; those of other loops close with them."""
-        entry = self._clients.pop(asyncio.get_running_loop(), None)
-        if entry is not None:
-            await entry[1].aclose()
-
-    def _forget(self) -> None:
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]]
-        self._clients = weakref.WeakKeyDictionary()
-        self._pid = os.getpid()
-
-    async def _client(self) -> Any:
-        if self._given is not None:
-            return self._given
-        if self._pid != os.getpid():
-            self._forget()
-        loop = asyncio.get_running_loop()
-        entry = self._clients.get(loop)
-        if entry is None:
-            for other in [other for other in self._clients if other.is_closed()]:
-                del self._clients[other]
-            client = _engine().AsyncClient(**_options())
-            keeper = _close_with_loop(client)
-            await anext(keeper)  # does not suspend: no other task can come between
-            entry = self._clients[loop] = (client, keeper)
-        return entry[0]
-
-
-async def _close_with_loop(client: Any) -> AsyncGenerator[None]:
-    """Close `client` when the running loop shuts down, or when this generator is garbage.
-
-    A loop closes its unfinished asynchronous generators before it stops, as the last thing that it can wait for; and it
-    closes one that is garbage, in its own thread.
-    """
-    try:
-        yield
-    finally:
-        await client.aclose()
+    def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:
+        return self._read(max_bytes, DRAIN_SECONDS if _draining.get() else timeout)
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:
-    """Keep project ids and keys out of the engine's log, which writes each request's whole URL at INFO."""
+    """Keep project ids and keys out of the engine's log.
+
+    It writes whole URLs: at INFO those of requests, at DEBUG those that a response holds.
+    """
+    if isinstance(record.msg, str):
+        record.msg = without_ids(record.msg)
     if isinstance(record.args, tuple):
         record.args = tuple(arg if isinstance(arg, (int, float)) else without_ids(str(arg)) for arg in record.args)
     return True
+
+
+for _name in _ENGINES:
+    for _logger in (_name, f"{_name.replace('httpx', 'httpcore')}.http11"):
+        logging.getLogger(_logger).addFilter(_redact_urls)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from .errors import ConfigurationError
 from .settings import DEFAULT_MODEL
 
-BODY_FIELDS = (
+_CLIENTS = frozenset({"http_client", "http_async_client", "async_http_client"})
+CALL_FIELDS = (
+    "model",
+    "timeout",
     "temperature",
     "max_tokens",
     "top_p",
@@ -84,12 +87,25 @@ class Parameters(BaseModel):
 
     def client_settings(self) -> dict[str, Any]:
         """The arguments of a client, but for those that the frameworks name differently."""
-        names = ("model", "project_id", "apikey", "default_headers", "allow_http", "timeout", "max_retries")
+        names = ("model", "project_id", "apikey", "default_headers", "allow_http", "max_retries")
         return {name: getattr(self, name) for name in names}
 
-    def body_params(self) -> dict[str, Any]:
-        """The fields of the body that the constructor set."""
-        return {name: value for name in BODY_FIELDS if (value := getattr(self, name)) is not None}
+    def call_params(self) -> dict[str, Any]:
+        """The parameters of a call that the constructor set, or an assignment since."""
+        return {name: value for name in CALL_FIELDS if (value := getattr(self, name)) is not None}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What a pickle holds: all but clients that were passed in, which do not pickle."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(_CLIENTS & state["__dict__"].keys())}}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy, with the same clients if they were passed in."""
+        memo = {} if memo is None else memo
+        for name in _CLIENTS:
+            client = getattr(self, name, None)
+            memo[id(client)] = client
+        return super().__deepcopy__(memo)
 
 
 def validated(cls: type[BaseModel], init: Callable[[], None]) -> None:
@@ -106,6 +122,15 @@ def validated(cls: type[BaseModel], init: Callable[[], None]) -> None:
 def _problem(cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], message: str) -> str:
     name = str(loc[0]) if loc else ""
     if kind == "extra_forbidden":
-        near = get_close_matches(name, cls.model_fields, n=1)
+        names = {alias: known[0] for known in _names(cls) for alias in known}
+        if name in names:
+            return f"{name!r} and {names[name]!r} are the same argument: give one of them"
+        near = get_close_matches(name, names, n=1)
         return f"there is no argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     return f"{name}: {message[:1].lower()}{message[1:]}" if name else message
+
+
+def _names(cls: type[BaseModel]) -> Iterator[list[str]]:
+    """Each field's name and its aliases."""
+    for name, field in cls.model_fields.items():
+        yield [name, *(alias for alias in getattr(field.validation_alias, "choices", ()) if alias != name)]

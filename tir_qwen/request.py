@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from types import NoneType
 from typing import Any
 
 from .errors import ConfigurationError
 from .settings import Endpoint
 from .types import JSON
 from .wire import json_text
+
+_KINDS: dict[str, type] = {"extra_body": Mapping, "chat_template_kwargs": Mapping, "stop": Sequence}
+_WORDS: dict[type, str] = {Mapping: "a dict", Sequence: "a string or a list of strings"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,9 +66,8 @@ def build_request(
     headers = {"accept": "text/event-stream" if stream else "application/json", "content-type": "application/json"}
     if stream:
         headers["accept-encoding"] = "identity"  # a compressing gateway would hold tokens back
-    return Request(
-        endpoint.url(model), {**headers, **endpoint.headers}, json_text(body, "the request").encode(), timeout
-    )
+    content = json_text(body, "the request").encode()
+    return Request(endpoint.url(model), {**headers, **endpoint.headers}, content, timeout)
 
 
 def _fields(params: Mapping[str, Any]) -> JSON:
@@ -72,6 +75,10 @@ def _fields(params: Mapping[str, Any]) -> JSON:
     for name, value in fields.items():
         if isinstance(value, float) and not isfinite(value):
             raise ConfigurationError(f"{name} must be a finite number.")
+    for name, kind in _KINDS.items():
+        if not isinstance(fields.get(name), (kind, NoneType)):
+            raise ConfigurationError(f"{name} must be {_WORDS[kind]}.")
+    extra = fields.pop("extra_body", None) or {}
     stop = fields.pop("stop", None)
     if stop:
         fields["stop"] = [stop] if isinstance(stop, str) else list(stop)
@@ -79,4 +86,4 @@ def _fields(params: Mapping[str, Any]) -> JSON:
     if thinking is not None:
         template = fields.get("chat_template_kwargs") or {}
         fields["chat_template_kwargs"] = {"enable_thinking": thinking, **template}
-    return {**fields, **(fields.pop("extra_body", None) or {})}
+    return {**fields, **extra}

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
 
 from .errors import ConfigurationError
 
@@ -21,7 +21,9 @@ DEFAULT_TIMEOUT = 600.0
 """Seconds without progress: the first token of a long prompt on a busy server may take minutes."""
 _COMPLETIONS = "/chat/completions"
 _PRIVATE = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
+_QUERY = re.compile(r"(?<=/chat/completions\?)[^\s\"']+")
 _FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+_HOST = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WHERE_TO_GET = "TIR's dashboard shows it"
 _SHORTEST_SECRET = 4
@@ -49,15 +51,18 @@ class Endpoint:
         """The URL to post a completion of `model` to."""
         path = self.base_url
         if self.project_id is not None:
+            if model and not model.strip("."):  # a dot segment, which every URL library takes away
+                raise ConfigurationError(f"model must be the name of a model, such as {DEFAULT_MODEL}.")
             path += f"/project/p-{self.project_id}/genai/{quote(model, safe='')}/v1"
         return f"{path}{_COMPLETIONS}?{self.query}" if self.query else path + _COMPLETIONS
 
     def __repr__(self) -> str:
-        return f"<Endpoint {without_ids(self.url('...').partition('?')[0])}>"
+        return f"<Endpoint {without_ids(self.url('MODEL').partition('?')[0]).replace('/MODEL/', '/.../')}>"
 
 
 def without_ids(text: str) -> str:
     """Return `text` with the project ids and keys of its URLs replaced by stars, fit for a log."""
+    text = _QUERY.sub(lambda query: re.sub(r"=[^&]*", "=***", query[0]), text)
     return _PRIVATE.sub(r"\1***", text)
 
 
@@ -102,7 +107,11 @@ def resolve_endpoint(
         query="&".join(part for part in (query, urlencode(params)) if part),
         project_id=None if complete else project,
         headers=_merge(sent, headers or {}),
-        secrets=_secrets(token, key, project and f"p-{project}", project, *(headers or {}).values()),
+        secrets=_secrets(
+            *(token, key, project and f"p-{project}", project),
+            *(part for value in (headers or {}).values() for part in (value, *value.split())),
+            *(value for _, value in parse_qsl(query)),
+        ),
     )
 
 
@@ -115,11 +124,10 @@ def _address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]
         url = f"https://{url}"
     if not url.isascii() or not url.isprintable() or " " in url:
         raise _malformed(name, "must not hold spaces, control characters or non-ASCII characters")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # reading the port validates it
-    except ValueError:
-        raise _malformed(name, "is not a URL") from None
+    parts = _split(url)
+    host = parts.hostname if parts else None
+    if parts is None or (host and not _is_host(host)):
+        raise _malformed(name, "is not a URL")
     if parts.scheme not in ("http", "https") or not host:
         raise _malformed(name, "must be a URL with https://")
     if parts.username is not None or parts.password is not None or parts.fragment:
@@ -128,6 +136,26 @@ def _address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]
         raise _malformed(name, "must use https:// (http:// sends the token unencrypted; allow_http=True permits it)")
     path = parts.path.rstrip("/").removesuffix(_COMPLETIONS).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", "")), parts.query, bool(path)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it validates it
+    except ValueError:
+        return None
+    return parts
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver can be asked for it."""
+    if ":" in host or host.startswith("v"):  # of brackets, which urlsplit has taken away
+        try:
+            ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return ":" not in host and _HOST.fullmatch(host) is not None and not re.match(r"v[0-9a-f]+\.", host)
+        return True
+    return _HOST.fullmatch(host) is not None
 
 
 def _project_id(value: str | int | None, *, required: bool) -> str | None:
@@ -182,8 +210,13 @@ def _merge(headers: dict[str, str], more: Mapping[str, str]) -> dict[str, str]:
 
 
 def _secrets(*values: str | None) -> tuple[str, ...]:
-    """What to look for in a server's words; too short a value is no secret, and would blacken innocent text."""
-    return tuple(value for value in values if value and len(value) >= _SHORTEST_SECRET)
+    """What to look for in a server's words, as it is and as URLs write it.
+
+    Too short a value is no secret, and would blacken innocent text.
+    """
+    found = [value for value in values if value and len(value) >= _SHORTEST_SECRET and value != "Bearer"]
+    forms = {form for value in found for form in (value, quote_plus(value), quote(value))}
+    return tuple(sorted(forms, key=len, reverse=True))  # a long one may hold a short one
 
 
 def _is_loopback(host: str) -> bool:

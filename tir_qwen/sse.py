@@ -49,6 +49,7 @@ class SSEDecoder:
             lines[0] = bytes(self._line) + lines[0]
             self._line.clear()
         for line in lines[:-1]:
+            self._check_size(len(line))
             if line:
                 self._field(line)
             elif self._data or self._event:
@@ -62,12 +63,12 @@ class SSEDecoder:
 
     def _field(self, line: bytes) -> None:
         if line.startswith(b"data:"):
-            self._check_size(len(line))
-            self._size += len(line)
+            self._size += len(line) + 1
             self._data.append(line[6:] if line[5:6] == b" " else line[5:])
         elif line.startswith(b"event:"):
             self._event = line[6:].strip()
         elif line == b"data":
+            self._size += len(line) + 1
             self._data.append(b"")
         # Anything else is a comment (":"), an id, a retry time or unknown: nothing to a completion.
 

@@ -18,12 +18,16 @@ def json_text(value: Any, what: str) -> str:
         ConfigurationError: It cannot be; says `what` it is, and quotes nothing.
     """
     try:
-        return to_json(value).decode()
+        text = to_json(value).decode()
+        if "NaN" in text or "Infinity" in text:  # perhaps within a string
+            from_json(text, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, RecursionError):
         pass
+    else:
+        return text
     raise ConfigurationError(
-        f"{what} cannot be written as JSON: it holds something that is neither text, a number, a list nor a dict, or text"
-        " with lone surrogates."
+        f"{what} cannot be written as JSON: it holds something that is neither text, a number, a list nor a dict, or"
+        " text with lone surrogates."
     )
 
 
@@ -56,9 +60,10 @@ def add_reasoning(wire: Sequence[JSON], reasoning: Sequence[str]) -> None:
         wire: The messages, in which it is written down.
         reasoning: That of each message; empty where there is none.
     """
-    for message, thought in zip(reversed(wire), reversed(reasoning), strict=True):
-        if message["role"] == "user":
-            return
+    users = [position for position, message in enumerate(wire) if message["role"] == "user"]
+    if not users:
+        return
+    for message, thought in zip(wire[users[-1] :], reasoning[users[-1] :], strict=True):
         if message["role"] == "assistant" and thought:
             # The names that vLLM reads: 0.11 to 0.19, and since.
             message |= {"reasoning_content": thought, "reasoning": thought}

@@ -1,0 +1,102 @@
+"""Bodies in, outcomes out: helpers of the tests of the decoders, which know nothing of how these work."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+
+from tir_qwen import TIRError
+from tir_qwen.answer import AnswerDecoder
+from tir_qwen.types import Completion, Delta
+
+FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+"""Property tests try the same examples each time, however slow the machine."""
+DONE = b"[DONE]"
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass
+class Outcome:
+    """All that a caller sees of one answer."""
+
+    deltas: list[Delta]
+    error: tuple[str, str, Any] | None
+    """Class, message and body of the error that ended it."""
+    completion: Completion
+    done: bool
+    arrived: list[int] = field(default_factory=list, compare=False)
+    """How many deltas had come after each piece: a matter of the cuts, all else is not."""
+
+    @property
+    def said(self) -> tuple[str, str, list[tuple[str, str]], str | None]:
+        """The first choice: reasoning, content, names and arguments of its tool calls, finish reason."""
+        first = self.completion.first
+        calls = [(call.name, call.arguments) for call in first.tool_calls]
+        return first.reasoning, first.content, calls, first.finish_reason
+
+    @property
+    def failed(self) -> tuple[str, str] | None:
+        """Class and message of the error."""
+        return self.error and self.error[:2]
+
+
+def decode(*pieces: bytes, secrets: tuple[str, ...] = ()) -> Outcome:
+    """Decode a body that comes in these pieces; other exceptions than `TIRError` are the test's failure."""
+    decoder = AnswerDecoder(secrets)
+    deltas: list[Delta] = []
+    arrived: list[int] = []
+    error = None
+    try:
+        for piece in pieces:
+            deltas.extend(decoder.feed(piece))
+            arrived.append(len(deltas))
+        deltas.extend(decoder.close())
+    except TIRError as caught:
+        error = (type(caught).__name__, str(caught), getattr(caught, "body", None))
+    return Outcome(deltas, error, decoder.completion(), decoder.done, arrived)
+
+
+def bytewise(body: bytes) -> Iterator[bytes]:
+    """Cut `body` into single bytes."""
+    return (body[at : at + 1] for at in range(len(body)))
+
+
+def pieces_of(body: Any, cuts: Iterable[int]) -> list[Any]:
+    """Cut `body` (bytes or text) at these places, some of them perhaps twice or beyond its ends."""
+    places = [0, *sorted(max(0, min(cut, len(body))) for cut in cuts), len(body)]
+    return [body[start:end] for start, end in itertools.pairwise(places)]
+
+
+def chunk(delta: Any = None, finish_reason: Any = None, index: int = 0, /, **more: Any) -> dict[str, Any]:
+    """A chunk with one choice, as vLLM sends it."""
+    choice = {"index": index, "delta": {} if delta is None else delta, "logprobs": None, "finish_reason": finish_reason}
+    facts = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1770613777, "model": "qwen3_32b"}
+    return {**facts, "choices": [choice], **more}
+
+
+def whole(message: Any, finish_reason: Any = "stop", /, **more: Any) -> bytes:
+    """A whole answer with one choice, as vLLM sends it."""
+    body = chunk(None, finish_reason, **more)
+    body["object"] = "chat.completion"
+    body["choices"][0]["message"] = message
+    del body["choices"][0]["delta"]
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def events(*payloads: Any, end: bytes = b"\n") -> bytes:
+    """An event stream of these payloads: bytes as they are, anything else as JSON."""
+    stream = b""
+    for payload in payloads:
+        data = payload if isinstance(payload, bytes) else json.dumps(payload, ensure_ascii=False).encode()
+        stream += b"data: " + data + end + end
+    return stream
+
+
+def stream(*deltas: Any, finish_reason: str = "stop") -> bytes:
+    """A complete stream of these deltas of one choice."""
+    return events(*(chunk(delta) for delta in deltas), chunk({}, finish_reason), DONE)

@@ -1,0 +1,341 @@
+"""LangChain's messages to the wire's and back, without a server."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import add
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    ChatMessageChunk,
+    FunctionMessage,
+    FunctionMessageChunk,
+    HumanMessage,
+    HumanMessageChunk,
+    RemoveMessage,
+    SystemMessage,
+    SystemMessageChunk,
+    ToolMessage,
+    ToolMessageChunk,
+)
+
+from langchain_tir_qwen.messages import chunk_from_delta, message_from_choice, messages_to_wire, usage_metadata
+from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
+
+ASK = {"type": "text", "text": "Wo?"}
+CALL = {"name": "f", "args": {"city": "दिल्ली", "n": 1}, "id": "c1"}
+WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city":"दिल्ली","n":1}'}}
+
+
+def call(id_: str, name: str, arguments: str) -> dict[str, Any]:
+    """A tool call of the wire."""
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+MESSAGES: dict[str, tuple[BaseMessage, dict[str, Any]]] = {
+    "system": (SystemMessage("Be kind."), {"role": "system", "content": "Be kind."}),
+    "system chunk": (SystemMessageChunk(content="Be kind."), {"role": "system", "content": "Be kind."}),
+    "developer": (
+        SystemMessage("Be kind.", additional_kwargs={"__openai_role__": "developer"}),
+        {"role": "system", "content": "Be kind."},
+    ),
+    "human": (HumanMessage("Hello"), {"role": "user", "content": "Hello"}),
+    "human chunk": (HumanMessageChunk(content="Hello"), {"role": "user", "content": "Hello"}),
+    "name": (HumanMessage("Hello", name="asha"), {"role": "user", "content": "Hello", "name": "asha"}),
+    "strings": (HumanMessage(["Hello", "again"]), {"role": "user", "content": "Hello\nagain"}),
+    "blocks": (HumanMessage([ASK, ASK]), {"role": "user", "content": "Wo?\nWo?"}),
+    "block without type": (HumanMessage([{"text": "Wo?"}]), {"role": "user", "content": "Wo?"}),
+    "plain text file": (
+        HumanMessage([ASK, {"type": "text-plain", "text": "Hier.", "mime_type": "text/plain"}]),
+        {"role": "user", "content": "Wo?\nHier."},
+    ),
+    "nothing": (HumanMessage([]), {"role": "user", "content": ""}),
+    "ai": (AIMessage("Hello!"), {"role": "assistant", "content": "Hello!"}),
+    "ai chunk": (AIMessageChunk(content="Hello!"), {"role": "assistant", "content": "Hello!"}),
+    "ai blocks": (AIMessage(["Da", {"type": "text", "text": "."}]), {"role": "assistant", "content": "Da."}),
+    "refusal": (
+        AIMessage([{"type": "refusal", "refusal": "No.", "text": "No."}]),
+        {"role": "assistant", "content": "No."},
+    ),
+    "tool calls": (
+        AIMessage("", tool_calls=[CALL, {"name": "g", "args": {}, "id": "c2"}]),
+        {"role": "assistant", "content": "", "tool_calls": [WIRE_CALL, call("c2", "g", "{}")]},
+    ),
+    "tool call chunk": (
+        AIMessageChunk(
+            content="",
+            tool_call_chunks=[{"name": "g", "args": '{"a": 1}', "id": "c2", "index": 0, "type": "tool_call_chunk"}],
+        ),
+        {"role": "assistant", "content": "", "tool_calls": [call("c2", "g", '{"a":1}')]},
+    ),
+    "tool call without id": (
+        AIMessage("", tool_calls=[{"name": "g", "args": {}, "id": None}]),
+        {"role": "assistant", "content": "", "tool_calls": [call("", "g", "{}")]},
+    ),
+    "tool calls of OpenAI": (
+        AIMessage("", additional_kwargs={"tool_calls": [call("c2", "g", '{"a": 1}')]}),
+        {"role": "assistant", "content": "", "tool_calls": [call("c2", "g", '{"a":1}')]},
+    ),
+    "invalid tool call": (
+        AIMessage("", invalid_tool_calls=[{"name": "g", "args": '{"a', "id": "c2", "error": "x"}]),
+        {"role": "assistant", "content": "", "tool_calls": [call("c2", "g", '"{\\"a"')]},
+    ),
+    "invalid tool call without anything": (
+        AIMessage("", invalid_tool_calls=[{"name": None, "args": None, "id": None, "error": None}]),
+        {"role": "assistant", "content": "", "tool_calls": [call("", "", "{}")]},
+    ),
+    "function call": (
+        AIMessage("", additional_kwargs={"function_call": {"name": "g", "arguments": '{"a": 1}'}}),
+        {"role": "assistant", "content": "", "tool_calls": [call("g", "g", '{"a": 1}')]},
+    ),
+    "function": (FunctionMessage("5", name="g"), {"role": "tool", "content": "5", "tool_call_id": "g", "name": "g"}),
+    "function chunk": (
+        FunctionMessageChunk(content="5", name="g"),
+        {"role": "tool", "content": "5", "tool_call_id": "g", "name": "g"},
+    ),
+    "tool": (ToolMessage("5", tool_call_id="c1"), {"role": "tool", "content": "5", "tool_call_id": "c1"}),
+    "tool chunk": (
+        ToolMessageChunk(content="5", tool_call_id="c1"),
+        {"role": "tool", "content": "5", "tool_call_id": "c1"},
+    ),
+    "tool error": (
+        ToolMessage("Too hot.", tool_call_id="c1", name="g", status="error"),
+        {"role": "tool", "content": "Too hot.", "tool_call_id": "c1", "name": "g"},
+    ),
+    "tool blocks": (
+        ToolMessage([ASK, {"type": "json", "json": {"a": [1, "ü"]}}], tool_call_id="c1"),
+        {"role": "tool", "content": 'Wo?\n{"a":[1,"ü"]}', "tool_call_id": "c1"},
+    ),
+    **{
+        f"chat {role}": (ChatMessage("Hello", role=role), {"role": wire, "content": "Hello"})
+        for role, wire in {
+            "system": "system",
+            "developer": "system",
+            "user": "user",
+            "human": "user",
+            "assistant": "assistant",
+            "ai": "assistant",
+        }.items()
+    },
+    "chat chunk": (ChatMessageChunk(content="Hello", role="user"), {"role": "user", "content": "Hello"}),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_to_wire(name: str) -> None:
+    """Every kind of message is written with its role, its text, and what belongs to it; nothing else is."""
+    message, wire = MESSAGES[name]
+    assert messages_to_wire([message]) == [wire]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "reasoning", "reasoning": "Hm."},
+        {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "tool_call", "name": "f", "args": {}, "id": "c1"},
+        {"type": "tool_call_chunk", "name": "f", "args": "{}", "id": "c1", "index": 0},
+        {"type": "tool_use", "name": "f", "input": {}, "id": "c1"},
+        {"type": "invalid_tool_call", "name": "f", "args": "{", "id": "c1", "error": "x"},
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c1"},
+        {"type": "input_json_delta", "partial_json": "{}", "index": 0},
+        {"type": "server_tool_call", "name": "f", "args": {}, "id": "c1"},
+    ],
+    ids=lambda block: block["type"],
+)
+def test_blocks_beside_the_text(block: dict[str, Any]) -> None:
+    """What another provider's answer holds beside its text, reasoning above all, is no part of the text."""
+    history = [AIMessage(["Hel", block, "lo"]), HumanMessage("And?")]
+    assert messages_to_wire(history) == [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("", tool_calls=[CALL], additional_kwargs={"reasoning_content": "Hm."}),
+        AIMessage([{"type": "reasoning", "reasoning": part} for part in ("H", "m.")], tool_calls=[CALL]),
+    ],
+    ids=["additional_kwargs", "blocks"],
+)
+def test_reasoning_within_a_tool_loop(message: AIMessage) -> None:
+    """The reasoning that led to a tool call goes back with it; that of earlier turns does not."""
+    wire = {"role": "assistant", "content": "", "tool_calls": [WIRE_CALL]}
+    result, known = ToolMessage("5", tool_call_id="c1"), {"role": "tool", "content": "5", "tool_call_id": "c1"}
+    user, asked = HumanMessage("Hello"), {"role": "user", "content": "Hello"}
+
+    thought = {"reasoning_content": "Hm.", "reasoning": "Hm."}
+    assert messages_to_wire([user, message, result]) == [asked, {**wire, **thought}, known]
+    assert messages_to_wire([user, message, result, user]) == [asked, wire, known, asked]
+
+
+CANARY = "c4n4ry"
+NOT_TEXT = ["image", "image_url", "audio", "input_audio", "file", "video", "document", "media", "non_standard"]
+
+
+@pytest.mark.parametrize("kind", NOT_TEXT)
+@pytest.mark.parametrize("message", [HumanMessage, AIMessage, SystemMessage, ToolMessage])
+def test_refused_block(message: type[BaseMessage], kind: str) -> None:
+    """What is not text is refused by its place and its kind, without a word of its content."""
+    block = {"type": kind, "url": f"https://{CANARY}", "base64": CANARY, kind: {"url": CANARY}}
+    refused = message(content=[ASK, block], **({"tool_call_id": "c1"} if message is ToolMessage else {}))
+
+    with pytest.raises(ConfigurationError) as caught:
+        messages_to_wire([HumanMessage("Hello"), refused])
+
+    words = f"message 1 ({refused.type}) holds a block of type {kind!r}: Qwen3-32B takes text only."
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("block", [{"type": "reasoning", "reasoning": CANARY}, {"type": "tool_use", "input": CANARY}])
+def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
+    """Blocks that belong into an answer are not silently dropped from a user's message."""
+    with pytest.raises(ConfigurationError, match=r"^message 0 \(human\) holds a block of type") as caught:
+        messages_to_wire([HumanMessage([ASK, block])])
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "role"), [(ChatMessage("x", role="critic"), "critic"), (RemoveMessage(id="1"), "remove")]
+)
+def test_refused_role(message: BaseMessage, role: str) -> None:
+    """A role that the server would silently drop, message and all, is refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        messages_to_wire([HumanMessage("Hello"), message])
+    assert str(caught.value) == f"message 1 has the role {role!r}, which Qwen3-32B does not know."
+
+
+def test_from_choice() -> None:
+    """A whole answer becomes one message with everything that the server said, under LangChain's names."""
+    choice = Choice(
+        content="It is sunny.",
+        reasoning="Hm.",
+        tool_calls=[ToolCall("c1", "f", '{"city": "Paris"}'), ToolCall("", "g", "{}")],
+        finish_reason="tool_calls",
+        stop_reason=151645,
+        logprobs={"content": [{"token": "It", "logprob": -0.5}]},
+    )
+    usage: Usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    response = {"id": "x", "created": 1, "model": "qwen3_32b", "system_fingerprint": "fp", "prompt_logprobs": [None]}
+
+    assert message_from_choice(choice, Completion([choice], usage, response)) == AIMessage(
+        content="It is sunny.",
+        additional_kwargs={"reasoning_content": "Hm."},
+        tool_calls=[{"name": "f", "args": {"city": "Paris"}, "id": "c1"}, {"name": "g", "args": {}, "id": None}],
+        usage_metadata={
+            "input_tokens": 5,
+            "output_tokens": 7,
+            "total_tokens": 12,
+            "input_token_details": {"cache_read": 4},
+            "output_token_details": {"reasoning": 3},
+        },
+        response_metadata={
+            "model_provider": "tir_qwen",
+            "model_name": "qwen3_32b",
+            "id": "x",
+            "created": 1,
+            "system_fingerprint": "fp",
+            "prompt_logprobs": [None],
+            "finish_reason": "tool_calls",
+            "stop_reason": 151645,
+            "logprobs": {"content": [{"token": "It", "logprob": -0.5}]},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ('{"city": "Par', "the arguments are not JSON: "),
+        ("[1]", "the arguments are not a JSON object"),
+        ('"{}"', "the arguments are not a JSON object"),
+        ("null", "the arguments are not a JSON object"),
+    ],
+)
+def test_invalid_arguments(arguments: str, problem: str) -> None:
+    """Arguments that are not a JSON object make an invalid call, whole or streamed: it cannot be run by mistake."""
+    choice = Choice(tool_calls=[ToolCall("c1", "f", arguments)], finish_reason="tool_calls")
+    whole = message_from_choice(choice, Completion([choice]))
+    deltas = [
+        Delta(tool_calls=[ToolCallDelta(0, "c1", "f", arguments[:1])]),
+        Delta(tool_calls=[ToolCallDelta(0, arguments=arguments[1:])]),
+        Delta(last=True),
+    ]
+    streamed = reduce(add, [chunk_from_delta(delta).message for delta in deltas])
+
+    for message in (whole, streamed):
+        (invalid,) = message.invalid_tool_calls
+        assert (message.tool_calls, invalid["name"], invalid["args"], invalid["id"]) == ([], "f", arguments, "c1")
+        assert invalid["error"].startswith(problem)
+
+
+def test_from_delta() -> None:
+    """Each fact of a delta stands in its chunk, and only there."""
+    chunk = chunk_from_delta(
+        Delta(content="Hel", reasoning="Hm", tool_calls=[ToolCallDelta(1, "c1", "f", "{")], response={"id": "x"})
+    )
+    assert (chunk.text, chunk.generation_info) == ("Hel", {"id": "x"})
+    assert chunk.message.model_dump(exclude_defaults=True) == {
+        "content": "Hel",
+        "additional_kwargs": {"reasoning_content": "Hm"},
+        "response_metadata": {"model_provider": "tir_qwen", "id": "x"},
+        "tool_call_chunks": [{"name": "f", "args": "{", "id": "c1", "index": 1, "type": "tool_call_chunk"}],
+        "tool_calls": [{"name": "f", "args": {}, "id": "c1", "type": "tool_call"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        (None, None),
+        ({}, None),
+        ({"prompt_tokens": 1}, {"input_tokens": 1, "output_tokens": 0, "total_tokens": 0}),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": None},
+            {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
+        ),
+        (
+            {"prompt_tokens": None, "completion_tokens": 2, "total_tokens": 3, "completion_tokens_details": {}},
+            {"input_tokens": 0, "output_tokens": 2, "total_tokens": 3},
+        ),
+        (
+            {"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}},
+            {
+                "input_tokens": 0,
+                "output_tokens": 0,
+                "total_tokens": 0,
+                "input_token_details": {"cache_read": 0},
+                "output_token_details": {"reasoning": 0},
+            },
+        ),
+    ],
+)
+def test_usage(usage: Usage | None, counted: dict[str, Any] | None) -> None:
+    """Tokens are counted as LangChain does; what the server does not say is not made up, except for zeros."""
+    assert usage_metadata(usage) == counted
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("", tool_calls=[{"name": "f", "args": {"city": "\ud800"}, "id": "c1"}]),
+        AIMessage("", tool_calls=[{"name": "f", "args": {"city": object()}, "id": "c1"}]),
+        ToolMessage([{"type": "json", "json": "\ud800"}], tool_call_id="c1"),
+    ],
+    ids=["lone surrogate", "no JSON", "tool's lone surrogate"],
+)
+def test_what_cannot_be_json(message: BaseMessage) -> None:
+    """What cannot be written as JSON within a history is refused by a ConfigurationError."""
+    with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
+        messages_to_wire([HumanMessage("Hello"), message])

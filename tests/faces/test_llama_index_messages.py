@@ -1,0 +1,316 @@
+"""LlamaIndex's messages to the wire's and back, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    CacheControl,
+    CachePoint,
+    ChatMessage,
+    ChatResponse,
+    CitableBlock,
+    CitationBlock,
+    CompletionResponse,
+    ContentBlock,
+    DocumentBlock,
+    ImageBlock,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+    VideoBlock,
+)
+from pydantic import BaseModel
+
+from llama_index_tir_qwen.messages import (
+    ResponseStream,
+    completion_from_response,
+    messages_to_wire,
+    response_from_completion,
+)
+from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
+
+TEXT = TextBlock(text="Wo?")
+CALL = ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs={"city": "दिल्ली", "n": 1})
+WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city":"दिल्ली","n":1}'}}
+
+
+def call(id_: str, name: str, arguments: str) -> dict[str, Any]:
+    """A tool call of the wire."""
+    return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+class Function(BaseModel):
+    """As OpenAI's package writes a call."""
+
+    name: str
+    arguments: str
+
+
+class OpenAICall(BaseModel):
+    """As OpenAI's package writes a call."""
+
+    id: str
+    type: str = "function"
+    function: Function
+
+
+def assistant(*blocks: ContentBlock, **kwargs: Any) -> ChatMessage:
+    """An answer of blocks."""
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=list(blocks), additional_kwargs=kwargs)
+
+
+CITED = {"title": "A page", "source": "a.txt"}
+MESSAGES: dict[str, tuple[ChatMessage, dict[str, Any]]] = {
+    **{
+        str(role.value): (ChatMessage("Hello", role=role), {"role": wire, "content": "Hello", **more})
+        for role, wire, more in (
+            (MessageRole.SYSTEM, "system", {}),
+            (MessageRole.DEVELOPER, "system", {}),
+            (MessageRole.USER, "user", {}),
+            (MessageRole.ASSISTANT, "assistant", {}),
+            (MessageRole.CHATBOT, "assistant", {}),
+            (MessageRole.MODEL, "assistant", {}),
+            (MessageRole.TOOL, "tool", {"tool_call_id": ""}),
+            (MessageRole.FUNCTION, "tool", {"tool_call_id": ""}),
+        )
+    },
+    "nothing": (ChatMessage(role="user"), {"role": "user", "content": ""}),
+    "name": (
+        ChatMessage("Hello", additional_kwargs={"name": "asha"}),
+        {"role": "user", "content": "Hello", "name": "asha"},
+    ),
+    "blocks": (ChatMessage([TEXT, TEXT]), {"role": "user", "content": "Wo?\nWo?"}),
+    "cache point": (
+        ChatMessage([TEXT, CachePoint(cache_control=CacheControl(type="ephemeral"))]),
+        {"role": "user", "content": "Wo?"},
+    ),
+    "citable": (ChatMessage([CitableBlock(content=[TEXT, TEXT], **CITED)]), {"role": "user", "content": "Wo?\nWo?"}),
+    "citation": (
+        assistant(CitationBlock(cited_content=TEXT, additional_location_info={}, **CITED)),
+        {"role": "assistant", "content": "Wo?"},
+    ),
+    "thinking": (assistant(ThinkingBlock(content="Hm."), TEXT), {"role": "assistant", "content": "Wo?"}),
+    "thinking without words": (assistant(ThinkingBlock(), TEXT), {"role": "assistant", "content": "Wo?"}),
+    "tool calls": (
+        assistant(TEXT, CALL, ToolCallBlock(tool_name="g")),
+        {"role": "assistant", "content": "Wo?", "tool_calls": [WIRE_CALL, call("", "g", "{}")]},
+    ),
+    "tool call twice": (
+        assistant(CALL, tool_calls=[WIRE_CALL]),
+        {"role": "assistant", "content": "", "tool_calls": [WIRE_CALL]},
+    ),
+    "tool call as text": (
+        assistant(ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs='{"a": 1}')),
+        {"role": "assistant", "content": "", "tool_calls": [call("c1", "f", '{"a": 1}')]},
+    ),
+    "broken tool call": (
+        assistant(ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs='{"a')),
+        {"role": "assistant", "content": "", "tool_calls": [call("c1", "f", '"{\\"a"')]},
+    ),
+    "tool calls of a dict": (
+        assistant(TEXT, tool_calls=[call("c2", "g", '{"a": 1}'), call("c3", "g", "")]),
+        {"role": "assistant", "content": "Wo?", "tool_calls": [call("c2", "g", '{"a": 1}'), call("c3", "g", "{}")]},
+    ),
+    "tool calls of OpenAI": (
+        assistant(TEXT, tool_calls=[OpenAICall(id="c2", function=Function(name="g", arguments='{"a": 1}'))]),
+        {"role": "assistant", "content": "Wo?", "tool_calls": [call("c2", "g", '{"a": 1}')]},
+    ),
+    "tool result": (
+        ChatMessage("5", role="tool", additional_kwargs={"tool_call_id": "c1", "name": "f"}),
+        {"role": "tool", "content": "5", "tool_call_id": "c1", "name": "f"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_to_wire(name: str) -> None:
+    """Every kind of message is written with its role, its text, and what belongs to it; nothing else is."""
+    message, wire = MESSAGES[name]
+    before = message.model_dump()
+    assert messages_to_wire([message]) == [wire]
+    assert message.model_dump() == before
+
+
+CANARY = "c4n4ry"
+NOT_TEXT: list[ContentBlock] = [
+    ImageBlock(url=f"https://{CANARY}"),
+    AudioBlock(url=f"https://{CANARY}"),
+    VideoBlock(url=f"https://{CANARY}"),
+    DocumentBlock(url=f"https://{CANARY}", title=CANARY),
+]
+
+
+@pytest.mark.parametrize("block", NOT_TEXT, ids=lambda block: block.block_type)
+@pytest.mark.parametrize(("role", "wire"), [("user", "user"), ("chatbot", "assistant"), ("tool", "tool")])
+def test_refused_block(block: Any, role: str, wire: str) -> None:
+    """What is not text is refused by its place and its kind, without a word of its content."""
+    with pytest.raises(ConfigurationError) as caught:
+        messages_to_wire([ChatMessage("Hello"), ChatMessage([TEXT, block], role=role)])
+    words = f"message 1 ({wire}) holds a block of type {block.block_type!r}: Qwen3-32B takes text only."
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        CitableBlock(content=[TEXT, NOT_TEXT[0]], **CITED),
+        CitationBlock(cited_content=NOT_TEXT[0], additional_location_info={}, **CITED),
+    ],
+    ids=lambda block: block.block_type,
+)
+def test_refused_block_within_a_block(block: ContentBlock) -> None:
+    """What is not text is refused within a cited block, too."""
+    with pytest.raises(ConfigurationError, match=r"^message 0 \(user\) holds a block of type 'image'"):
+        messages_to_wire([ChatMessage([block])])
+
+
+COMPLETION = Completion(
+    [
+        Choice(
+            content="It is sunny.",
+            reasoning="Hm.",
+            tool_calls=[ToolCall("c1", "f", '{"city": "Paris"}'), ToolCall("", "g", "{}"), ToolCall("c3", "h", "[1")],
+            finish_reason="tool_calls",
+            stop_reason=7,
+            logprobs={
+                "content": [
+                    {"token": "It", "logprob": -0.5, "bytes": [73, 116], "top_logprobs": []},
+                    {
+                        "token": " is",
+                        "logprob": -1,
+                        "bytes": None,
+                        "top_logprobs": [
+                            {"token": " is", "logprob": -1, "bytes": None},
+                            {"token": "'s", "logprob": -2, "bytes": [39, 115]},
+                        ],
+                    },
+                ]
+            },
+        ),
+        Choice(index=1, content="Sunny.", finish_reason="stop"),
+    ],
+    {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12, "prompt_tokens_details": {"cached_tokens": 4}},
+    {"id": "x", "created": 1, "model": "qwen3_32b"},
+)
+CALLS = [call("c1", "f", '{"city": "Paris"}'), call("", "g", "{}"), call("c3", "h", "[1")]
+
+
+def test_from_completion() -> None:
+    """A whole response becomes LlamaIndex's, with everything that the server said in the place where core looks."""
+    assert response_from_completion(COMPLETION) == ChatResponse(
+        message=ChatMessage(
+            role=MessageRole.ASSISTANT,
+            blocks=[
+                ThinkingBlock(content="Hm."),
+                TextBlock(text="It is sunny."),
+                ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs={"city": "Paris"}),
+                ToolCallBlock(tool_call_id=None, tool_name="g", tool_kwargs={}),
+                ToolCallBlock(tool_call_id="c3", tool_name="h", tool_kwargs="[1"),
+            ],
+            additional_kwargs={"tool_calls": CALLS},
+        ),
+        raw={
+            "id": "x",
+            "created": 1,
+            "model": "qwen3_32b",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "role": "assistant",
+                        "content": "It is sunny.",
+                        "reasoning_content": "Hm.",
+                        "tool_calls": CALLS,
+                    },
+                    "finish_reason": "tool_calls",
+                    "stop_reason": 7,
+                },
+                {
+                    "index": 1,
+                    "message": {"role": "assistant", "content": "Sunny."},
+                    "finish_reason": "stop",
+                    "stop_reason": None,
+                },
+            ],
+            "usage": COMPLETION.usage,
+        },
+        logprobs=[
+            [LogProb(token="It", logprob=-0.5, bytes=[73, 116])],
+            [LogProb(token=" is", logprob=-1, bytes=[]), LogProb(token="'s", logprob=-2, bytes=[39, 115])],
+        ],
+        additional_kwargs={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "blocks"),
+    [
+        (Choice(content="Da."), [TextBlock(text="Da.")]),
+        (Choice(), [TextBlock(text="")]),
+        (Choice(reasoning="Hm."), [ThinkingBlock(content="Hm."), TextBlock(text="")]),
+        (Choice(tool_calls=[ToolCall("c1", "f", "{}")]), [ToolCallBlock(tool_call_id="c1", tool_name="f")]),
+    ],
+    ids=["content", "nothing", "reasoning", "call"],
+)
+def test_blocks(choice: Choice, blocks: list[ContentBlock]) -> None:
+    """A message has a text, empty if need be, unless it is a tool call: core takes a message without one for None."""
+    response = response_from_completion(Completion([choice]))
+    assert response.message.blocks == blocks
+    assert (response.logprobs, response.additional_kwargs) == (None, {})
+
+
+def test_stream() -> None:
+    """Each response of a stream holds the message so far and what is new; the last holds the whole."""
+    usage: Usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    stream = ResponseStream()
+    thinking = stream.add(Delta(reasoning="Hm.", response={"id": "x"}))
+    text = stream.add(Delta(content="Da."))
+    calling = stream.add(Delta(tool_calls=[ToolCallDelta(0, "c1", "f", '{"a"')]))
+    called = stream.add(Delta(tool_calls=[ToolCallDelta(0, arguments=": 1}")], finish_reason="tool_calls"))
+    last = stream.add(Delta(usage=usage, last=True))
+
+    hm, da = ThinkingBlock(content="Hm."), TextBlock(text="Da.")
+    assert (thinking.message.blocks, thinking.delta) == ([hm, TextBlock(text="")], "")
+    assert thinking.additional_kwargs == {"thinking_delta": "Hm."}
+    assert (text.message.blocks, text.delta, text.additional_kwargs) == ([hm, da], "Da.", {})
+    growing = [ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs='{"a"')]
+    assert (calling.message.blocks, calling.delta) == ([hm, da, *growing], "")
+    assert called.message.additional_kwargs == {"tool_calls": [call("c1", "f", '{"a": 1}')]}
+    choice = Choice(0, "Da.", "Hm.", [ToolCall("c1", "f", '{"a": 1}')], "tool_calls")
+    assert last == response_from_completion(Completion([choice], usage, {"id": "x"})).model_copy(update={"delta": ""})
+
+
+def test_completion_from_response() -> None:
+    """A completion is the text of the chat's response, with its reasoning and all that stood beside it."""
+    response = response_from_completion(COMPLETION)
+    assert completion_from_response(response) == CompletionResponse(
+        text="It is sunny.",
+        raw=response.raw,
+        logprobs=response.logprobs,
+        additional_kwargs={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12, "thinking": "Hm."},
+    )
+
+
+def test_reasoning_within_a_tool_loop() -> None:
+    """The reasoning that led to a tool call goes back with it, as in LangChain; that of earlier turns does not."""
+    thought = assistant(ThinkingBlock(content="Hm."), CALL)
+    result = ChatMessage("5", role="tool", additional_kwargs={"tool_call_id": "c1"})
+    known = {"role": "tool", "content": "5", "tool_call_id": "c1"}
+    user, asked = ChatMessage("Hello"), {"role": "user", "content": "Hello"}
+    wire = {"role": "assistant", "content": "", "tool_calls": [WIRE_CALL]}
+
+    reasoning = {"reasoning_content": "Hm.", "reasoning": "Hm."}
+    assert messages_to_wire([user, thought, result, user]) == [asked, wire, known, asked]
+    assert messages_to_wire([user, thought, result]) == [asked, {**wire, **reasoning}, known]
+
+
+@pytest.mark.parametrize("value", ["\ud800", object()], ids=["lone surrogate", "no JSON"])
+def test_what_cannot_be_json(value: object) -> None:
+    """What cannot be written as JSON within a history is refused by a ConfigurationError."""
+    with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
+        messages_to_wire([assistant(ToolCallBlock(tool_name="f", tool_kwargs={"a": value}))])

@@ -1,0 +1,184 @@
+"""The public ways to ask a question of a face, each as a function that returns the same kind of `Answer`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, ThinkingBlock, ToolCallBlock
+
+from langchain_tir_qwen import ChatTIRQwen
+from llama_index_tir_qwen import TIRQwen
+
+Turns = Sequence[tuple[str, str]]
+"""A conversation as LangChain writes it: `[("system", "..."), ("user", "...")]`."""
+
+
+@dataclass
+class Answer:
+    """What a user of a face learns, whichever face it is."""
+
+    content: str
+    reasoning: str = ""
+    finish_reason: str | None = "stop"
+    usage: tuple[int, int, int] | None = None
+    """Tokens of the prompt, of the answer, and of both."""
+    tool_calls: list[tuple[str, Any]] = field(default_factory=list)
+    pieces: int = field(default=1, compare=False)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One public method; `cassette` tells the wire's two forms apart."""
+
+    name: str
+    ask: Callable[..., Awaitable[Answer]] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def cassette(self) -> str:
+        return "stream" if "stream" in self.name else "whole"
+
+    async def __call__(self, settings: Mapping[str, Any], turns: Turns, **params: Any) -> Answer:
+        """Ask with a new model of these settings; `params` are given to the call."""
+        return await self.ask(settings, turns, **params)
+
+
+def from_message(message: AIMessage, pieces: int = 1) -> Answer:
+    """Read LangChain's message."""
+    usage = message.usage_metadata
+    return Answer(
+        content=message.text,
+        reasoning=message.additional_kwargs.get("reasoning_content", ""),
+        finish_reason=message.response_metadata.get("finish_reason"),
+        usage=usage and (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]),
+        tool_calls=[(call["name"], call["args"]) for call in message.tool_calls],
+        pieces=pieces,
+    )
+
+
+def from_chunks(chunks: Iterable[Any]) -> Answer:
+    """Add up LangChain's chunks."""
+    chunks = list(chunks)
+    return from_message(reduce(add, chunks), len(chunks))
+
+
+def from_response(response: ChatResponse, pieces: int = 1) -> Answer:
+    """Read LlamaIndex's response."""
+    usage = response.raw["usage"]
+    return Answer(
+        content=response.message.content or "",
+        reasoning="".join(block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)),
+        finish_reason=response.raw["choices"][0]["finish_reason"],
+        usage=usage and (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]),
+        tool_calls=[
+            (block.tool_name, block.tool_kwargs)
+            for block in response.message.blocks
+            if isinstance(block, ToolCallBlock)
+        ],
+        pieces=pieces,
+    )
+
+
+def from_responses(responses: Iterable[ChatResponse]) -> Answer:
+    """Read LlamaIndex's last response, to which the deltas of all must add up."""
+    responses = list(responses)
+    answer = from_response(responses[-1], len(responses))
+    assert "".join(response.delta or "" for response in responses) == answer.content
+    assert "".join(response.additional_kwargs.get("thinking_delta", "") for response in responses) == answer.reasoning
+    return answer
+
+
+def from_completion(response: CompletionResponse, pieces: int = 1) -> Answer:
+    """Read LlamaIndex's completion."""
+    usage = response.raw["usage"]
+    return Answer(
+        content=response.text,
+        reasoning=response.additional_kwargs.get("thinking", ""),
+        finish_reason=response.raw["choices"][0]["finish_reason"],
+        usage=usage and (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]),
+        pieces=pieces,
+    )
+
+
+def from_completions(responses: Iterable[CompletionResponse]) -> Answer:
+    """Read LlamaIndex's last completion, to which the deltas of all must add up."""
+    responses = list(responses)
+    answer = from_completion(responses[-1], len(responses))
+    assert "".join(response.delta or "" for response in responses) == answer.content
+    return answer
+
+
+def chat_messages(turns: Turns) -> list[ChatMessage]:
+    """LangChain's turns as LlamaIndex's messages."""
+    return [ChatMessage(content, role=role) for role, content in turns]
+
+
+async def _invoke(settings, turns, **params):
+    return from_message(ChatTIRQwen(**settings).invoke(turns, **params))
+
+
+async def _ainvoke(settings, turns, **params):
+    return from_message(await ChatTIRQwen(**settings).ainvoke(turns, **params))
+
+
+async def _stream(settings, turns, **params):
+    return from_chunks(ChatTIRQwen(**settings).stream(turns, **params))
+
+
+async def _astream(settings, turns, **params):
+    return from_chunks([chunk async for chunk in ChatTIRQwen(**settings).astream(turns, **params)])
+
+
+async def _chat(settings, turns, **params):
+    return from_response(TIRQwen(**settings).chat(chat_messages(turns), **params))
+
+
+async def _achat(settings, turns, **params):
+    return from_response(await TIRQwen(**settings).achat(chat_messages(turns), **params))
+
+
+async def _stream_chat(settings, turns, **params):
+    return from_responses(TIRQwen(**settings).stream_chat(chat_messages(turns), **params))
+
+
+async def _astream_chat(settings, turns, **params):
+    responses = await TIRQwen(**settings).astream_chat(chat_messages(turns), **params)
+    return from_responses([response async for response in responses])
+
+
+async def _complete(settings, turns, **params):
+    return from_completion(TIRQwen(**settings).complete(turns[0][1], **params))
+
+
+async def _acomplete(settings, turns, **params):
+    return from_completion(await TIRQwen(**settings).acomplete(turns[0][1], **params))
+
+
+async def _stream_complete(settings, turns, **params):
+    return from_completions(TIRQwen(**settings).stream_complete(turns[0][1], **params))
+
+
+async def _astream_complete(settings, turns, **params):
+    responses = await TIRQwen(**settings).astream_complete(turns[0][1], **params)
+    return from_completions([response async for response in responses])
+
+
+CHATS = [
+    Way(ask.__name__[1:], ask)
+    for ask in (_invoke, _ainvoke, _stream, _astream, _chat, _achat, _stream_chat, _astream_chat)
+]
+"""Both faces, whole and streamed, synchronous and not."""
+WAYS = [
+    *CHATS,
+    *(Way(ask.__name__[1:], ask) for ask in (_complete, _acomplete, _stream_complete, _astream_complete)),
+]
+"""Those, and LlamaIndex's completions, which take one user's message."""
+SYNC = [way for way in CHATS if way.name in ("invoke", "stream", "chat", "stream_chat")]
+"""One of each wire form and face, where it is the mapping that is tested."""

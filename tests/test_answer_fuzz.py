@@ -1,0 +1,199 @@
+"""Whatever bytes come: an answer or one of our errors, and the same one however the bytes are cut."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tir_qwen.fold import Fold
+
+from .captured import CAPTURES
+from .decoding import BOM, DONE, FIXED, Outcome, bytewise, decode, events, pieces_of
+
+OURS = {"StreamInterruptedError", "MalformedChunkError", "ServerStreamError"}
+BODIES = sorted({capture.body for capture in CAPTURES if capture.body and len(capture.body) < 3000})
+"""The bodies of all exchanges, refusals as well."""
+CUTS = st.lists(st.integers(0, 3000), max_size=5)
+WORDS = [
+    *["choices", "delta", "message", "index", "content", "reasoning", "reasoning_content", "tool_calls", "function"],
+    *[
+        "id",
+        "name",
+        "arguments",
+        "finish_reason",
+        "stop_reason",
+        "logprobs",
+        "usage",
+        "error",
+        "object",
+        "model",
+        "code",
+    ],
+]
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "stop", "abort", "error", "<think>", "</think>", "\n", "a", "é\u2028", "{}", "[DONE]"])
+    | st.text(max_size=5)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=8,
+)
+PLAIN = st.sampled_from([None, "", "a", "\n", "<think>", "</think>", "<", "é"])
+TEXT = PLAIN | VALUES
+
+
+def almost(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """An object with some of these fields."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+CALL = almost(
+    index=st.integers(0, 1) | VALUES,
+    id=st.sampled_from(["i", ""]) | VALUES,
+    function=almost(name=st.just("f") | VALUES, arguments=TEXT) | VALUES,
+)
+SAID = almost(
+    content=TEXT,
+    reasoning=TEXT,
+    reasoning_content=TEXT,
+    tool_calls=st.lists(CALL | VALUES, max_size=2) | VALUES,
+)
+CHOICE = almost(
+    index=st.integers(0, 1) | VALUES,
+    delta=SAID | VALUES,
+    message=SAID | VALUES,
+    finish_reason=st.sampled_from([None, "stop", "length", "abort"]) | VALUES,
+    stop_reason=VALUES,
+    logprobs=st.none() | almost(content=st.lists(VALUES, max_size=2) | VALUES) | VALUES,
+)
+LIKELY = st.fixed_dictionaries(
+    {
+        "delta": almost(content=PLAIN, reasoning=PLAIN),
+        "logprobs": st.none() | almost(content=st.lists(SCALARS, max_size=2) | SCALARS),
+        "finish_reason": st.sampled_from([None, None, None, "stop"]),
+    }
+)
+"""A choice as a server sends it, but for values of another kind here and there."""
+CHUNK = almost(
+    id=VALUES,
+    created=VALUES,
+    model=VALUES,
+    object=VALUES,
+    choices=st.lists(CHOICE | VALUES, max_size=2) | VALUES,
+    usage=st.none() | almost(total_tokens=st.integers()) | VALUES,
+    error=st.none() | VALUES,
+    system_fingerprint=VALUES,
+)
+LINES = [b"data: ", b"data:", b"data", b"event: error", b"event: x", b": x", b"\n", b"\n\n", b"\r\n", b"\r", b" "]
+PAYLOADS = [
+    b"{",
+    b"}",
+    b"[DONE]",
+    b'{"choices":[{"delta":{"content":"a"}}]}',
+    b'{"choices":[{"finish_reason":"stop"}]}',
+]
+OTHERS = [b'{"error":"x"}', b"\xff", b"\xe2\x80\xa8", b"<", b"[", b"null", b"\x00", b"\xef\xbb", BOM]
+FRAGMENTS = st.sampled_from([*LINES, *PAYLOADS, *OTHERS])
+
+
+def agreed(body: bytes, cuts: list[int]) -> Outcome:
+    """The outcome of a body, which is an answer or an error of ours, and the same for every cut."""
+    outcome = decode(body)
+    repeated = copy.deepcopy(outcome)
+    assert_same(decode(*pieces_of(body, cuts)), outcome)
+    assert_same(decode(*bytewise(body)), outcome)
+    assert_same(outcome, repeated)
+    assert outcome.error is None or outcome.error[0] in OURS
+    assert outcome.done == (outcome.error is None)
+    assert [delta.last for delta in outcome.deltas if delta.last] == [True] * outcome.done
+    folded = Fold()
+    for delta in outcome.deltas:
+        folded.add(delta)
+    assert repr(folded.completion()) == repr(outcome.completion)
+    return outcome
+
+
+def assert_same(one: Outcome, other: Outcome) -> None:
+    """Two outcomes are the same, with NaN equal to itself."""
+    assert (repr(one.deltas), repr(one.error)) == (repr(other.deltas), repr(other.error))
+    assert (repr(one.completion), one.done) == (repr(other.completion), other.done)
+
+
+@FIXED
+@given(st.binary(max_size=80), CUTS)
+def test_arbitrary_bytes_end_in_an_answer_or_an_error_of_ours(body: bytes, cuts: list[int]) -> None:
+    """No bytes make the decoder raise anything but its own errors, or say something else when cut elsewhere."""
+    agreed(body, cuts)
+
+
+@settings(FIXED, max_examples=600)
+@given(st.lists(FRAGMENTS, max_size=14).map(b"".join), st.lists(st.integers(0, 100), max_size=5))
+def test_pieces_of_streams_end_in_an_answer_or_an_error_of_ours(body: bytes, cuts: list[int]) -> None:
+    """The same holds for the parts of an event stream in any order."""
+    agreed(body, cuts)
+
+
+@settings(FIXED, max_examples=400)
+@given(st.lists(CHUNK | VALUES, max_size=4), st.booleans(), CUTS)
+def test_arbitrary_chunks_end_in_an_answer_or_an_error_of_ours(chunks: list[Any], done: bool, cuts: list[int]) -> None:
+    """The same holds for a stream of any JSON values, among them chunks with any value in any place."""
+    agreed(events(*(json.dumps(one).encode() for one in chunks), *[DONE] * done), cuts)
+
+
+@settings(FIXED, max_examples=400)
+@given(st.lists(LIKELY, min_size=2, max_size=4), CUTS)
+def test_choices_that_change_their_kind_end_in_an_answer_or_an_error_of_ours(
+    choices: list[Any], cuts: list[int]
+) -> None:
+    """The same holds for chunks of one choice whose fields are of one kind now and of another then."""
+    agreed(events(*(json.dumps({"choices": [choice]}).encode() for choice in choices), DONE), cuts)
+
+
+@settings(FIXED, max_examples=400)
+@given(CHUNK | VALUES, CUTS)
+def test_an_arbitrary_whole_body_ends_in_an_answer_or_an_error_of_ours(value: Any, cuts: list[int]) -> None:
+    """The same holds for a whole body of any JSON value, and it is complete if it has a choice."""
+    outcome = agreed(json.dumps(value).encode(), cuts)
+    if outcome.done:
+        assert value["choices"]
+
+
+@settings(FIXED, max_examples=600)
+@given(
+    st.sampled_from(BODIES),
+    st.lists(
+        st.tuples(
+            st.integers(0, 3000),
+            st.sampled_from(["drop", "insert", "replace", "repeat", "cut"]),
+            st.binary(max_size=3) | st.sampled_from([b"\n", b"\r", b'"', b"{", b"}", b"\n\n", b"data: ", b"\\", b","]),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    CUTS,
+)
+def test_damaged_captures_end_in_an_answer_or_an_error_of_ours(
+    body: bytes, damages: list[tuple[int, str, bytes]], cuts: list[int]
+) -> None:
+    """The same holds for real bodies with bytes lost, added, changed, repeated or cut off."""
+    for place, kind, some in damages:
+        at = place % (len(body) + 1)
+        before, after = body[:at], body[at:]
+        body = {
+            "drop": before + after[len(some) + 1 :],
+            "insert": before + some + after,
+            "replace": before + some + after[len(some) :],
+            "repeat": before + before[-60:] + after,
+            "cut": before,
+        }[kind]
+    agreed(body, cuts)
