@@ -18,9 +18,9 @@ test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/coverage erase
 	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet
-	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/coverage run -m pytest --quiet
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet
 
 check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff check .
