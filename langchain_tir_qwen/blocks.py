@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall, message_chunk_to_message
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import ContentBlock, ReasoningContentBlock, TextContentBlock, ToolCallChunk
 from langchain_core.messages.tool import invalid_tool_call, tool_call
@@ -46,6 +47,12 @@ class TIRMessageChunk(_Whole, AIMessageChunk):
     def lc_id(cls) -> list[str]:
         """Serialize as core's own chunk."""
         return [*cls.get_lc_namespace(), "AIMessageChunk"]
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """Serialize a whole sum with an invalid call as the message that it is: core's own chunk would repair it."""
+        if self.chunk_position == "last" and self.invalid_tool_calls:
+            return message_chunk_to_message(self).to_json()
+        return super().to_json()
 
     @model_validator(mode="after")
     def _refuse_repaired_tool_calls(self) -> Self:

@@ -9,6 +9,8 @@ from tenacity import RetryAction, RetryCallState, Retrying
 
 from tir_qwen import TIRError
 
+from .errors import as_twin
+
 
 def retry_reporter(run_manager: CallbackManagerForLLMRun) -> Callable[[TIRError, float], None]:
     """What to tell of a retry, synchronously."""
@@ -32,6 +34,7 @@ def _state(error: TIRError, delay: float) -> RetryCallState:
     """The retry as tenacity describes one, which is what handlers expect."""
     state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = error.attempts
+    as_twin(error)
     state.set_exception((type(error), error, error.__traceback__))
     state.next_action = RetryAction(delay)
     return state

@@ -104,7 +104,10 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     def _identifying_params(self) -> dict[str, Any]:
         """What changes an answer: the key of caches, and what traces show."""
         params = {"endpoint": repr(self._client), **self.call_params()}
-        params.pop("timeout", None)
+        for name in ("timeout", "max_retries"):
+            params.pop(name, None)
+        if "stop" in params:  # under this name LangChain puts what the call says
+            params["stop_by_default"] = params.pop("stop")
         return {**params, "extra_body": self.extra_body} if self.extra_body else params
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -177,7 +180,8 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         if stop is not None:
             params["stop"] = stop
         if self.extra_body:
-            params["extra_body"] = {**self.extra_body, **(kwargs.get("extra_body") or {})}
+            own = {name: value for name, value in self.extra_body.items() if name not in kwargs}
+            params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}
         if self.tool_calling == "prompted" and params.get("tools"):
             raise ConfigurationError('tool_calling="prompted" is not available in this version.')
         return params
@@ -240,12 +244,15 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         wanted = any_object() if schema is None else read_schema(schema)
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
-            "schema": wanted.as_tool(strict) if schema is None else convert_to_openai_tool(schema),
+            # LangChain's own way where it has one; it refuses dicts without a title, and some dataclasses.
+            "schema": wanted.as_tool(strict) if wanted.core is None else convert_to_openai_tool(wanted.core),
         }
         if method == "function_calling":
-            # `required`, not the tool's name: vLLM 0.9 streams the arguments of a named tool as text.
+            # Not the tool's name: vLLM 0.9 streams the arguments of a named tool as text. But with `required` it loses
+            # what a schema refers to.
+            choice = wanted.name if wanted.refers else "required"
             kwargs = {"parallel_tool_calls": False, **kwargs}
-            llm = self.bind_tools([wanted.as_tool(strict)], tool_choice="required", **kwargs)
+            llm = self.bind_tools([wanted.as_tool(strict)], tool_choice=choice, **kwargs)
         elif method == "json_schema":
             llm = self.bind(response_format=wanted.as_response_format(strict), **kwargs)
         elif method == "json_mode":

@@ -26,6 +26,10 @@ class APIStatusError(tir_qwen.APIStatusError, langchain.ModelError):
     """A status with no class of its own."""
 
 
+class RefusedError(APIStatusError, RuntimeError):
+    """A status with no class of its own, which another try would not change."""
+
+
 class BadRequestError(tir_qwen.BadRequestError, langchain.ModelInvalidRequestError, RuntimeError):
     """400 or 422."""
 
@@ -91,11 +95,18 @@ TWINS: dict[type[tir_qwen.TIRError], type[tir_qwen.TIRError]] = {
 }
 
 
+def as_twin(error: tir_qwen.TIRError) -> tir_qwen.TIRError:
+    """Make an error its twin: the same object, so that its traceback and attributes stay."""
+    twin = TWINS.get(type(error), type(error))
+    error.__class__ = RefusedError if twin is APIStatusError and not error.is_retryable else twin
+    return error
+
+
 @contextmanager
 def errors_for_langchain() -> Iterator[None]:
-    """Raise errors as their twins: the same object, so that its traceback and attributes stay."""
+    """Raise errors as their twins."""
     try:
         yield
     except tir_qwen.TIRError as error:
-        error.__class__ = TWINS.get(type(error), type(error))
+        as_twin(error)
         raise

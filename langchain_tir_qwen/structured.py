@@ -21,6 +21,7 @@ from pydantic_core import from_json, to_json
 
 _OPEN_NUMBER = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
 """A number at the end of what has come: more digits may follow."""
+_ESCAPE = re.compile(r"\\.")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ class Schema:
     name: str
     json: dict[str, Any]
     build: Callable[[Any], Any]
+    core: Any = None
+    """The class, if it is one that LangChain itself describes: a pydantic class or a TypedDict."""
+
+    @property
+    def refers(self) -> bool:
+        """Whether the schema refers to definitions within itself."""
+        return not self.json.keys().isdisjoint(("$defs", "definitions"))
 
     def as_response_format(self, strict: bool | None) -> dict[str, Any]:
         """The wire's `response_format`."""
@@ -48,10 +56,10 @@ def read_schema(schema: Any) -> Schema:
     References within the schema are kept, so that it may be recursive: vLLM's grammars follow them.
     """
     if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
-        return _schema(schema.__name__, schema.model_json_schema(), schema.model_validate)
+        return _schema(schema.__name__, schema.model_json_schema(), schema.model_validate, schema)
     if isinstance(schema, type) and is_pydantic_v1_subclass(schema):
         old: Any = schema
-        return _schema(schema.__name__, old.schema(), old.parse_obj)
+        return _schema(schema.__name__, old.schema(), old.parse_obj, schema)
     if isinstance(schema, type) and is_dataclass(schema):
         adapter = TypeAdapter(schema)
         return _schema(schema.__name__, adapter.json_schema(), adapter.validate_python)
@@ -63,7 +71,7 @@ def read_schema(schema: Any) -> Schema:
         return _schema(schema.get("name") or schema.get("title") or "answer", {**described, **inner}, _an_object)
     function = convert_to_openai_function(schema)  # knows LangChain's own ways to annotate a TypedDict
     described = {"description": function["description"]} if function.get("description") else {}
-    return _schema(function["name"], {**described, **function["parameters"]}, _an_object)
+    return _schema(function["name"], {**described, **function["parameters"]}, _an_object, schema)
 
 
 def any_object() -> Schema:
@@ -71,8 +79,8 @@ def any_object() -> Schema:
     return _schema("answer", {"type": "object"}, _an_object)
 
 
-def _schema(name: str, json: dict[str, Any], build: Callable[[Any], Any]) -> Schema:
-    return Schema(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64], json, build)
+def _schema(name: str, json: dict[str, Any], build: Callable[[Any], Any], core: Any = None) -> Schema:
+    return Schema(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64], json, build, core)
 
 
 def _an_object(value: Any) -> Any:
@@ -110,7 +118,9 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
 
     def _partial(self, text: str) -> Any:
         try:
-            begun = _OPEN_NUMBER.sub("", text[text.index("{") :])
+            begun = text[text.index("{") :]
+            if _ESCAPE.sub("", begun).count('"') % 2 == 0:  # else a string is open, and what looks like a number is not
+                begun = _OPEN_NUMBER.sub("", begun)
             return self.build(from_json(begun, allow_partial="trailing-strings"))
         except (ValueError, TypeError):
             return None
@@ -153,6 +163,7 @@ class _Growing:
     def __init__(self, parser: StructuredOutputParser) -> None:
         self._parser = parser
         self._text = ""
+        self._called = False
         self._finish_reason: str | None = None
         self._last: Any = None
 
@@ -161,13 +172,15 @@ class _Growing:
             said, finish_reason = chunk, None
         else:
             said, finish_reason = _said(ChatGeneration(message=chunk))
+            self._called |= bool(getattr(chunk, "tool_call_chunks", None))
         self._finish_reason = finish_reason or self._finish_reason
         if said:
             self._text += said
             yield from self._changed(self._parser._partial(self._text))
 
     def end(self) -> Iterator[Any]:
-        yield from self._changed(self._parser._whole(self._text, self._finish_reason))
+        text = self._text or ("{}" if self._called else "")  # a call without arguments, as in a whole answer
+        yield from self._changed(self._parser._whole(text, self._finish_reason))
 
     def _changed(self, value: Any) -> Iterator[Any]:
         if value is not None and value != self._last:

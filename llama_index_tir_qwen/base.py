@@ -32,7 +32,15 @@ from tir_qwen import AsyncClient, Client, ConfigurationError
 from tir_qwen.parameters import Parameters, validated
 from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
 
-from .messages import ResponseStream, completion_from_response, messages_to_wire, response_from_completion
+from .messages import (
+    ResponseStream,
+    completion_from_response,
+    is_whole,
+    messages_to_wire,
+    response_from_completion,
+    tool_choice_to_wire,
+    with_first_call,
+)
 
 if TYPE_CHECKING:
     from llama_index.core.chat_engine.types import AgentChatResponse
@@ -192,7 +200,8 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
         """The parameters of one call: what it says, then what the constructor said."""
         params = {**self.call_params(), **kwargs}
         if self.additional_kwargs:
-            params["extra_body"] = {**self.additional_kwargs, **(kwargs.get("extra_body") or {})}
+            own = {name: value for name, value in self.additional_kwargs.items() if name not in kwargs}
+            params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}
         if self.tool_calling == "prompted" and params.get("tools"):
             raise ConfigurationError('tool_calling="prompted" is not available in this version.')
         return params
@@ -221,9 +230,15 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
         offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
         if offered:
             kwargs["tools"] = offered
-            kwargs["tool_choice"] = _tool_choice(tool_choice, required=tool_required)
+            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, required=tool_required)
             kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
         return {"messages": messages, **kwargs}
+
+    def _validate_chat_with_tools_response(
+        self, response: ChatResponse, tools: Sequence[BaseTool], allow_parallel_tool_calls: bool = False, **kwargs: Any
+    ) -> ChatResponse:
+        """Keep the first call alone where parallel ones are not allowed: the server does not hold to it."""
+        return response if allow_parallel_tool_calls else with_first_call(response)
 
     # Core asks for the object of a structured prediction by a tool. It forgets to require the tool in streams, and the
     # system prompt in `astructured_predict`.
@@ -260,14 +275,20 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of an answer; those whose arguments are not (yet) a JSON object have none.
+        """The tool calls of an answer. While it streams, a call has no arguments until they are whole.
 
         Raises:
-            ValueError: There is no call, and `error_on_no_tool_call` is set.
+            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is whole, and the arguments
+                of a call are not a JSON object.
         """
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
             raise ValueError(f"Expected at least one tool call, but got {len(blocks)}.")
+        for block in blocks:
+            if isinstance(block.tool_kwargs, str) and is_whole(response):
+                raise ValueError(
+                    f"The arguments of the call of {block.tool_name!r} are not a JSON object (cut by max_tokens?)."
+                )
         return [
             ToolSelection(
                 tool_id=block.tool_call_id or "",
@@ -276,11 +297,3 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
             )
             for block in blocks
         ]
-
-
-def _tool_choice(choice: str | dict[str, Any] | None, *, required: bool) -> str | dict[str, Any]:
-    if choice is None:
-        return "required" if required else "auto"
-    if isinstance(choice, dict) or choice in ("auto", "none", "required"):
-        return choice
-    return "required" if choice == "any" else {"type": "function", "function": {"name": choice}}

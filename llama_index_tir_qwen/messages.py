@@ -87,6 +87,15 @@ def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
             yield tool_call_to_wire(known.get("id"), known["function"]["name"], known["function"].get("arguments"))
 
 
+def tool_choice_to_wire(choice: str | dict[str, Any] | None, *, required: bool) -> str | dict[str, Any]:
+    """Write a choice of tools: `auto`, `none`, `any` or `required`, the name of a tool, or a dict."""
+    if choice is None:
+        return "required" if required else "auto"
+    if isinstance(choice, dict) or choice in ("auto", "none", "required"):
+        return choice
+    return "required" if choice == "any" else {"type": "function", "function": {"name": choice}}
+
+
 def _message(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
     """An answer; arguments of a call stay text as long as they are not whole, or if they are not a JSON object."""
     blocks: list[ContentBlock] = []
@@ -141,6 +150,22 @@ class ResponseStream:
             logprobs=_logprobs(delta.logprobs),
             additional_kwargs={"thinking_delta": delta.reasoning} if delta.reasoning else {},
         )
+
+
+def is_whole(response: ChatResponse) -> bool:
+    """Whether this is a whole answer, or the last response of a stream."""
+    choices = response.raw.get("choices") if isinstance(response.raw, dict) else None
+    return "message" in choices[0] if choices else False
+
+
+def with_first_call(response: ChatResponse) -> ChatResponse:
+    """The response without its tool calls but for the first."""
+    message = response.message
+    later = [block for block in message.blocks if isinstance(block, ToolCallBlock)][1:]
+    if later:
+        message.blocks = [block for block in message.blocks if not any(block is one for one in later)]
+        message.additional_kwargs["tool_calls"] = message.additional_kwargs["tool_calls"][:1]
+    return response
 
 
 def completion_from_response(response: ChatResponse) -> CompletionResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any, Self
 
 from .errors import APIConnectionError, ConfigurationError, TIRError
@@ -18,7 +18,7 @@ from .retry import RetryPolicy
 from .settings import DEFAULT_MODEL, resolve_endpoint
 from .types import Completion, Delta
 
-MAX_TIMEOUT = 1_000_000
+MAX_TIMEOUT = 1_000_000  # seconds; the operating system's own limits are not far above
 _OF_CONSTRUCTORS = frozenset(
     {
         *("project_id", "access_token", "api_key", "tir_access_token", "base_url", "api_base", "apikey", "allow_http"),
@@ -75,7 +75,7 @@ class _Caller:
             allow_http=allow_http,
         )
         self._model = model
-        self._timeout = timeout
+        self._timeout = _checked_timeout(timeout)
         self._policy = RetryPolicy(max_retries)
         self._pool: Any = self._pool_type(http_client)
 
@@ -85,11 +85,9 @@ class _Caller:
     def _exchange(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Exchange:
         """The state of a new call."""
         model = params.pop("model", None) or self._model
-        timeout = params.pop("timeout", None)
+        timeout = _checked_timeout(params.pop("timeout", None))
         if timeout is None:
             timeout = self._timeout
-        if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT):
-            raise ConfigurationError(f"timeout must be a number of seconds, above 0 and up to {MAX_TIMEOUT}.")
         if stream:
             params.setdefault("stream_options", {"include_usage": True})
         on_retry = params.pop("on_retry", None)
@@ -99,6 +97,12 @@ class _Caller:
         policy = self._policy if retries is None else RetryPolicy(retries)
         request = build_request(self._endpoint, model, messages, params, stream=stream, timeout=timeout)
         return Exchange(request, policy, self._endpoint.secrets, on_retry)
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT):
+        raise ConfigurationError(f"timeout must be a number of seconds, above 0 and up to {MAX_TIMEOUT}.")
+    return timeout
 
 
 class Client(_Caller):
@@ -144,17 +148,19 @@ class Client(_Caller):
 
     def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Generator[Delta]:
         if needs_plan(params):
-            return self._planned(ToolsOrObject(messages, params), stream=stream)
+            plan = ToolsOrObject(messages, params)
+            return self._planned(plan, self._exchange(*plan.first, stream=stream), stream=stream)
         return self._answer(self._exchange(messages, params, stream=stream))
 
-    def _planned(self, plan: ToolsOrObject, *, stream: bool) -> Generator[Delta]:
-        exchange = self._exchange(*plan.first, stream=stream)
-        for delta in self._answer(exchange):
-            if passed := plan.first_delta(delta):
-                yield passed
+    def _planned(self, plan: ToolsOrObject, exchange: Exchange, *, stream: bool) -> Generator[Delta]:
+        with closing(self._answer(exchange)) as deltas:
+            for delta in deltas:
+                if passed := plan.first_delta(delta):
+                    yield passed
         if second := plan.second(exchange.completion()):
-            for delta in self._answer(self._exchange(*second, stream=stream)):
-                yield plan.second_delta(delta)
+            with closing(self._answer(self._exchange(*second, stream=stream))) as deltas:
+                for delta in deltas:
+                    yield plan.second_delta(delta)
         else:
             yield from plan.rest()
 
@@ -184,9 +190,10 @@ class Client(_Caller):
             else:
                 if 200 <= response.status_code < 300:
                     return response
-                error = exchange.refused(response.status_code, response.headers, self._pool.read_error(response))
+                body = self._pool.read_error(response, exchange.patience)
+                error = exchange.refused(response.status_code, response.headers, body)
             delay = exchange.failed(error)
-            if exchange.on_retry is not None:
+            if exchange.on_retry is not None and error.attempts:
                 exchange.on_retry(error, delay)
             time.sleep(delay)
 
@@ -220,11 +227,11 @@ class AsyncClient(_Caller):
 
     def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Delta]:
         if needs_plan(params):
-            return self._planned(ToolsOrObject(messages, params), stream=stream)
+            plan = ToolsOrObject(messages, params)
+            return self._planned(plan, self._exchange(*plan.first, stream=stream), stream=stream)
         return self._answer(self._exchange(messages, params, stream=stream))
 
-    async def _planned(self, plan: ToolsOrObject, *, stream: bool) -> AsyncGenerator[Delta]:
-        exchange = self._exchange(*plan.first, stream=stream)
+    async def _planned(self, plan: ToolsOrObject, exchange: Exchange, *, stream: bool) -> AsyncGenerator[Delta]:
         async with aclosing(self._answer(exchange)) as deltas:
             async for delta in deltas:
                 if passed := plan.first_delta(delta):
@@ -253,6 +260,7 @@ class AsyncClient(_Caller):
             raise
         finally:
             await self._pool.release(response, body if exchange.done else None)
+            await body.aclose()
 
     async def _open(self, exchange: Exchange) -> Any:
         """Send until there is a 2xx."""
@@ -265,9 +273,9 @@ class AsyncClient(_Caller):
             else:
                 if 200 <= response.status_code < 300:
                     return response
-                body = await self._pool.read_error(response)
+                body = await self._pool.read_error(response, exchange.patience)
                 error = exchange.refused(response.status_code, response.headers, body)
             delay = exchange.failed(error)
-            if exchange.on_retry is not None:
+            if exchange.on_retry is not None and error.attempts:
                 await exchange.on_retry(error, delay)
             await asyncio.sleep(delay)

@@ -17,6 +17,8 @@ from .types import Completion, Delta
 
 logger = logging.getLogger("tir_qwen")
 
+WHOLE_PATIENCE = 10
+"""How many times its time limit a whole answer may take to come, if bytes keep coming."""
 MAX_STALE = 10
 """Idle connections found closed that cost a call neither an attempt nor a wait."""
 
@@ -31,6 +33,7 @@ class Exchange:
     __slots__ = (
         "_answer",
         "_attempts",
+        "_began",
         "_patience",
         "_policy",
         "_progress",
@@ -51,8 +54,14 @@ class Exchange:
         self._attempts = 0
         self._stale = 0
         self._patience = request.timeout or DEFAULT_TIMEOUT
+        self._began = 0.0
         self._progress: float | None = None
         self._answer = AnswerDecoder(secrets)
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for the server to go on."""
+        return self._patience
 
     @property
     def done(self) -> bool:
@@ -88,12 +97,12 @@ class Exchange:
         """
         arrived = monotonic()
         if self._progress is None:
-            self._progress = arrived
+            self._began = self._progress = arrived
         progress = False
         for delta in self._answer.feed(data):
             progress = True
             yield delta
-        if progress or self._answer.whole:
+        if progress or (self._answer.whole and arrived - self._began < WHOLE_PATIENCE * self._patience):
             self._progress = monotonic()  # not `arrived`: the time that the caller took is not the server's
         elif arrived - self._progress > self._patience:
             raise APITimeoutError("the server sent bytes, but no more of the answer within the time limit")

@@ -61,7 +61,9 @@ _OVERFLOW = re.compile(
 )
 # vLLM up to 0.13 answers a validation error with the repr of pydantic's error list, the whole request in it.
 _ECHO = re.compile(r"(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*", re.DOTALL)
-_PYDANTIC = re.compile(r"'loc': (?P<loc>\(.*?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_PYDANTIC = re.compile(
+    r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+)
 _WRAPPER = re.compile(r"'function-wrap\[[^']*'")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -101,7 +103,7 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamErr
 
 
 def error_from_engine(
-    error: Exception, *, answering: bool, reused: bool = False
+    error: Exception, *, answering: bool, stale: bool = False
 ) -> APIConnectionError | StreamInterruptedError | MalformedChunkError | None:
     """Return the error for one of the HTTP engine's, httpx or httpx2; None for any other.
 
@@ -110,7 +112,7 @@ def error_from_engine(
     Args:
         error: What was raised.
         answering: Whether the response had begun.
-        reused: Whether the request went over a connection that had been idle.
+        stale: Whether the request failed at once, over a connection that had been idle.
     """
     kinds = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _ENGINES}
     kind = type(error).__name__
@@ -128,7 +130,7 @@ def error_from_engine(
         return failure
     failure = APIConnectionError(f"the connection broke before the server's response ({kind})")
     failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
-    failure.stale = reused and failure.is_retryable
+    failure.stale = stale and failure.is_retryable
     return failure
 
 
@@ -175,11 +177,12 @@ def _message(parsed: Any) -> str:
 
 
 def _without_echo(text: str) -> str:
+    text = " ".join(text.split())  # before the patterns, which are quadratic in runs of spaces
     text = _ECHO.sub("", text)  # the first error says enough, and is all that stands before the echo
     if found := _PYDANTIC.search(text):
         where = ".".join(re.findall(r"\w+", _WRAPPER.sub("", found["loc"]))).removeprefix("body").removeprefix(".")
         text = f"{where}: {found['msg'][1:-1]}" if where else found["msg"][1:-1].removeprefix("Value error, ")
-    return " ".join(text.split()).removesuffix(" None")  # vLLM 0.9 appends the cause, which is None
+    return text.removesuffix(" None")  # vLLM 0.9 appends the cause, which is None
 
 
 def _body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, Any] | str | None:

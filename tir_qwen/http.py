@@ -22,6 +22,7 @@ from .request import Request
 from .settings import DEFAULT_TIMEOUT, without_ids
 
 CONNECT_TIMEOUT = 5.0
+_ENGINES_TIMEOUT = 5.0
 _KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes: an idle connection is not found dead
 DRAIN_SECONDS = 0.1
 """How long to wait, after an answer, for the end of its body."""
@@ -80,7 +81,10 @@ def new_async_client() -> Any:
 
 def build_request(client: Any, request: Request, trace: Any) -> Any:
     """The engine's request; without a timeout of its own, the client's holds."""
-    extra: dict[str, Any] = {} if request.timeout is None else {"timeout": _timeout(request.timeout)}
+    seconds = request.timeout
+    if seconds is None and client.timeout == type(client.timeout)(_ENGINES_TIMEOUT):
+        seconds = DEFAULT_TIMEOUT  # nobody chose the engine's, which is too short for any model
+    extra: dict[str, Any] = {} if seconds is None else {"timeout": _timeout(seconds)}
     extra["extensions"] = {"trace": trace}
     return client.build_request("POST", request.url, headers=dict(request.headers), content=request.content, **extra)
 
@@ -146,8 +150,15 @@ def _redact_urls(record: logging.LogRecord) -> bool:
     if isinstance(record.msg, str):
         record.msg = without_ids(record.msg)
     if isinstance(record.args, tuple):
-        record.args = tuple(arg if isinstance(arg, (int, float)) else without_ids(str(arg)) for arg in record.args)
+        record.args = tuple(_redacted(arg) for arg in record.args)
     return True
+
+
+def _redacted(arg: object) -> object:
+    """An argument of a record as it is, unless its text is to be changed."""
+    text = str(arg)
+    redacted = without_ids(text)
+    return arg if redacted == text else redacted
 
 
 for _name in _ENGINES:

@@ -16,6 +16,7 @@ _CLIENTS = frozenset({"http_client", "http_async_client", "async_http_client"})
 CALL_FIELDS = (
     "model",
     "timeout",
+    "max_retries",
     "temperature",
     "max_tokens",
     "top_p",

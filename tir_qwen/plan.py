@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from .errors import ConfigurationError
 from .types import JSON, Completion, Delta, Usage
 
 _INSTRUCTION = (
@@ -42,9 +43,11 @@ class ToolsOrObject:
     """
 
     def __init__(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> None:
-        self._messages = messages
+        if (params.get("n") or 1) > 1:
+            raise ConfigurationError("n must be 1 where tools and response_format are given together.")
         self._params = params
         self._schema = _schema(params["response_format"])
+        self._messages = _instructed(messages, _INSTRUCTION + to_json(self._schema).decode())
         self._content = ""
         self._held: list[Delta] = []
         self._usage: Usage | None = None
@@ -53,7 +56,7 @@ class ToolsOrObject:
     def first(self) -> tuple[list[Mapping[str, Any]], JSON]:
         """Messages and parameters of the first request."""
         params = {name: value for name, value in self._params.items() if name != "response_format"}
-        return _instructed(self._messages, _INSTRUCTION + to_json(self._schema).decode()), params
+        return self._messages, params
 
     def first_delta(self, delta: Delta) -> Delta | None:
         """What may be passed on of a delta of the first answer."""
@@ -64,7 +67,7 @@ class ToolsOrObject:
         if delta.finish_reason:
             self._held.append(Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason))
         passed = replace(delta, content="", finish_reason=None, stop_reason=None)
-        return passed if passed.reasoning or passed.tool_calls or passed.response else None
+        return passed if passed.reasoning or passed.tool_calls or passed.response or passed.logprobs else None
 
     def second(self, answer: Completion) -> tuple[list[Mapping[str, Any]], JSON] | None:
         """Messages and parameters of the second request, if there is to be one."""
@@ -76,7 +79,7 @@ class ToolsOrObject:
             return None
         self._usage = answer.usage
         messages = [
-            *_instructed(self._messages, _INSTRUCTION + to_json(self._schema).decode()),
+            *self._messages,
             {"role": "assistant", "content": draft},
             {"role": "user", "content": _REQUEST},
         ]
@@ -115,10 +118,14 @@ def _schema(response_format: JSON) -> JSON:
 
 def _instructed(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
     """The messages with `text` at the end of the system message."""
-    if messages and messages[0]["role"] == "system":
-        system = {**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}
-        return [system, *messages[1:]]
-    return [{"role": "system", "content": text}, *messages]
+    if not messages:
+        return []  # which is refused as such
+    first = messages[0]
+    if first["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    known = first["content"]
+    parts = [*known, {"type": "text", "text": text}] if isinstance(known, list) else f"{known}\n\n{text}"
+    return [{**first, "content": parts}, *messages[1:]]
 
 
 def _sum(first: Usage | None, second: Usage | None) -> Usage | None:

@@ -10,16 +10,30 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any
 
-from .errors import APIConnectionError, MalformedChunkError, StreamInterruptedError, TIRError
+from .errors import APIConnectionError, ConfigurationError, MalformedChunkError, StreamInterruptedError, TIRError
 from .failure import error_from_engine
 from .http import DRAIN_SECONDS, Trace, build_request, impatient, new_async_client, new_client
 from .request import Request
 
 _MAX_ERROR_BODY = 64 * 1024
+_MAX_ERROR_SECONDS = 5.0
+_STALE_SECONDS = 1.0
+"""An idle connection that the server has closed fails at once; one that fails later failed at work."""
+
+
+def _checked(client: Any, *, asynchronous: bool) -> Any:
+    """A client that the user passed in; the two kinds are easily confused."""
+    if client is not None and iscoroutinefunction(getattr(client, "send", None)) is not asynchronous:
+        kind = "an AsyncClient" if asynchronous else "a Client"
+        raise ConfigurationError(
+            f"the client for {'a' if asynchronous else ''}synchronous calls must be {kind} of httpx or httpx2."
+        )
+    return client
 
 
 class Pool:
@@ -28,12 +42,13 @@ class Pool:
     A fork, a copy or a pickle starts with none. Connections close with `close`, when the pool is garbage, or at exit.
     """
 
+    _own: Any
+    _close_own: weakref.finalize[..., Any] | None
+    _lock: threading.Lock
+
     def __init__(self, client: Any = None) -> None:
-        self._given = client
-        self._own: Any = None
-        self._close_own: weakref.finalize[..., Any] | None = None
-        self._pid = 0
-        self._lock = threading.Lock()
+        self._given = _checked(client, asynchronous=False)
+        self._forget()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()  # a client that was passed in does not pickle
@@ -47,11 +62,13 @@ class Pool:
         Raises:
             APIConnectionError: There is no response.
         """
-        client, trace = self._client(), Trace()
+        client, trace, began = self._client(), Trace(), monotonic()
         try:
             return client.send(build_request(client, request, trace.note), stream=True, follow_redirects=False)
         except Exception as error:
-            failure = error_from_engine(error, answering=False, reused=trace.reused)
+            failure = error_from_engine(
+                error, answering=False, stale=trace.reused and monotonic() - began < _STALE_SECONDS
+            )
             if failure is None:
                 raise
         raise failure
@@ -86,13 +103,13 @@ class Pool:
             return
         raise failure
 
-    def read_error(self, response: Any) -> bytes:
-        """The beginning of a refusal's body, or what can be read of it; closes the response."""
-        body = b""
+    def read_error(self, response: Any, patience: float) -> bytes:
+        """The beginning of a refusal's body, or what can be read of it in `patience` seconds; closes the response."""
+        body, limit = b"", monotonic() + min(patience, _MAX_ERROR_SECONDS)
         try:
             for data in self.read(response):
                 body += data
-                if len(body) > _MAX_ERROR_BODY:
+                if len(body) > _MAX_ERROR_BODY or monotonic() > limit:
                     break
         except (APIConnectionError, StreamInterruptedError, MalformedChunkError):
             pass  # the status says enough
@@ -110,20 +127,30 @@ class Pool:
     def _client(self) -> Any:
         if self._given is not None:
             return self._given
-        if self._own is None or self._pid != os.getpid():
+        if self._pid != os.getpid():
+            self._forget()
+        client = self._own
+        if client is None:
             with self._lock:
-                if self._own is None or self._pid != os.getpid():
-                    self._own = new_client()
-                    self._pid = os.getpid()
-                    self._close_own = weakref.finalize(self, self._own.close)
-        return self._own
+                client = self._own
+                if client is None:
+                    client = self._own = new_client()
+                    self._close_own = weakref.finalize(self, client.close)
+        return client
+
+    def _forget(self) -> None:
+        """Start anew, as a forked child has to: the connections and the lock are its parent's."""
+        self._own = None
+        self._close_own = None
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
 
 
 class AsyncPool:
     """As `Pool`, for calls from any event loop: each loop has its own connections, which close with it."""
 
     def __init__(self, client: Any = None) -> None:
-        self._given = client
+        self._given = _checked(client, asynchronous=True)
         self._forget()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -134,11 +161,13 @@ class AsyncPool:
 
     async def send(self, request: Request) -> Any:
         """As `Pool.send`."""
-        client, trace = await self._client(), Trace()
+        client, trace, began = await self._client(), Trace(), monotonic()
         try:
             return await client.send(build_request(client, request, trace.anote), stream=True, follow_redirects=False)
         except Exception as error:
-            failure = error_from_engine(error, answering=False, reused=trace.reused)
+            failure = error_from_engine(
+                error, answering=False, stale=trace.reused and monotonic() - began < _STALE_SECONDS
+            )
             if failure is None:
                 raise
         raise failure
@@ -155,11 +184,12 @@ class AsyncPool:
         finally:
             await response.aclose()
 
-    async def read(self, response: Any) -> AsyncIterator[bytes]:
+    async def read(self, response: Any) -> AsyncGenerator[bytes]:
         """As `Pool.read`."""
         try:
-            async for data in response.aiter_bytes():
-                yield data
+            async with aclosing(response.aiter_bytes()) as body:
+                async for data in body:
+                    yield data
         except Exception as error:
             failure = error_from_engine(error, answering=True)
             if failure is None:
@@ -168,13 +198,13 @@ class AsyncPool:
             return
         raise failure
 
-    async def read_error(self, response: Any) -> bytes:
+    async def read_error(self, response: Any, patience: float) -> bytes:
         """As `Pool.read_error`."""
-        body = b""
+        body, limit = b"", monotonic() + min(patience, _MAX_ERROR_SECONDS)
         try:
             async for data in self.read(response):
                 body += data
-                if len(body) > _MAX_ERROR_BODY:
+                if len(body) > _MAX_ERROR_BODY or monotonic() > limit:
                     break
         except (APIConnectionError, StreamInterruptedError, MalformedChunkError):
             pass

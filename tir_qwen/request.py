@@ -84,6 +84,6 @@ def _fields(params: Mapping[str, Any]) -> JSON:
         fields["stop"] = [stop] if isinstance(stop, str) else list(stop)
     thinking = fields.pop("enable_thinking", None)
     if thinking is not None:
-        template = fields.get("chat_template_kwargs") or {}
-        fields["chat_template_kwargs"] = {"enable_thinking": thinking, **template}
+        template = {**(fields.get("chat_template_kwargs") or {}), **(extra.get("chat_template_kwargs") or {})}
+        extra = {**extra, "chat_template_kwargs": {"enable_thinking": thinking, **template}}
     return {**fields, **extra}

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import APIStatusError, TIRError
+from .errors import APIStatusError, ConfigurationError, TIRError
 
 FIRST_DELAY = 0.5
 MAX_DELAY = 8.0
@@ -31,6 +31,10 @@ class RetryPolicy:
 
     max_retries: int = 2
     jitter: Callable[[], float] = _jitter
+
+    def __post_init__(self) -> None:
+        if type(self.max_retries) is not int or self.max_retries < 0:
+            raise ConfigurationError("max_retries must be a whole number, 0 or more.")
 
     def delay(self, error: TIRError, attempts: int) -> float | None:
         """Return the seconds to wait before the next request, or None if there is to be none.

@@ -93,7 +93,7 @@ def resolve_endpoint(
         ConfigurationError: Something is missing or malformed; says which argument and which variable.
     """
     root, query, complete = _address(base_url, allow_http=allow_http)
-    project = _project_id(project_id, required=not complete)
+    project = None if complete and project_id is None else _project_id(project_id, required=not complete)
     token = _token(access_token, required=not (complete and _is_loopback(urlsplit(root).hostname or "")))
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not complete)
     if complete:  # the path may name a project of its own
