@@ -105,6 +105,11 @@ def test_patience() -> None:
     assert _options()["timeout"] == (5.0, 600.0, 600.0, 600.0)
 
 
+def test_idle_connections_are_left_before_the_server_leaves_them() -> None:
+    """An idle connection is used for 4 s, since uvicorn, on which vLLM runs, closes it after 5."""
+    assert _options()["limits"].keepalive_expiry == 4.0
+
+
 @both_clients
 def test_closed_clients_open_again(driver: Driver) -> None:
     """After `close` a client has no connections, and opens one when it is asked again."""

@@ -75,13 +75,25 @@ class _AnyText(str):
 def pytest_configure(config: pytest.Config) -> None:
     """Read what to record, and the credentials for it before a fixture hides the environment."""
     config.addinivalue_line("markers", "parsers(has): only for servers with (or without) reasoning and tool parsers")
+    config.addinivalue_line("markers", "sets(name): only for this set, where the lab cannot speak for the others")
+    config.addinivalue_line("markers", "cassettes(folder): kept in this folder of a set")
+    config.addinivalue_line("markers", "vcr: of LangChain's standard tests")
+    config.addinivalue_line("markers", "benchmark: of LangChain's standard tests")
     config.stash[_SOURCES] = dict(map(_source, config.getoption("record", default=None) or []))
     if config.stash[_SOURCES]:  # sockets then are real, and may outlive a test's event loop
         config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+_NOT_TEXT = ("image_inputs", "pdf_inputs", "audio_inputs", "image_tool_message", "pdf_tool_message")
 _SOURCES = pytest.StashKey[dict[str, Source]]()
 _FAILED = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out LangChain's standard tests of what is not text: the model cannot take it, so they would do nothing."""
+    out = [item for item in items if getattr(item, "originalname", "").removeprefix("test_") in _NOT_TEXT]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -117,6 +129,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = metafunc.definition.get_closest_marker("parsers")
         if wanted:
             sets = [name for name in sets if parses(name) is wanted.args[0]]
+        only = metafunc.definition.get_closest_marker("sets")
+        if only:
+            sets = [name for name in sets if name in only.args]
         metafunc.parametrize("server", sets, indirect=True)
 
 
@@ -129,7 +144,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """
     params = {name: value for name, value in request.node.callspec.params.items() if name != "server"}
     parts = [request.node.originalname.removeprefix("test_"), *(_part(value) for value in params.values())]
-    path = FOLDER / request.param / f"{'-'.join(part for part in parts if part)}.yaml"
+    marker = request.node.get_closest_marker("cassettes")
+    folder = FOLDER / request.param / (marker.args[0] if marker else "")
+    path = folder / f"{'-'.join(part for part in parts if part)}.yaml"
     source = request.config.stash[_SOURCES].get(request.param)
     if source is None:
         assert path.is_file(), f"{path.name} is not recorded for {request.param}: see tests/cassettes/README.md"
