@@ -12,7 +12,6 @@ import pytest
 from tir_qwen import (
     APIConnectionError,
     APIStatusError,
-    AsyncClient,
     AuthenticationError,
     BadRequestError,
     Client,
@@ -217,11 +216,3 @@ def test_timeout_that_is_none(driver: Driver, where: str, timeout: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"^timeout must be "):
             driver.complete(driver.make(base_url=server.base_url, **ours), **theirs)
         assert server.connections == 0
-
-
-@pytest.mark.parametrize("max_retries", ["2", None, 1.5, -1], ids=repr)
-@pytest.mark.parametrize("client", [Client, AsyncClient])
-def test_max_retries_that_is_none(client: Any, max_retries: Any) -> None:
-    """A number of retries that is none is refused with the settings, not when the first request has failed."""
-    with pytest.raises(ConfigurationError, match=r"^max_retries must be "):
-        client(base_url="http://[::1]/v1", max_retries=max_retries)
