@@ -94,7 +94,11 @@ def test_max_retries_of_one_call(monkeypatch: pytest.MonkeyPatch, driver: Driver
 
 
 @pytest.mark.parametrize(
-    "name", ["access_token", "allow_http", "apikey", "base_url", "default_headers", "http_client", "project_id"]
+    "name",
+    [
+        *("project_id", "access_token", "api_key", "tir_access_token", "base_url", "api_base", "apikey", "allow_http"),
+        *("default_headers", "http_client", "http_async_client", "async_http_client"),
+    ],
 )
 @both_clients
 def test_settings_of_the_constructor(driver: Driver, name: str) -> None:
@@ -154,7 +158,9 @@ def test_what_the_user_has_to_mend_is_asked_once(
     assert waits == []
 
 
-@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent"])
+@pytest.mark.parametrize(
+    "status", ["300 Multiple Choices", "301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent"]
+)
 @whole_and_streamed
 @both_clients
 def test_redirects_are_not_followed(driver: Driver, streamed: bool, status: str) -> None:
