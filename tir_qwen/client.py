@@ -59,7 +59,7 @@ class _Caller:
             apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY`.
             default_headers: Further headers for every request.
             allow_http: Accept plain http on other machines than this one.
-            timeout: Seconds without a byte from the server (default 600); connecting has 5 of them.
+            timeout: Seconds without progress of the server (default 600); connecting has 5 of them.
             max_retries: Requests after a first one that failed before its answer began.
             http_client: A client of httpx or httpx2 to use; it stays open.
 

@@ -71,7 +71,7 @@ class Parameters(BaseModel):
     """How tools are offered: in the request's `tools` (`native`, `auto`), or within the messages (`prompted`)."""
 
     timeout: float | None = None
-    """Seconds without a byte from the server; unset: 600. Connecting has 5 of them."""
+    """Seconds without progress of the server; unset: 600. Connecting has 5 of them."""
     max_retries: int = Field(default=2, ge=0)
     """Requests after a first one that failed before its answer began."""
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
