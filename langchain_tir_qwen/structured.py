@@ -19,9 +19,7 @@ from langchain_core.utils.pydantic import is_pydantic_v1_subclass, is_pydantic_v
 from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
-_OPEN_NUMBER = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
-"""A number at the end of what has come: more digits may follow."""
-_ESCAPE = re.compile(r"\\.")
+from tir_qwen.objects import GrowingObject, object_text, problem_of
 
 
 @dataclass(frozen=True)
@@ -114,28 +112,19 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Read an answer; of one that still grows (`partial`) what there is, or None."""
         text, finish_reason = _said(result[0])
-        return self._partial(text) if partial else self._whole(text, finish_reason)
+        return self._partial(GrowingObject().read(text)) if partial else self._whole(text, finish_reason)
 
-    def _partial(self, text: str) -> Any:
+    def _partial(self, value: dict[str, Any] | None) -> Any:
         try:
-            begun = text[text.index("{") :]
-            if _ESCAPE.sub("", begun).count('"') % 2 == 0:  # else a string is open, and what looks like a number is not
-                begun = _OPEN_NUMBER.sub("", begun)
-            return self.build(from_json(begun, allow_partial="trailing-strings"))
+            return None if value is None else self.build(value)
         except (ValueError, TypeError):
             return None
 
     def _whole(self, text: str, finish_reason: str | None) -> Any:
         try:
-            # What stands around the object (a fence of Markdown, a sentence) is not asked for.
-            return self.build(from_json(text[text.index("{") : text.rindex("}") + 1]))
+            return self.build(from_json(object_text(text)))
         except (ValueError, TypeError) as error:
-            if finish_reason == "length":
-                problem = "max_tokens (or the context window) cut the answer before its object was complete"
-            elif "{" not in text:
-                problem = "the answer holds no JSON object"
-            else:
-                problem = f"the answer is not the object that was asked for: {error}"
+            problem = problem_of(text, finish_reason, error)
         raise OutputParserException(problem, llm_output=text)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
@@ -162,6 +151,8 @@ class _Growing:
 
     def __init__(self, parser: StructuredOutputParser) -> None:
         self._parser = parser
+        self._growing = GrowingObject()
+        self._read: dict[str, Any] | None = None
         self._text = ""
         self._called = False
         self._finish_reason: str | None = None
@@ -176,7 +167,10 @@ class _Growing:
         self._finish_reason = finish_reason or self._finish_reason
         if said:
             self._text += said
-            yield from self._changed(self._parser._partial(self._text))
+            read = self._growing.read(self._text)
+            if read is not self._read:
+                self._read = read
+                yield from self._changed(self._parser._partial(read))
 
     def end(self) -> Iterator[Any]:
         text = self._text or ("{}" if self._called else "")  # a call without arguments, as in a whole answer

@@ -16,16 +16,9 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
-    MessageRole,
-    ToolCallBlock,
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection
-from llama_index.core.program.utils import get_program_for_llm
-from llama_index.core.tools.types import BaseTool
-from llama_index.core.types import PydanticProgramMode
 from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr
 
 from tir_qwen import AsyncClient, Client, ConfigurationError
@@ -33,20 +26,15 @@ from tir_qwen.parameters import Parameters, validated
 from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
 
 from .messages import (
-    ResponseStream,
     completion_from_response,
-    is_whole,
     messages_to_wire,
     response_from_completion,
-    tool_choice_to_wire,
-    with_first_call,
 )
+from .stream import ResponseStream
+from .structured import StructuredPrediction
 
-if TYPE_CHECKING:
-    from llama_index.core.chat_engine.types import AgentChatResponse
 
-
-class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
+class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
     The reasoning never is in an answer's text; it is a `ThinkingBlock` of the message, and streams as
@@ -211,89 +199,3 @@ class TIRQwen(CustomLLM, FunctionCallingLLM, Parameters):
         if (params.get("n") or 1) > 1:
             raise ConfigurationError("n must be 1 for a stream: a response holds one message.")
         return params
-
-    def _prepare_chat_with_tools(  # noqa: PLR0917 - core's signature
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        tool_choice: str | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The arguments of a chat that offers `tools`."""
-        messages = list(chat_history or [])
-        if user_msg is not None:
-            messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
-        offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
-        if offered:
-            kwargs["tools"] = offered
-            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, required=tool_required)
-            kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
-        return {"messages": messages, **kwargs}
-
-    def _validate_chat_with_tools_response(
-        self, response: ChatResponse, tools: Sequence[BaseTool], allow_parallel_tool_calls: bool = False, **kwargs: Any
-    ) -> ChatResponse:
-        """Keep the first call alone where parallel ones are not allowed: the server does not hold to it."""
-        return response if allow_parallel_tool_calls else with_first_call(response)
-
-    # Core asks for the object of a structured prediction by a tool. It forgets to require the tool in streams, and the
-    # system prompt in `astructured_predict`.
-
-    def _structured_stream_call(
-        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Any:
-        return self._program(output_cls, prompt).stream_call(llm_kwargs=llm_kwargs, **prompt_args)
-
-    async def _structured_astream_call(
-        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Any:
-        return await self._program(output_cls, prompt).astream_call(llm_kwargs=llm_kwargs, **prompt_args)
-
-    def _program(self, output_cls: Any, prompt: Any) -> Any:
-        mode = self.pydantic_program_mode
-        by_tool = mode in (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)
-        required = {"tool_choice": "required"} if by_tool else {}
-        return get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=mode, **required)
-
-    async def apredict_and_call(
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> AgentChatResponse:
-        """As core's, with the system prompt where the history does not begin with one."""
-        if chat_history and chat_history[0].role != MessageRole.SYSTEM:
-            chat_history = list(self._extend_messages(chat_history))
-        return await super().apredict_and_call(tools, user_msg, chat_history, *args, **kwargs)
-
-    def get_tool_calls_from_response(
-        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
-    ) -> list[ToolSelection]:
-        """The tool calls of an answer. While it streams, a call has no arguments until they are whole.
-
-        Raises:
-            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is whole, and the arguments
-                of a call are not a JSON object.
-        """
-        blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-        if not blocks and error_on_no_tool_call:
-            raise ValueError(f"Expected at least one tool call, but got {len(blocks)}.")
-        for block in blocks:
-            if isinstance(block.tool_kwargs, str) and is_whole(response):
-                raise ValueError(
-                    f"The arguments of the call of {block.tool_name!r} are not a JSON object (cut by max_tokens?)."
-                )
-        return [
-            ToolSelection(
-                tool_id=block.tool_call_id or "",
-                tool_name=block.tool_name,
-                tool_kwargs=block.tool_kwargs if isinstance(block.tool_kwargs, dict) else {},
-            )
-            for block in blocks
-        ]

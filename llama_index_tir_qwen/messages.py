@@ -20,8 +20,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, Usage
-from tir_qwen.fold import Fold
+from tir_qwen import Choice, Completion, ConfigurationError, ToolCall, Usage
 from tir_qwen.wire import add_reasoning, object_of, tool_call_to_wire
 
 _ROLES = {
@@ -87,17 +86,23 @@ def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
             yield tool_call_to_wire(known.get("id"), known["function"]["name"], known["function"].get("arguments"))
 
 
-def tool_choice_to_wire(choice: str | dict[str, Any] | None, *, required: bool) -> str | dict[str, Any]:
+def tool_choice_to_wire(
+    choice: str | dict[str, Any] | None, offered: Sequence[dict[str, Any]], *, required: bool
+) -> str | dict[str, Any]:
     """Write a choice of tools: `auto`, `none`, `any` or `required`, the name of a tool, or a dict."""
     if choice is None:
-        return "required" if required else "auto"
-    if isinstance(choice, dict) or choice in ("auto", "none", "required"):
+        choice = "required" if required else "auto"
+    if isinstance(choice, dict) or choice in ("auto", "none"):
         return choice
-    return "required" if choice == "any" else {"type": "function", "function": {"name": choice}}
+    if choice in ("any", "required"):
+        if len(offered) > 1 or "$defs" not in offered[0]["function"]["parameters"]:
+            return "required"
+        choice = offered[0]["function"]["name"]  # vLLM 0.9 refuses `required` with a schema that refers within itself
+    return {"type": "function", "function": {"name": choice}}
 
 
-def _message(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
-    """An answer; arguments of a call stay text as long as they are not whole, or if they are not a JSON object."""
+def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
+    """Read an answer; arguments of a call stay text as long as they are not whole, or if they are not a JSON object."""
     blocks: list[ContentBlock] = []
     if reasoning:
         blocks.append(ThinkingBlock(content=reasoning))
@@ -116,40 +121,11 @@ def response_from_completion(completion: Completion) -> ChatResponse:
     """Read a whole response: its first choice; the others are in `raw`."""
     choice = completion.first
     return ChatResponse(
-        message=_message(choice.content, choice.reasoning, choice.tool_calls, whole=True),
+        message=message_from_answer(choice.content, choice.reasoning, choice.tool_calls, whole=True),
         raw=_raw(completion),
-        logprobs=_logprobs(choice.logprobs),
+        logprobs=logprobs_from_wire(choice.logprobs),
         additional_kwargs=_counts(completion.usage),
     )
-
-
-class ResponseStream:
-    """Deltas to responses: each holds the message as far as it has come; the last holds the aggregated `raw`."""
-
-    def __init__(self) -> None:
-        self._fold = Fold()
-        self._content = ""
-        self._reasoning = ""
-
-    def add(self, delta: Delta) -> ChatResponse:
-        """The response after one more delta."""
-        self._fold.add(delta)
-        self._content += delta.content
-        self._reasoning += delta.reasoning
-        if delta.last:
-            response = response_from_completion(self._fold.completion())
-            response.delta = ""
-            return response
-        said: dict[str, Any] = {"content": delta.content}
-        if delta.reasoning:
-            said["reasoning_content"] = delta.reasoning
-        return ChatResponse(
-            message=_message(self._content, self._reasoning, self._fold.tool_calls(), whole=False),
-            delta=delta.content,
-            raw={"choices": [{"index": delta.index, "delta": said, "finish_reason": delta.finish_reason}]},
-            logprobs=_logprobs(delta.logprobs),
-            additional_kwargs={"thinking_delta": delta.reasoning} if delta.reasoning else {},
-        )
 
 
 def is_whole(response: ChatResponse) -> bool:
@@ -212,8 +188,8 @@ def _counts(usage: Usage | None) -> dict[str, Any]:
     return {name: usage.get(name) for name in names} if usage else {}
 
 
-def _logprobs(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:
-    """The candidates of each token; the token alone where the server was not asked for more."""
+def logprobs_from_wire(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:
+    """Read the candidates of each token; the token alone where the server was not asked for more."""
     if not logprobs:
         return None
     return [

@@ -25,9 +25,9 @@ class AnswerDecoder:
 
     __slots__ = ("_body", "_chunks", "_events", "_fold", "_whole")
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[str, ...] = (), *, one_call: bool = False) -> None:
         self._events = SSEDecoder()
-        self._chunks = ChunkDecoder(secrets)
+        self._chunks = ChunkDecoder(secrets, one_call=one_call)
         self._fold = Fold()
         self._whole: bool | None = None  # None: nothing but white space has come yet
         self._body = bytearray()

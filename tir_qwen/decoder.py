@@ -27,9 +27,15 @@ _ORDINARY = frozenset({*_FIRST_FACTS, "object", "choices", "usage"})
 class ChunkDecoder:
     """Decodes the payloads of one response: `feed` each, then `close`."""
 
-    __slots__ = ("_choices", "_facts", "_first", "_secrets", "_usage", "done")
+    __slots__ = ("_choices", "_facts", "_first", "_one_call", "_secrets", "_usage", "done")
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[str, ...] = (), *, one_call: bool = False) -> None:
+        """Begin a response.
+
+        Args:
+            secrets: What errors must not quote.
+            one_call: Let a choice's first tool call pass alone, as newer servers do for `parallel_tool_calls: false`.
+        """
         self.done = False
         """True once the answer is complete: what follows means nothing."""
         self._choices: dict[int, _ChoiceDecoder] = {}
@@ -37,6 +43,7 @@ class ChunkDecoder:
         self._facts: JSON | None = None  # facts that wait for the last delta; None: no chunk has come yet
         self._usage: Usage | None = None
         self._secrets = secrets
+        self._one_call = one_call
 
     def feed(self, data: bytes, event: bytes = b"") -> Iterator[Delta]:
         """Yield what one payload says.
@@ -131,18 +138,19 @@ class ChunkDecoder:
             index = position
         decoder = self._choices.get(index) if type(index) is int else None
         if decoder is None:
-            decoder = self._choices[index] = _ChoiceDecoder(_expect(index, int, "index"))
+            decoder = self._choices[index] = _ChoiceDecoder(_expect(index, int, "index"), self._one_call)
         return decoder
 
 
 class _ChoiceDecoder:
     """Decodes the deltas of one choice."""
 
-    __slots__ = ("_calls", "_content", "_index", "_reasoned", "_reasoning", "_think", "finished")
+    __slots__ = ("_calls", "_content", "_index", "_one_call", "_reasoned", "_reasoning", "_think", "finished")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, one_call: bool) -> None:
         self.finished = False
         self._index = index
+        self._one_call = one_call
         self._think: ThinkSplitter | None = ThinkSplitter()  # None: all further content is answer
         self._reasoned = False
         self._reasoning = NewlineTrimmer(leading=True)
@@ -166,7 +174,11 @@ class _ChoiceDecoder:
             self._add_content(delta, _expect(content, str, "content"))
         if said.get("tool_calls"):
             self._content.drop()
-            delta.tool_calls = [self._call(position, call) for position, call in enumerate(_items(said, "tool_calls"))]
+            calls = [self._call(position, call) for position, call in enumerate(_items(said, "tool_calls"))]
+            if self._one_call:
+                first = next(iter(self._calls), None)
+                calls = [call for call in calls if call.index == first]
+            delta.tool_calls = calls
         if (logprobs := choice.get("logprobs")) is not None:
             delta.logprobs = _expect(logprobs, dict, "logprobs")
         if finish_reason := choice.get("finish_reason"):

@@ -56,7 +56,7 @@ class Exchange:
         self._patience = request.timeout or DEFAULT_TIMEOUT
         self._began = 0.0
         self._progress: float | None = None
-        self._answer = AnswerDecoder(secrets)
+        self._answer = AnswerDecoder(secrets, one_call=request.one_call)
 
     @property
     def patience(self) -> float:

@@ -11,15 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from .errors import ConfigurationError
+from .objects import description_of, object_text
 from .types import JSON, Completion, Delta, Usage
 
-_INSTRUCTION = (
-    "When no further tool is needed, give your final answer as one JSON object that follows this JSON schema, and"
-    " nothing else:\n"
-)
+_WHEN = "When no further tool is needed, give your final answer"
 _REQUEST = "Give this answer as one JSON object that follows the JSON schema."
 _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
@@ -47,7 +45,7 @@ class ToolsOrObject:
             raise ConfigurationError("n must be 1 where tools and response_format are given together.")
         self._params = params
         self._schema = _schema(params["response_format"])
-        self._messages = _instructed(messages, _INSTRUCTION + to_json(self._schema).decode())
+        self._messages = _instructed(messages, description_of(self._schema, _WHEN))
         self._content = ""
         self._held: list[Delta] = []
         self._usage: Usage | None = None
@@ -103,7 +101,7 @@ class ToolsOrObject:
 
 def find_object(text: str, required: Sequence[str] = ()) -> str | None:
     """The JSON object within a text (a fence or a sentence may stand around it), if it has the required keys."""
-    found = text[text.find("{") : text.rfind("}") + 1]
+    found = object_text(text)
     try:
         value = from_json(found)
     except ValueError:

@@ -10,7 +10,8 @@ import pytest
 from llama_index.core.base.llms.types import ChatResponse, ThinkingBlock
 
 from langchain_tir_qwen.messages import chunk_from_delta, message_from_choice
-from llama_index_tir_qwen.messages import ResponseStream, response_from_completion
+from llama_index_tir_qwen.messages import response_from_completion
+from llama_index_tir_qwen.stream import ResponseStream
 from tests.captured import CAPTURES, Capture
 from tir_qwen import Completion, Delta
 from tir_qwen.answer import AnswerDecoder

@@ -1,0 +1,113 @@
+"""Function calling: what of it does not need the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import BaseTool
+
+from tir_qwen.objects import GrowingObject
+
+from .messages import is_whole, tool_choice_to_wire, with_first_call
+from .stream import CallingResponse
+
+if TYPE_CHECKING:
+    from llama_index.core.chat_engine.types import AgentChatResponse
+
+
+class FunctionCalling(FunctionCallingLLM):
+    """The hooks by which core offers tools and finds the calls of an answer."""
+
+    def _prepare_chat_with_tools(  # noqa: PLR0917 - core's signature
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The arguments of a chat that offers `tools`."""
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
+        offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        if offered:
+            kwargs["tools"] = offered
+            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=tool_required)
+            kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
+        return {"messages": messages, **kwargs}
+
+    def _validate_chat_with_tools_response(
+        self, response: ChatResponse, tools: Sequence[BaseTool], allow_parallel_tool_calls: bool = False, **kwargs: Any
+    ) -> ChatResponse:
+        """Keep the first call alone where parallel ones are not allowed."""
+        return response if allow_parallel_tool_calls else with_first_call(response)
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The tool calls of an answer; while it streams, with their arguments as far as they have come.
+
+        Raises:
+            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is whole, and the arguments
+                of a call are not a JSON object.
+        """
+        blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+        if not blocks and error_on_no_tool_call:
+            raise ValueError(f"Expected at least one tool call, but got {len(blocks)}.")
+        return [
+            ToolSelection(
+                tool_id=block.tool_call_id or "",
+                tool_name=block.tool_name,
+                tool_kwargs=_arguments(response, number, block),
+            )
+            for number, block in enumerate(blocks)
+        ]
+
+    # Core's programs call these with their own messages; the asynchronous one forgets the system prompt.
+
+    def predict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """As core's, with the system prompt where the history does not begin with one."""
+        return super().predict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
+
+    async def apredict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """As `predict_and_call`."""
+        return await super().apredict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
+
+    def _instructed(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
+        history = chat_history or []
+        instructed = history and history[0].role == MessageRole.SYSTEM
+        return history if instructed else list(self._extend_messages(history))
+
+
+def _arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:
+    if isinstance(block.tool_kwargs, dict):
+        return block.tool_kwargs
+    if is_whole(response):
+        raise ValueError(
+            f"The arguments of the call of {block.tool_name!r} are not a JSON object (cut by max_tokens?)."
+        )
+    if isinstance(response, CallingResponse):
+        return response.arguments(number, block.tool_kwargs)
+    return GrowingObject().read(block.tool_kwargs) or {}
