@@ -65,6 +65,8 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         exclude=True,
     )
     """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
+    system_prompt: str | None = Field(default=None, repr=False)
+    """Stands before what core itself asks: predictions, structured ones, queries; not before a chat."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
     """Tokens of prompt and answer together that the endpoint allows."""
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)

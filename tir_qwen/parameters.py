@@ -81,10 +81,9 @@ class Parameters(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What the constructor was given, without what must not be shown."""
-        fields = type(self).model_fields
-        yield from (
-            (name, getattr(self, name)) for name in fields if name in self.model_fields_set and fields[name].repr
-        )
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set and field.repr and not field.exclude:
+                yield name, getattr(self, name)
 
     def client_settings(self) -> dict[str, Any]:
         """The arguments of a client, but for those that the frameworks name differently."""
