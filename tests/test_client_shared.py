@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -82,6 +83,38 @@ def test_event_loop_that_ends_within_a_stream(monkeypatch: pytest.MonkeyPatch) -
         assert asyncio.run(client.complete(MESSAGES)).content == QUESTION
         left.clear()
     assert complaints() == []
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_client_forgotten_while_its_loop_ends(
+    turns: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that becomes garbage in the last task of its loop closes its connections, and nothing complains."""
+    complaints = record_complaints(monkeypatch)
+    with Loopback(echo) as server:
+        held = [AsyncClient(base_url=server.base_url)]
+        kept: list[Any] = []
+
+        async def forget() -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                held.clear()
+                gc.collect()
+
+        async def calls() -> None:
+            await asyncio.gather(*(held[0].complete(MESSAGES) for _ in range(3)))
+            kept.append(asyncio.ensure_future(forget()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        asyncio.run(calls())
+        kept.clear()
+        if held:  # the task was cancelled before it began
+            del held[0]
+        gc.collect()
+        assert server.noticed(server.connections)
+    assert (complaints(), caplog.messages) == ([], [])
 
 
 def test_event_loops_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:

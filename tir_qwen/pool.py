@@ -266,7 +266,8 @@ class _Connections:
 
     async def end(self) -> None:
         await self._close()
-        await self.keeper.aclose()
+        with suppress(RuntimeError):  # the loop, which shuts down, is closing it
+            await self.keeper.aclose()
 
 
 def _abandon(loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections]) -> None:
