@@ -69,7 +69,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     """Stands before what core itself asks: predictions, structured ones, queries; not before a chat."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
     """Tokens of prompt and answer together that the endpoint allows."""
-    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    additional_kwargs: dict[str, Any] | None = Field(default_factory=dict)
     """Further fields of the body, over all others."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 to use for synchronous calls."""
@@ -84,6 +84,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 
         def __init__(self, **kwargs: Any) -> None:
+            kwargs.pop("class_name", None)  # core writes it into every dump
             validated(type(self), lambda: super(TIRQwen, self).__init__(**kwargs))
             settings = {**self.client_settings(), "access_token": self.api_key, "base_url": self.api_base}
             self._client = Client(**settings, http_client=self.http_client)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools.types import BaseTool
 
 from tir_qwen.objects import GrowingObject
@@ -40,7 +41,8 @@ class FunctionCalling(FunctionCallingLLM):
         offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
         if offered:
             kwargs["tools"] = offered
-            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=tool_required)
+            required = tool_required or _of_a_program(tools)
+            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=required)
             kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
         return {"messages": messages, **kwargs}
 
@@ -99,6 +101,12 @@ class FunctionCalling(FunctionCallingLLM):
         history = chat_history or []
         instructed = history and history[0].role == MessageRole.SYSTEM
         return history if instructed else list(self._extend_messages(history))
+
+
+def _of_a_program(tools: Sequence[BaseTool]) -> bool:
+    """Whether this is the tool by which a program of core's asks for an object: in streams it forgets to require it."""
+    fn = getattr(tools[0], "real_fn", None)
+    return len(tools) == 1 and getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
 
 
 def _arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:
