@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
+from inspect import cleandoc
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock
@@ -14,7 +15,8 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.program.utils import create_flexible_model, get_program_for_llm
 from llama_index.core.prompts.base import BasePromptTemplate
 from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
 from tir_qwen.objects import GrowingObject, description_of, object_text, problem_of
@@ -145,6 +147,7 @@ class ObjectProgram(BasePydanticProgram[Any]):
         kwargs = {name: value for name, value in (llm_kwargs or {}).items() if name not in _FORGOTTEN}
         if self._by_tool:
             tool = get_function_tool(self._output_cls)
+            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # core's may be of its own function
             return {**kwargs, "tools": [tool], "chat_history": messages, "tool_required": True}
         schema = self._output_cls.model_json_schema()
         request = {"messages": _described(messages, schema), **kwargs}
@@ -170,8 +173,9 @@ class _Growing:
     def __init__(self, program: ObjectProgram) -> None:
         self._program = program
         self._flexible = create_flexible_model(program.output_cls)
-        fields = program.output_cls.model_fields.items()
-        self._names = {field.alias: name for name, field in fields if field.alias}
+        self._names = {
+            key: name for name, field in program.output_cls.model_fields.items() for key in _keys(name, field)
+        }
         self._text = GrowingObject()
         self._read: dict[str, Any] | None = None
         self._last: Any = None
@@ -189,15 +193,23 @@ class _Growing:
         yield from self._changed(self._program._whole(self._response))
 
     def _partial(self, read: dict[str, Any]) -> Any:
-        try:
-            return self._program.output_cls.model_validate(read)
-        except (ValueError, TypeError):
-            return self._flexible.model_validate({self._names.get(key, key): value for key, value in read.items()})
+        named = {self._names.get(key, key): value for key, value in read.items()}
+        if named.keys() >= self._program.output_cls.model_fields.keys():  # a default must not stand in for what comes
+            with suppress(ValueError, TypeError):
+                return self._program.output_cls.model_validate(read)
+        return self._flexible.model_validate(named)
 
     def _changed(self, value: Any) -> Iterator[Any]:
         if value != self._last:
             self._last = value
             yield value
+
+
+def _keys(name: str, field: FieldInfo) -> list[str]:
+    """The names that a field may have in JSON."""
+    alias = field.validation_alias or field.alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [name, *(choice for choice in choices if isinstance(choice, str))]
 
 
 def _said(response: ChatResponse) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    MessageRole,
+    ToolCallBlock,
+)
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.function_program import get_function_tool
@@ -38,11 +45,10 @@ class FunctionCalling(FunctionCallingLLM):
         messages = list(chat_history or [])
         if user_msg is not None:
             messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
-        offered = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        offered = [_offer(tool) for tool in tools]
         if offered:
             kwargs["tools"] = offered
-            required = tool_required or _of_a_program(tools)
-            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=required)
+            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=tool_required)
             kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
         return {"messages": messages, **kwargs}
 
@@ -73,7 +79,21 @@ class FunctionCalling(FunctionCallingLLM):
             for number, block in enumerate(blocks)
         ]
 
-    # Core's programs call these with their own messages; the asynchronous one forgets the system prompt.
+    # In streams, core's programs forget to require the tool by which they ask for an object.
+
+    def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
+        """As core's."""
+        kwargs["tool_required"] = kwargs.get("tool_required") or _of_a_program(tools)
+        return super().stream_chat_with_tools(tools, *args, **kwargs)
+
+    async def astream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """As core's."""
+        kwargs["tool_required"] = kwargs.get("tool_required") or _of_a_program(tools)
+        return await super().astream_chat_with_tools(tools, *args, **kwargs)
+
+    # The asynchronous ones forget the system prompt; what the others pass on begins with it.
 
     def predict_and_call(
         self,
@@ -83,7 +103,7 @@ class FunctionCalling(FunctionCallingLLM):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """As core's, with the system prompt where the history does not begin with one."""
+        """As core's, with the system prompt before the history."""
         return super().predict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
 
     async def apredict_and_call(
@@ -99,14 +119,24 @@ class FunctionCalling(FunctionCallingLLM):
 
     def _instructed(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
         history = chat_history or []
-        instructed = history and history[0].role == MessageRole.SYSTEM
-        return history if instructed else list(self._extend_messages(history))
+        system = ChatMessage(self.system_prompt, role=MessageRole.SYSTEM)
+        return history if history[:1] == [system] else list(self._extend_messages(history))
+
+
+def _offer(tool: BaseTool) -> dict[str, Any]:
+    """The tool on the wire, with the reference at the root of a recursive schema, which core drops."""
+    offered = tool.metadata.to_openai_tool(skip_length_check=True)
+    parameters = offered["function"]["parameters"]
+    if "$defs" in parameters and "type" not in parameters and tool.metadata.fn_schema is not None:
+        parameters = {**tool.metadata.fn_schema.model_json_schema(), **parameters}
+        offered["function"]["parameters"] = parameters
+    return offered
 
 
 def _of_a_program(tools: Sequence[BaseTool]) -> bool:
-    """Whether this is the tool by which a program of core's asks for an object: in streams it forgets to require it."""
-    fn = getattr(tools[0], "real_fn", None)
-    return len(tools) == 1 and getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
+    """Whether this is the tool by which a program of core's asks for an object."""
+    fn = getattr(tools[0], "real_fn", None) if len(tools) == 1 else None
+    return getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
 
 
 def _arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from langchain_tir_qwen import ChatTIRQwen
+from llama_index_tir_qwen import TIRQwen
 
 from .local import MODEL, USAGE, Lab, frame
 
@@ -107,3 +108,14 @@ def model_on(lab: Lab, **settings: Any) -> ChatTIRQwen:
 def model_saying(*replies: Reply, **settings: Any) -> ChatTIRQwen:
     """A model whose server says these replies."""
     return model_on(Scripted(*replies), **settings)
+
+
+def llm_on(lab: Lab, **settings: Any) -> TIRQwen:
+    """As `model_on`, for LlamaIndex."""
+    clients = {"http_client": lab.client(), "async_http_client": lab.async_client()}
+    return TIRQwen(**{**KNOWN, **clients, **settings})
+
+
+def llm_saying(*replies: Reply, **settings: Any) -> TIRQwen:
+    """As `model_saying`, for LlamaIndex."""
+    return llm_on(Scripted(*replies), **settings)
