@@ -17,10 +17,10 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import to_json
 
-from tir_qwen import AsyncClient, Client, ConfigurationError, __version__
+from tir_qwen import ConfigurationError, __version__
 from tir_qwen.parameters import Parameters, validated
 
 from .blocks import PROVIDER
@@ -71,25 +71,25 @@ class ChatTIRQwen(BaseChatModel, Parameters):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
 
-    _client: Client = PrivateAttr()
-    _async_client: AsyncClient = PrivateAttr()
-
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 
         def __init__(self, **kwargs: Any) -> None:
             validated(type(self), lambda: super(ChatTIRQwen, self).__init__(**kwargs))
-            settings = {
-                **self.client_settings(),
-                "access_token": self.access_token.get_secret_value() if self.access_token else None,
-                "base_url": self.base_url,
-            }
-            self._client = Client(**settings, http_client=self.http_client)
-            self._async_client = AsyncClient(**settings, http_client=self.http_async_client)
+            self._clients()  # complains of a wrong setting at once
 
     @model_validator(mode="after")
     def _set_tir_qwen_version(self) -> Self:
         self._add_version("tir-qwen", __version__)
         return self
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of both clients."""
+        token = self.access_token.get_secret_value() if self.access_token else None
+        return {**super().settings(), "access_token": token, "base_url": self.base_url}
+
+    def http_clients(self) -> tuple[Any, Any]:
+        """The user's own HTTP clients."""
+        return self.http_client, self.http_async_client
 
     @property
     def _llm_type(self) -> str:
@@ -173,7 +173,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
 
     def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = {**self.call_params(), **kwargs, "on_retry": on_retry}
+        params = {**self.all_params(kwargs), "on_retry": on_retry}
         params.pop("stream", None)  # LangChain's own switch; which method was called has settled it
         if not params.pop("stream_usage", self.stream_usage):
             params["stream_options"] = None
@@ -182,8 +182,6 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         if self.extra_body:
             own = {name: value for name, value in self.extra_body.items() if name not in kwargs}
             params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}
-        if self.tool_calling == "prompted" and params.get("tools"):
-            raise ConfigurationError('tool_calling="prompted" is not available in this version.')
         return params
 
     def _stream_params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
-from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr
+from pydantic import AliasChoices, ConfigDict, Field
 
-from tir_qwen import AsyncClient, Client, ConfigurationError
+from tir_qwen import ConfigurationError
 from tir_qwen.parameters import Parameters, validated
 from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
 
@@ -78,17 +78,20 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
 
-    _client: Client = PrivateAttr()
-    _async_client: AsyncClient = PrivateAttr()
-
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 
         def __init__(self, **kwargs: Any) -> None:
             kwargs.pop("class_name", None)  # core writes it into every dump
             validated(type(self), lambda: super(TIRQwen, self).__init__(**kwargs))
-            settings = {**self.client_settings(), "access_token": self.api_key, "base_url": self.api_base}
-            self._client = Client(**settings, http_client=self.http_client)
-            self._async_client = AsyncClient(**settings, http_client=self.async_http_client)
+            self._clients()  # complains of a wrong setting at once
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of both clients."""
+        return {**super().settings(), "access_token": self.api_key, "base_url": self.api_base}
+
+    def http_clients(self) -> tuple[Any, Any]:
+        """The user's own HTTP clients."""
+        return self.http_client, self.async_http_client
 
     @classmethod
     def class_name(cls) -> str:
@@ -189,12 +192,10 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
     def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = {**self.call_params(), **kwargs}
+        params = self.all_params(kwargs)
         if self.additional_kwargs:
             own = {name: value for name, value in self.additional_kwargs.items() if name not in kwargs}
             params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}
-        if self.tool_calling == "prompted" and params.get("tools"):
-            raise ConfigurationError('tool_calling="prompted" is not available in this version.')
         return params
 
     def _stream_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing, closing, suppress
 from inspect import cleandoc
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
 from llama_index.core.program.function_program import get_function_tool
@@ -19,7 +19,7 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
-from tir_qwen.objects import GrowingObject, description_of, object_text, problem_of
+from tir_qwen.objects import GrowingObject, object_text, problem_of
 
 from .tools import FunctionCalling
 
@@ -149,13 +149,11 @@ class ObjectProgram(BasePydanticProgram[Any]):
             tool = get_function_tool(self._output_cls)
             tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # core's may be of its own function
             return {**kwargs, "tools": [tool], "chat_history": messages, "tool_required": True}
-        schema = self._output_cls.model_json_schema()
-        request = {"messages": _described(messages, schema), **kwargs}
-        if self._enforced:
-            name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
-            wanted = {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
-            request.setdefault("response_format", wanted)
-        return request
+        name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
+        described = {"name": name, "schema": self._output_cls.model_json_schema()}
+        wanted = {"type": "json_schema", "json_schema": described}
+        where = "both" if self._enforced else "messages"
+        return {"messages": messages, "response_format": wanted, "schema_in": where, **kwargs}
 
     def _whole(self, response: ChatResponse) -> Any:
         text = _said(response)
@@ -216,13 +214,3 @@ def _said(response: ChatResponse) -> str:
     """The JSON text of an answer: where a tool was to be called, some servers still give its arguments as text."""
     calls = response.message.additional_kwargs.get("tool_calls")
     return calls[0]["function"]["arguments"] if calls else response.message.content or ""
-
-
-def _described(messages: Sequence[ChatMessage], schema: dict[str, Any]) -> list[ChatMessage]:
-    """The messages, with the schema at the end of the system message."""
-    description = description_of(schema)
-    if not messages or messages[0].role != MessageRole.SYSTEM:
-        return [ChatMessage(description, role=MessageRole.SYSTEM), *messages]
-    first = messages[0]
-    blocks = [*first.blocks, TextBlock(text=f"\n{description}")]
-    return [first.model_copy(update={"blocks": blocks}), *messages[1:]]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tir_qwen.choice import Expected
+from tir_qwen.dialect import Abilities, Dialect
+
 FOLDER = Path(__file__).parent / "captures"
 
 
@@ -33,6 +36,13 @@ class Capture:
     def headers(self) -> dict[str, str]:
         lines = self.raw.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    @property
+    def expected(self) -> Expected:
+        """What the request makes of its answer."""
+        request = self.request or {}
+        params = {name: value for name, value in request.items() if name not in {"messages", "stream"}}
+        return Dialect(request.get("messages", []), params, Abilities()).expected
 
     @property
     def streamed(self) -> bool:

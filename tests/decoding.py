@@ -12,7 +12,8 @@ from hypothesis import settings
 
 from tir_qwen import TIRError
 from tir_qwen.answer import AnswerDecoder
-from tir_qwen.types import Completion, Delta
+from tir_qwen.choice import NOTHING, Expected
+from tir_qwen.types import Choice, Completion, Delta
 
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=200)
 """Property tests try the same examples each time, however slow the machine."""
@@ -45,9 +46,9 @@ class Outcome:
         return self.error and self.error[:2]
 
 
-def decode(*pieces: bytes, secrets: tuple[str, ...] = ()) -> Outcome:
+def decode(*pieces: bytes, secrets: tuple[str, ...] = (), expected: Expected = NOTHING) -> Outcome:
     """Decode a body that comes in these pieces; other exceptions than `TIRError` are the test's failure."""
-    decoder = AnswerDecoder(secrets)
+    decoder = AnswerDecoder(secrets, expected)
     deltas: list[Delta] = []
     arrived: list[int] = []
     error = None
@@ -100,3 +101,33 @@ def events(*payloads: Any, end: bytes = b"\n") -> bytes:
 def stream(*deltas: Any, finish_reason: str = "stop") -> bytes:
     """A complete stream of these deltas of one choice."""
     return events(*(chunk(delta) for delta in deltas), chunk({}, finish_reason), DONE)
+
+
+def written(arguments: str, name: str = "get_weather") -> str:
+    """A call as the model writes it."""
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+
+
+def native(*arguments: str, first: int | None = None) -> dict[str, Any]:
+    """A message or, with the index of its first call, a delta with calls that the server has parsed."""
+    calls: list[dict[str, Any]] = [
+        {"id": f"server-{number}", "type": "function", "function": {"name": "get_weather", "arguments": text}}
+        for number, text in enumerate(arguments, first or 0)
+    ]
+    if first is not None:
+        calls = [{"index": number, **call} for number, call in enumerate(calls, first)]
+    return {"content": None, "tool_calls": calls}
+
+
+def several(*deltas: tuple[int, dict[str, Any]], number: int = 2) -> bytes:
+    """A stream of deltas of these choices."""
+    ends = [chunk({}, "stop", index) for index in range(number)]
+    return events(*(chunk(delta, None, index) for index, delta in deltas), *ends, DONE)
+
+
+def calls_of(choice: Choice) -> list[tuple[str, str]]:
+    """Names and arguments of the calls, each of which has an id of its own."""
+    ids = [call.id for call in choice.tool_calls]
+    assert all(ids)
+    assert len(set(ids)) == len(ids)
+    return [(call.name, call.arguments) for call in choice.tool_calls]

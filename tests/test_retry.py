@@ -19,6 +19,7 @@ from tir_qwen import (
     MalformedChunkError,
     TIRError,
 )
+from tir_qwen.dialect import Abilities, Dialect
 from tir_qwen.exchange import MAX_STALE, Exchange
 from tir_qwen.failure import error_from_response, retry_after_seconds
 from tir_qwen.request import Request
@@ -111,7 +112,8 @@ def test_the_servers_wish(wish: float, wait: float) -> None:
 
 def test_stale_connections() -> None:
     """Idle connections that turn out to be closed cost neither an attempt nor a wait; ten of them are enough."""
-    exchange = Exchange(Request("http://[::1]/v1", {}, b"{}"), RetryPolicy(1, lambda: 0.0))
+    request = Request("http://[::1]/v1", {}, b"{}")
+    exchange = Exchange(Dialect([], {}, Abilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0))
     error = APIConnectionError()
     error.stale = True
     assert [exchange.failed(error) for _ in range(MAX_STALE)] == [0.0] * 10

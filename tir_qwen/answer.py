@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .choice import NOTHING, Expected
 from .decoder import ChunkDecoder
 from .errors import MalformedChunkError
 from .fold import Fold
@@ -25,9 +26,9 @@ class AnswerDecoder:
 
     __slots__ = ("_body", "_chunks", "_events", "_fold", "_whole")
 
-    def __init__(self, secrets: tuple[str, ...] = (), *, one_call: bool = False) -> None:
+    def __init__(self, secrets: tuple[str, ...] = (), expected: Expected = NOTHING) -> None:
         self._events = SSEDecoder()
-        self._chunks = ChunkDecoder(secrets, one_call=one_call)
+        self._chunks = ChunkDecoder(secrets, expected)
         self._fold = Fold()
         self._whole: bool | None = None  # None: nothing but white space has come yet
         self._body = bytearray()
@@ -41,6 +42,11 @@ class AnswerDecoder:
     def done(self) -> bool:
         """True once the answer is complete, though bytes may follow."""
         return self._chunks.done
+
+    @property
+    def heard(self) -> int:
+        """How much has come, though it may still be held back."""
+        return self._chunks.heard
 
     def completion(self) -> Completion:
         """All that has come so far, as one value."""
@@ -76,6 +82,11 @@ class AnswerDecoder:
         for delta in self._rest():
             self._fold.add(delta)
             yield delta
+
+    def broken(self) -> None:
+        """Add what was held back to what has come: no more does."""
+        for delta in self._chunks.broken():
+            self._fold.add(delta)
 
     def _rest(self) -> Iterator[Delta]:
         if self._whole:

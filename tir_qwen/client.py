@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, closing
+from functools import partial
 from typing import Any, Self
 
+from .dialect import Abilities, Dialect, Messages
 from .errors import APIConnectionError, ConfigurationError, TIRError
 from .exchange import Exchange
 from .fold import Fold
-from .plan import ToolsOrObject, needs_plan
+from .plan import ObjectPlan, needs_plan
 from .pool import AsyncPool, Pool
 from .request import build_request
 from .retry import RetryPolicy
@@ -25,8 +27,6 @@ _OF_CONSTRUCTORS = frozenset(
         *("default_headers", "http_client", "http_async_client", "async_http_client"),
     }
 )
-Messages = Sequence[Mapping[str, Any]]
-"""Messages as on the wire: `[{"role": "user", "content": "Hello"}]`."""
 
 
 class _Caller:
@@ -47,6 +47,7 @@ class _Caller:
         timeout: float | None = None,
         max_retries: int = 2,
         http_client: Any = None,
+        abilities: dict[str, Abilities] | None = None,
     ) -> None:
         """Read the settings; nothing is opened before the first call.
 
@@ -62,6 +63,7 @@ class _Caller:
             timeout: Seconds without progress of the server (default 600); connecting has 5 of them.
             max_retries: Requests after a first one that failed before its answer began.
             http_client: A client of httpx or httpx2 to use; it stays open.
+            abilities: What is known of each model's endpoint; clients may share what they find out.
 
         Raises:
             ConfigurationError: A setting is missing or malformed.
@@ -77,17 +79,26 @@ class _Caller:
         self._model = model
         self._timeout = _checked_timeout(timeout)
         self._policy = RetryPolicy(max_retries)
+        self._abilities = {} if abilities is None else abilities
         self._pool: Any = self._pool_type(http_client)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self._model!r}, endpoint={self._endpoint!r})"
 
+    @property
+    def given(self) -> Any:
+        """The user's own HTTP client."""
+        return self._pool._given
+
+    @property
+    def abilities(self) -> Abilities:
+        """What is known of the endpoint of this client's model."""
+        return self._abilities.setdefault(self._model, Abilities())
+
     def _exchange(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Exchange:
         """The state of a new call."""
         model = params.pop("model", None) or self._model
-        timeout = _checked_timeout(params.pop("timeout", None))
-        if timeout is None:
-            timeout = self._timeout
+        timeout = _checked_timeout(params.pop("timeout", None)) or self._timeout
         if stream:
             params.setdefault("stream_options", {"include_usage": True})
         on_retry = params.pop("on_retry", None)
@@ -95,8 +106,9 @@ class _Caller:
             raise ConfigurationError(f"{misplaced[0]} is an argument of the constructor, not of a call.")
         retries = params.pop("max_retries", None)
         policy = self._policy if retries is None else RetryPolicy(retries)
-        request = build_request(self._endpoint, model, messages, params, stream=stream, timeout=timeout)
-        return Exchange(request, policy, self._endpoint.secrets, on_retry)
+        write = partial(build_request, self._endpoint, model, stream=stream, timeout=timeout)
+        dialect = Dialect(messages, params, self._abilities.setdefault(model, Abilities()))
+        return Exchange(dialect, write, policy, self._endpoint.secrets, on_retry)
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
@@ -118,7 +130,9 @@ class Client(_Caller):
             messages: Messages as on the wire.
             **params: Fields of the body (`temperature`, `max_tokens`, `tools`, ...; None is unset), and
                 `enable_thinking`, `extra_body`, `model`, `timeout`, `max_retries`, `on_retry` (called with the error
-                and the delay in seconds before each further request).
+                and the delay in seconds before each further request), `tool_calling` (`native` offers tools in the
+                request, `prompted` in the messages, `auto` in the request as long as the server takes them),
+                `schema_in` (where the schema of a `response_format` is: `request`, `messages`, or `both`).
 
         Raises:
             TIRError: See `tir_qwen.errors`.
@@ -148,21 +162,23 @@ class Client(_Caller):
 
     def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Generator[Delta]:
         if needs_plan(params):
-            plan = ToolsOrObject(messages, params)
+            plan = ObjectPlan(messages, params, stream=stream)
             return self._planned(plan, self._exchange(*plan.first, stream=stream), stream=stream)
         return self._answer(self._exchange(messages, params, stream=stream))
 
-    def _planned(self, plan: ToolsOrObject, exchange: Exchange, *, stream: bool) -> Generator[Delta]:
+    def _planned(self, plan: ObjectPlan, exchange: Exchange, *, stream: bool) -> Generator[Delta]:
         with closing(self._answer(exchange)) as deltas:
             for delta in deltas:
                 if passed := plan.first_delta(delta):
                     yield passed
         if second := plan.second(exchange.completion()):
-            with closing(self._answer(self._exchange(*second, stream=stream))) as deltas:
-                for delta in deltas:
-                    yield plan.second_delta(delta)
-        else:
-            yield from plan.rest()
+            try:
+                with closing(self._answer(self._exchange(*second, stream=stream))) as deltas:
+                    for delta in deltas:
+                        yield plan.second_delta(delta)
+            except TIRError as error:
+                plan.failed(error)
+        yield from plan.rest()
 
     def _answer(self, exchange: Exchange) -> Generator[Delta]:
         response = self._open(exchange)
@@ -227,22 +243,24 @@ class AsyncClient(_Caller):
 
     def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Delta]:
         if needs_plan(params):
-            plan = ToolsOrObject(messages, params)
+            plan = ObjectPlan(messages, params, stream=stream)
             return self._planned(plan, self._exchange(*plan.first, stream=stream), stream=stream)
         return self._answer(self._exchange(messages, params, stream=stream))
 
-    async def _planned(self, plan: ToolsOrObject, exchange: Exchange, *, stream: bool) -> AsyncGenerator[Delta]:
+    async def _planned(self, plan: ObjectPlan, exchange: Exchange, *, stream: bool) -> AsyncGenerator[Delta]:
         async with aclosing(self._answer(exchange)) as deltas:
             async for delta in deltas:
                 if passed := plan.first_delta(delta):
                     yield passed
         if second := plan.second(exchange.completion()):
-            async with aclosing(self._answer(self._exchange(*second, stream=stream))) as deltas:
-                async for delta in deltas:
-                    yield plan.second_delta(delta)
-        else:
-            for delta in plan.rest():
-                yield delta
+            try:
+                async with aclosing(self._answer(self._exchange(*second, stream=stream))) as deltas:
+                    async for delta in deltas:
+                        yield plan.second_delta(delta)
+            except TIRError as error:
+                plan.failed(error)
+        for delta in plan.rest():
+            yield delta
 
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
         response = await self._open(exchange)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
 from .answer import AnswerDecoder
+from .dialect import Dialect, Messages
 from .errors import APIConnectionError, APIStatusError, APITimeoutError, TIRError
 from .failure import error_from_response
 from .request import Request
 from .retry import RetryPolicy
 from .settings import DEFAULT_TIMEOUT
-from .types import Completion, Delta
+from .types import JSON, Completion, Delta
 
 logger = logging.getLogger("tir_qwen")
 
@@ -34,29 +35,42 @@ class Exchange:
         "_answer",
         "_attempts",
         "_began",
+        "_heard",
         "_patience",
         "_policy",
         "_progress",
+        "_rewritten",
         "_secrets",
         "_stale",
+        "_write",
+        "dialect",
         "on_retry",
         "request",
     )
 
     def __init__(
-        self, request: Request, policy: RetryPolicy, secrets: tuple[str, ...] = (), on_retry: Any = None
+        self,
+        dialect: Dialect,
+        write: Callable[[Messages, JSON], Request],
+        policy: RetryPolicy,
+        secrets: tuple[str, ...] = (),
+        on_retry: Any = None,
     ) -> None:
-        self.request = request
+        self.dialect = dialect
+        self.request = write(*dialect.write())
         self.on_retry = on_retry
         """Called with the error and the delay before each further request; awaited by the asynchronous client."""
+        self._write = write
         self._policy = policy
         self._secrets = secrets
         self._attempts = 0
+        self._rewritten = 0
+        self._heard = 0
         self._stale = 0
-        self._patience = request.timeout or DEFAULT_TIMEOUT
+        self._patience = self.request.timeout or DEFAULT_TIMEOUT
         self._began = 0.0
         self._progress: float | None = None
-        self._answer = AnswerDecoder(secrets, one_call=request.one_call)
+        self._answer = AnswerDecoder(secrets, dialect.expected)
 
     @property
     def patience(self) -> float:
@@ -78,11 +92,15 @@ class Exchange:
         Raises:
             TIRError: `error`, if there is to be no next one.
         """
+        if isinstance(error, APIStatusError) and self.dialect.refused(error):
+            self.request = self._write(*self.dialect.write())
+            self._rewritten += 1
+            return 0.0
         if isinstance(error, APIConnectionError) and error.stale and self._stale < MAX_STALE:
             self._stale += 1
             return 0.0
         self._attempts += 1
-        error.attempts = self._attempts
+        error.attempts = self._attempts + self._rewritten
         delay = self._policy.delay(error, self._attempts)
         if delay is None:
             raise error
@@ -98,10 +116,13 @@ class Exchange:
         arrived = monotonic()
         if self._progress is None:
             self._began = self._progress = arrived
+            self.dialect.accepted()
         progress = False
         for delta in self._answer.feed(data):
             progress = True
             yield delta
+        if not progress and self._answer.heard > self._heard:  # more has come, and is held back
+            self._heard, progress = self._answer.heard, True
         if progress or (self._answer.whole and arrived - self._began < WHOLE_PATIENCE * self._patience):
             self._progress = monotonic()  # not `arrived`: the time that the caller took is not the server's
         elif arrived - self._progress > self._patience:
@@ -110,21 +131,25 @@ class Exchange:
     def close(self) -> Iterator[Delta]:
         """Yield the rest of the answer: its body has ended."""
         yield from self._answer.close()
-        self._hint()
+        answer = self._answer.completion()
+        self.dialect.learn(answer)
+        _hint(answer)
 
     def broke(self, error: TIRError) -> None:
         """Complete `error`, which ended the body too early, by what had come."""
-        error.attempts = self._attempts + 1
+        error.attempts = self._attempts + self._rewritten + 1
+        self._answer.broken()
         error.partial = self._answer.completion()
 
     def completion(self) -> Completion:
         """The answer as far as it has come."""
         return self._answer.completion()
 
-    def _hint(self) -> None:
-        for choice in self._answer.completion().choices:
-            if choice.finish_reason == "length" and choice.reasoning and not choice.content and not choice.tool_calls:
-                logger.warning(
-                    "The answer is empty: max_tokens (or the context window) cut it within its reasoning. Raise"
-                    " max_tokens, or set enable_thinking=False."
-                )
+
+def _hint(answer: Completion) -> None:
+    for choice in answer.choices:
+        if choice.finish_reason == "length" and choice.reasoning and not choice.content and not choice.tool_calls:
+            logger.warning(
+                "The answer is empty: max_tokens (or the context window) cut it within its reasoning. Raise"
+                " max_tokens, or set enable_thinking=False."
+            )

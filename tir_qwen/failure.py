@@ -59,6 +59,8 @@ _HINTS: dict[int, str] = {
 _OVERFLOW = re.compile(
     r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens",
 )
+# vLLM 0.9 to 0.11 parses the calls of `tool_choice: required` as JSON, cut as they may be.
+_CUT_CALL = re.compile(r"validation error for list\[.*Invalid JSON: EOF while parsing", re.DOTALL)
 # vLLM up to 0.13 answers a validation error with the repr of pydantic's error list, the whole request in it.
 _ECHO = re.compile(r"(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*", re.DOTALL)
 _PYDANTIC = re.compile(
@@ -80,7 +82,9 @@ def error_from_response(
         secrets: Strings that must not show, should the server repeat them.
     """
     parsed = _parse(body)
-    detail = _redact(_message(parsed), secrets)[:MAX_TEXT]
+    detail = without_secrets(_message(parsed), secrets)[:MAX_TEXT]
+    if status_code == 400 and _CUT_CALL.search(detail):
+        detail = "max_tokens (or the context window) cut the tool call before it was complete"
     if status_code in (400, 413, 422) and _OVERFLOW.search(detail):
         cls: type[APIStatusError] = ContextOverflowError
     else:
@@ -90,14 +94,14 @@ def error_from_response(
         " ".join(part for part in (_status_line(status_code, detail), _HINTS.get(status_code)) if part),
         status_code=status_code,
         body=_body(parsed, detail, secrets),
-        request_id=None if request_id is None else _redact(request_id, secrets),
+        request_id=None if request_id is None else without_secrets(request_id, secrets),
         retry_after=retry_after_seconds(headers),
     )
 
 
 def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamError:
     """Return the error for an error frame within a stream (or for an error sent with status 200)."""
-    detail = _redact(_message(frame), secrets)[:MAX_TEXT]
+    detail = without_secrets(_message(frame), secrets)[:MAX_TEXT]
     message = "the server reported an error in its answer"
     return ServerStreamError(f"{message}: {detail}" if detail else message, body=_body(frame, detail, secrets))
 
@@ -192,7 +196,7 @@ def _body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, Any] | 
     error = parsed["error"] if isinstance(parsed.get("error"), dict) else parsed
     kept = {key: error[key] for key in ("type", "param", "code") if isinstance(error.get(key), (str, int))}
     plain = {
-        key: _redact(_without_echo(value), secrets)[:MAX_TEXT] if isinstance(value, str) else value
+        key: without_secrets(_without_echo(value), secrets)[:MAX_TEXT] if isinstance(value, str) else value
         for key, value in kept.items()
     }
     return {"message": detail, **plain}
@@ -209,7 +213,8 @@ def _status_line(status_code: int, detail: str) -> str:
     return f"{line}: {detail}"
 
 
-def _redact(text: str, secrets: Iterable[str]) -> str:
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """The text with stars for the secrets."""
     for secret in secrets:
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError
 
+from .client import AsyncClient, Client
+from .dialect import Abilities
 from .errors import ConfigurationError
 from .settings import DEFAULT_MODEL
 
@@ -68,7 +70,8 @@ class Parameters(BaseModel):
     enable_thinking: bool | None = None
     """Whether to reason before the answer; unset: the server's default, which is to reason."""
     tool_calling: Literal["auto", "native", "prompted"] = "auto"
-    """How tools are offered: in the request's `tools` (`native`, `auto`), or within the messages (`prompted`)."""
+    """How tools are offered: in the request (`native`), in the messages (`prompted`), or in the request as long as the
+    server takes them (`auto`)."""
 
     timeout: float | None = None
     """Seconds without progress of the server; unset: 600. Connecting has 5 of them."""
@@ -85,14 +88,43 @@ class Parameters(BaseModel):
             if name in self.model_fields_set and field.repr and not field.exclude:
                 yield name, getattr(self, name)
 
-    def client_settings(self) -> dict[str, Any]:
-        """The arguments of a client, but for those that the frameworks name differently."""
-        names = ("model", "project_id", "apikey", "default_headers", "allow_http", "max_retries")
+    _made: tuple[dict[str, Any], Client, AsyncClient] | None = PrivateAttr(default=None)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of both clients; a face adds those that its framework names differently."""
+        names = ("model", "project_id", "apikey", "default_headers", "allow_http")
         return {name: getattr(self, name) for name in names}
+
+    def http_clients(self) -> tuple[Any, Any]:
+        """The user's own HTTP clients."""
+        raise NotImplementedError
+
+    @property
+    def _client(self) -> Client:
+        return self._clients()[0]
+
+    @property
+    def _async_client(self) -> AsyncClient:
+        return self._clients()[1]
+
+    def _clients(self) -> tuple[Client, AsyncClient]:
+        """The clients, made anew after a setting has changed by assignment or in a copy."""
+        settings = self.settings()
+        own, own_async = self.http_clients()
+        made = self._made
+        if made is None or made[0] != settings or made[1].given is not own or made[2].given is not own_async:
+            abilities: dict[str, Abilities] = {}
+            client = Client(**settings, http_client=own, abilities=abilities)
+            made = self._made = settings, client, AsyncClient(**settings, http_client=own_async, abilities=abilities)
+        return made[1:]
 
     def call_params(self) -> dict[str, Any]:
         """The parameters of a call that the constructor set, or an assignment since."""
         return {name: value for name in CALL_FIELDS if (value := getattr(self, name)) is not None}
+
+    def all_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of one call: what it says, then what the constructor said."""
+        return {"tool_calling": self.tool_calling, "schema_in": "both", **self.call_params(), **kwargs}
 
     def __getstate__(self) -> dict[Any, Any]:
         """What a pickle holds: all but clients that were passed in, which do not pickle."""

@@ -30,8 +30,6 @@ class Request:
     content: bytes
     timeout: float | None = None
     """Seconds without a byte from the server; None: as the client that sends it has it."""
-    one_call: bool = False
-    """Whether the answer may hold no more than one tool call; older servers (0.9, 0.10) do not hold to it."""
 
 
 def build_request(
@@ -69,8 +67,7 @@ def build_request(
     if stream:
         headers["accept-encoding"] = "identity"  # a compressing gateway would hold tokens back
     content = json_text(body, "the request").encode()
-    one_call = body.get("parallel_tool_calls") is False
-    return Request(endpoint.url(model), {**headers, **endpoint.headers}, content, timeout, one_call)
+    return Request(endpoint.url(model), {**headers, **endpoint.headers}, content, timeout)
 
 
 def _fields(params: Mapping[str, Any]) -> JSON:

@@ -16,6 +16,8 @@ from .cassettes import HOST, PROJECT, recorder
 
 FOLDER = Path(__file__).parent.parent / "cassettes"
 LIVE = "tir"
+MAIN = (LIVE, "old", "new", "old-no-parsers", "new-no-parsers")
+"""The sets of which everything is recorded; of the others only what a set-up decides (`test_setups.py`)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read what to record, and the credentials for it before a fixture hides the environment."""
     config.addinivalue_line("markers", "parsers(has): only for servers with (or without) reasoning and tool parsers")
     config.addinivalue_line("markers", "sets(name): only for this set, where the lab cannot speak for the others")
+    config.addinivalue_line("markers", "every_setup: also for the set-ups of which little else is recorded")
     config.addinivalue_line("markers", "cassettes(folder): kept in this folder of a set")
     config.addinivalue_line("markers", "vcr: of LangChain's standard tests")
     config.addinivalue_line("markers", "benchmark: of LangChain's standard tests")
@@ -129,6 +132,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = metafunc.definition.get_closest_marker("parsers")
         if wanted:
             sets = [name for name in sets if parses(name) is wanted.args[0]]
+        if not metafunc.definition.get_closest_marker("every_setup"):
+            sets = [name for name in sets if name in MAIN]
         only = metafunc.definition.get_closest_marker("sets")
         if only:
             sets = [name for name in sets if name in only.args]

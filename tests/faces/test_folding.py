@@ -31,7 +31,7 @@ STREAMS = [
 
 def decode(capture: Capture) -> tuple[list[Delta], Completion]:
     """What the spine reads: the deltas, and their whole."""
-    decoder = AnswerDecoder()
+    decoder = AnswerDecoder(expected=capture.expected)
     return [*decoder.feed(capture.body), *decoder.close()], decoder.completion()
 
 

@@ -89,10 +89,8 @@ def test_whole_message() -> None:
 def test_parameters(settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]) -> None:
     """What the call says wins over what the constructor said, bound or given; what nobody set is not sent."""
     lab = Lab()
-    model = model_on(lab, **settings)
-
-    model.invoke("Hello", **given)
-    model.bind(**given).invoke("Hello")
+    model_on(lab, **settings).invoke("Hello", **given)
+    model_on(lab, **settings).bind(**given).invoke("Hello")
 
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": False, **sent}
     assert lab.bodies == [body, body]

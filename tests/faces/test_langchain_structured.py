@@ -134,6 +134,12 @@ def test_sent_schema(strict: bool | None, kind: str) -> None:
     by_schema, by_tool, by_mode = lab.bodies
     said = {} if strict is None else {"strict": strict}
     asked = {"model": "qwen3_32b", "messages": [{"role": "user", "content": "Who?"}], "stream": False}
+    described_to_the_model, question = by_schema.pop("messages")
+    instruction, _, shown = described_to_the_model.pop("content").partition(":\n")
+    assert described_to_the_model == {"role": "system"}
+    assert instruction == "Give your answer as one JSON object that follows this JSON schema, and nothing else"
+    assert bare(json.loads(shown)) == bare(by_schema["response_format"]["json_schema"]["schema"])
+    by_schema["messages"] = [question]
     name = "PersonDict" if kind == "TypedDict" else KINDS[kind][1].__class__.__name__
     name = "Person" if name == "dict" else name
     described = bare(SCHEMA)
@@ -320,7 +326,8 @@ BAD: dict[str, tuple[str, str, str]] = {
 async def test_answer_without_the_object(method: str, case: str, way: str) -> None:
     """An answer that is not the object is an error which says why, and which holds the answer's text."""
     text, finish_reason, problem = BAD[case]
-    model = model_saying(reply_of(method, text, finish_reason=finish_reason))
+    reply = reply_of(method, text, finish_reason=finish_reason)
+    model = model_saying(reply, reply)  # a text that is no object is asked for again, once
 
     with pytest.raises(OutputParserException) as caught:
         await WAYS[way](model.with_structured_output(Person, method=method), "Who?")
@@ -335,7 +342,8 @@ async def test_answer_without_the_object(method: str, case: str, way: str) -> No
 async def test_raw_without_the_object(method: str, case: str, way: str) -> None:
     """With `include_raw` the same error stands beside the message, and is not raised."""
     text, finish_reason, problem = BAD[case]
-    model = model_saying(reply_of(method, text, finish_reason=finish_reason))
+    reply = reply_of(method, text, finish_reason=finish_reason)
+    model = model_saying(reply, reply)  # a text that is no object is asked for again, once
 
     answer = await WAYS[way](model.with_structured_output(Person, method=method, include_raw=True), "Who?")
 

@@ -86,7 +86,7 @@ async def test_calls_in_additional_kwargs(way: str) -> None:
     assert objects[-1] == RAVI
     names = [one.name for one in objects if one.name is not None]
     assert [name for name in names if not "Ravi Kumar".startswith(name)] == []
-    assert len(names) > 3 or "stream" not in way
+    assert (len(names) > 1) is ("stream" in way)
 
 
 @pytest.mark.parametrize("way", ["stream", "astream"])
@@ -360,7 +360,7 @@ async def test_closed_at_once(name: str) -> None:
         sys.set_asyncgen_hooks(*hooks)
 
     assert body.closed
-    assert len([package for package in left if package in OURS]) == dropped
+    assert len([package for package in left if package in OURS]) <= dropped
 
 
 def talkative(_: Received) -> Iterator[bytes]:
@@ -487,7 +487,7 @@ async def test_long_arguments_are_not_parsed_anew(name: str, monkeypatch: pytest
     sizes = [len(one[0].tool_kwargs.get("text", "")) for one in calls if one]
     assert len(sizes) > 5000
     assert sizes == sorted(sizes)
-    assert len(parsed) < 1000
+    assert 0 < len(parsed) < 1000
     assert sum(parsed) < 100 * len(text)
 
 
