@@ -84,7 +84,9 @@ class ChatTIRQwen(BaseChatModel, Parameters):
 
     def settings(self) -> dict[str, Any]:
         """The arguments of both clients."""
-        token = self.access_token.get_secret_value() if self.access_token else None
+        token: Any = self.access_token
+        if isinstance(token, SecretStr):  # else it was assigned as a plain text, which pydantic does not look at
+            token = token.get_secret_value()
         return {**super().settings(), "access_token": token, "base_url": self.base_url}
 
     def http_clients(self) -> tuple[Any, Any]:

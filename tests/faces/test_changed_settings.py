@@ -94,6 +94,10 @@ def address(face: type[Model], value: str) -> dict[str, Any]:
 
 CHANGES: dict[str, tuple[Callable[[type[Model]], dict[str, Any]], Seen]] = {
     "token": (lambda face: token(face, "new-token"), Seen(token="Bearer new-token")),
+    "token as plain text": (
+        lambda face: {"access_token" if face is ChatTIRQwen else "api_key": "new-token"},
+        Seen(token="Bearer new-token"),
+    ),
     "project_id": (
         lambda _: {"project_id": 2222},
         Seen(target="/project/p-2222/genai/qwen3_32b/v1/chat/completions?project_id=2222"),
