@@ -451,6 +451,15 @@ def test_encoding(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, encoding:
     assert "\ncontext window " in out.read()
 
 
+# Where the tests run in the background, a shell may have had them ignore the signal.
+INTERRUPTIBLE = """
+import signal
+from tir_qwen.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+raise SystemExit(main())
+"""
+
+
 def test_interrupted() -> None:
     """Ctrl-C ends it without a traceback, by the exit status that shells expect."""
 
@@ -460,7 +469,7 @@ def test_interrupted() -> None:
         yield b""
 
     with Loopback(interrupt) as server:
-        command = [sys.executable, "-m", "tir_qwen", "doctor", "--base-url", server.base_url]
+        command = [sys.executable, "-c", INTERRUPTIBLE, "doctor", "--base-url", server.base_url]
         process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         err = process.communicate()[1].decode()
     assert (process.returncode, "Traceback" in err) == (130, False)
