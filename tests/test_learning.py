@@ -188,3 +188,28 @@ def test_held_back_when_the_stream_breaks() -> None:
     assert outcome.error is not None
     assert outcome.error[0] == "StreamInterruptedError"
     assert outcome.said == ("", "I look. ", [("", '{"a": 12')], None)
+
+
+PICTURE = [
+    {"role": "user", "content": [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {}}]}
+]
+
+
+@both_clients
+@whole_and_streamed
+@pytest.mark.parametrize("params", [{}, {"enable_thinking": False}], ids=["plain", "thinking off"])
+def test_other_parts_than_text(driver: Driver, streamed: bool, params: dict[str, Any]) -> None:
+    """Of another model, which takes pictures, an answer is an answer: what is learnt of it looks at the text alone."""
+    with Loopback(lambda request: answer(request.json(), "A cat.")) as server:
+        assert ask(driver, driver.make(base_url=server.base_url), streamed, PICTURE, **params).content == "A cat."
+
+
+@both_clients
+@whole_and_streamed
+def test_a_named_call_after_a_refusal(driver: Driver, streamed: bool) -> None:
+    """The answer is read by the request that it answers: without a tool parser, a call may come without its tags."""
+    call = '{"name": "get_time", "arguments": {"zone": "IST"}}'
+    choice = {"type": "function", "function": {"name": "get_time"}}
+    with Loopback(without_parser(says(call))) as server:
+        done = ask(driver, driver.make(base_url=server.base_url), streamed, tools=[TOOL], tool_choice=choice)
+    assert [(one.name, one.arguments) for one in done.tool_calls] == [("get_time", '{"zone":"IST"}')]

@@ -180,9 +180,10 @@ class Dialect:
         if self.enforces and of_object(self._params["response_format"]) and not cut and not object_in(first.content):
             self._abilities.lose("response_format")
         thinking = _thinking(self._params)
-        own = any(_SWITCH.search(text_of(one)) for one in self._messages if one["role"] in ("system", "user"))
-        if thinking is None or own or not self._known.template_kwargs:
+        if thinking is None or not self._known.template_kwargs:
             return
+        if any(_SWITCH.search(text_of(one)) for one in self._messages if one.get("role") in ("system", "user")):
+            return  # the user's own switch
         constrained = self.enforces or self._params.get("tool_choice") not in (None, "auto", "none")
         if bool(first.reasoning.strip()) is not thinking and not (thinking and constrained):
             self._abilities.lose("thinking_switch")

@@ -94,6 +94,7 @@ class Exchange:
         """
         if isinstance(error, APIStatusError) and self.dialect.refused(error):
             self.request = self._write(*self.dialect.write())
+            self._answer = AnswerDecoder(self._secrets, self.dialect.expected)
             self._rewritten += 1
             return 0.0
         if isinstance(error, APIConnectionError) and error.stale and self._stale < MAX_STALE:

@@ -41,7 +41,14 @@ def messages_with_tools(
         messages: Messages as on the wire.
         tools: Tools as on the wire; may be empty, while there are calls among the messages.
         choice: `tool_choice` as on the wire: the model is told to call one, or which.
+
+    Raises:
+        ConfigurationError: A message holds something else than text.
     """
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list) and any(part.get("type", "text") != "text" for part in content):
+            raise ConfigurationError("a message holds a part that is no text: with tools in the messages it cannot.")
     written: list[JSON] = []
     before = None  # the role of the message before
     for message in messages:
@@ -73,8 +80,6 @@ def text_of(message: Mapping[str, Any]) -> str:
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
-    if odd := [part["type"] for part in content if part.get("type", "text") != "text"]:
-        raise ConfigurationError(f"a message holds a part of type {odd[0]!r}: Qwen3-32B takes text only.")
     return "\n".join(part.get("text", "") for part in content)
 
 
