@@ -83,14 +83,16 @@ class FunctionCalling(FunctionCallingLLM):
 
     def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
         """As core's."""
-        kwargs["tool_required"] = kwargs.get("tool_required") or _of_a_program(tools)
+        if _of_a_program(tools):
+            kwargs["tool_required"] = True
         return super().stream_chat_with_tools(tools, *args, **kwargs)
 
     async def astream_chat_with_tools(
         self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """As core's."""
-        kwargs["tool_required"] = kwargs.get("tool_required") or _of_a_program(tools)
+        if _of_a_program(tools):
+            kwargs["tool_required"] = True
         return await super().astream_chat_with_tools(tools, *args, **kwargs)
 
     # The asynchronous ones forget the system prompt; what the others pass on begins with it.

@@ -58,3 +58,14 @@ def test_parallel_calls(allowed: bool, ran: list[str]) -> None:
 def test_call_without_arguments() -> None:
     """A call without arguments runs the tool on its defaults."""
     assert predict(serving("")) == ["everything"]
+
+
+def test_positional_arguments() -> None:
+    """Core's arguments may be given by position, the requirement of a tool among them."""
+    with Loopback(serving("{}")) as server:
+        llm = TIRQwen(api_base=server.base_url)
+        tools = [FunctionTool.from_defaults(wipe)]
+        *_, last = llm.stream_chat_with_tools(tools, "Wipe!", [], False, True, True)
+        (request,) = server.received
+    assert [call.tool_name for call in llm.get_tool_calls_from_response(last)] == ["wipe"]
+    assert request.json()["tool_choice"] == "required"
