@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import threading
 import time
@@ -16,18 +15,19 @@ import pytest
 
 from tests.loopback import (
     MESSAGES,
+    QUESTION,
     Driver,
     HangUpError,
     Loopback,
     Received,
     both_clients,
     completion,
+    echo,
     in_turn,
 )
 from tir_qwen import APITimeoutError, AsyncClient, Client, ConfigurationError, StreamInterruptedError
 from tir_qwen.errors import APIConnectionError
 from tir_qwen.failure import error_from_frame, error_from_response
-from tir_qwen.pool import Pool
 
 LOCAL = {"base_url": "http://127.0.0.1:9/v1"}
 
@@ -125,7 +125,7 @@ def two_calls(client: Any) -> None:
 @both_clients
 def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole answer that drips for ever is given up in the end, though every byte is progress."""
-    monkeypatch.setattr("tir_qwen.exchange.WHOLE_PATIENCE", 2)
+    monkeypatch.setattr("tir_qwen.timeouts.WHOLE_PATIENCE", 2)
     end = time.monotonic() + 5
 
     def answer(_: Received) -> Iterator[bytes]:
@@ -143,14 +143,15 @@ def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPa
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_fork_while_a_client_is_being_made() -> None:
     """A child that is forked while another thread builds the first client can still call: the lock is its own."""
-    pool = Pool()
-    pool._lock.acquire()  # as that thread holds it
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        os.write(write, json.dumps(type(pool._client()).__name__).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as said:
-        assert json.loads(said.read()) == "Client"
-    os.waitpid(child, 0)
+    with Loopback(echo) as server:
+        client = Client(base_url=server.base_url)
+        read, write = os.pipe()
+        with client._pool._shelf._lock:  # as that thread holds it
+            child = os.fork()
+            if not child:
+                os.write(write, client.complete(MESSAGES).content.encode())
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as said:
+            assert said.read() == QUESTION
+        os.waitpid(child, 0)

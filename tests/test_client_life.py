@@ -100,11 +100,6 @@ async def test_cancelled_tasks(streamed: bool) -> None:
         assert await asyncio.to_thread(server.noticed, server.connections)
 
 
-def test_patience() -> None:
-    """Unless `timeout` says otherwise, a server has ten minutes, and five seconds to accept the connection."""
-    assert _options()["timeout"] == (5.0, 600.0, 600.0, 600.0)
-
-
 def test_idle_connections_are_left_before_the_server_leaves_them() -> None:
     """An idle connection is used for 4 s, since uvicorn, on which vLLM runs, closes it after 5."""
     assert _options()["limits"].keepalive_expiry == 4.0

@@ -57,7 +57,7 @@ def test_silence_before_the_answer(monkeypatch: pytest.MonkeyPatch, driver: Driv
         assert time.monotonic() - began < 3
         over.set()
     assert type(error) is APITimeoutError
-    assert str(error) == "the server sent nothing within the time limit"
+    assert str(error) == "the answer did not begin within 0.15 s (timeout: first_delta)"
     assert error.attempts == len(server.received) == 2
     assert len(waits) == 1
 
@@ -142,7 +142,7 @@ def test_signs_of_life_are_no_progress(driver: Driver, sent: Callable[[], Iterat
     with Loopback(answer) as server:
         outcome = outcome_of(driver.deltas(driver.make(base_url=server.base_url, timeout=0.2)))
     assert outcome.error is APITimeoutError
-    assert outcome.words == "the server sent bytes, but no more of the answer within the time limit"
+    assert outcome.words == "the answer did not go on within 0.2 s (timeout: between_deltas)"
     assert outcome.partial == PARTIAL
 
 

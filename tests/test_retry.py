@@ -24,6 +24,7 @@ from tir_qwen.exchange import MAX_STALE, Exchange
 from tir_qwen.failure import error_from_response, retry_after_seconds
 from tir_qwen.request import Request
 from tir_qwen.retry import RetryPolicy
+from tir_qwen.timeouts import Clock, Timeout
 
 NOW = datetime(2026, 11, 22, 8, 49, 37, tzinfo=UTC)
 
@@ -113,7 +114,7 @@ def test_the_servers_wish(wish: float, wait: float) -> None:
 def test_stale_connections() -> None:
     """Idle connections that turn out to be closed cost neither an attempt nor a wait; ten of them are enough."""
     request = Request("http://[::1]/v1", {}, b"{}")
-    exchange = Exchange(Dialect([], {}, Abilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0))
+    exchange = Exchange(Dialect([], {}, Abilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0), Clock(Timeout()))
     error = APIConnectionError()
     error.stale = True
     assert [exchange.failed(error) for _ in range(MAX_STALE)] == [0.0] * 10

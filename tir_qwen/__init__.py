@@ -19,6 +19,7 @@ from .errors import (
     StreamInterruptedError,
     TIRError,
 )
+from .timeouts import Timeout
 from .types import Choice, Completion, Delta, ToolCall, ToolCallDelta, Usage
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ __all__ = [
     "StreamError",
     "StreamInterruptedError",
     "TIRError",
+    "Timeout",
     "ToolCall",
     "ToolCallDelta",
     "Usage",

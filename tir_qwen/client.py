@@ -4,120 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
-from functools import partial
 from typing import Any, Self
 
-from .dialect import Abilities, Dialect, Messages
-from .errors import APIConnectionError, ConfigurationError, TIRError
+from .caller import Caller
+from .dialect import Messages
+from .errors import APIConnectionError, TIRError
 from .exchange import Exchange
 from .fold import Fold
+from .loops import AsyncPool
 from .plan import ObjectPlan, needs_plan
-from .pool import AsyncPool, Pool
-from .request import build_request
-from .retry import RetryPolicy
-from .settings import DEFAULT_MODEL, resolve_endpoint
+from .pool import Pool, Reply
 from .types import Completion, Delta
 
-MAX_TIMEOUT = 1_000_000  # seconds; the operating system's own limits are not far above
-_OF_CONSTRUCTORS = frozenset(
-    {
-        *("project_id", "access_token", "api_key", "tir_access_token", "base_url", "api_base", "apikey", "allow_http"),
-        *("default_headers", "http_client", "http_async_client", "async_http_client"),
-    }
-)
 
-
-class _Caller:
-    """Settings of a client, and the calls that they make."""
-
-    _pool_type: type[Pool] | type[AsyncPool]
-
-    def __init__(
-        self,
-        project_id: str | int | None = None,
-        access_token: str | None = None,
-        *,
-        model: str = DEFAULT_MODEL,
-        base_url: str | None = None,
-        apikey: str | None = None,
-        default_headers: Mapping[str, str] | None = None,
-        allow_http: bool = False,
-        timeout: float | None = None,
-        max_retries: int = 2,
-        http_client: Any = None,
-        abilities: dict[str, Abilities] | None = None,
-    ) -> None:
-        """Read the settings; nothing is opened before the first call.
-
-        Args:
-            project_id: TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`.
-            access_token: Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`.
-            model: Name of the model in the path and in the body.
-            base_url: A complete base URL or a host, see `tir_qwen.settings.resolve_endpoint`; environment
-                `E2E_TIR_BASE_URL` or `MODEL_API_CLIENT_HOST`.
-            apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY`.
-            default_headers: Further headers for every request.
-            allow_http: Accept plain http on other machines than this one.
-            timeout: Seconds without progress of the server (default 600); connecting has 5 of them.
-            max_retries: Requests after a first one that failed before its answer began.
-            http_client: A client of httpx or httpx2 to use; it stays open.
-            abilities: What is known of each model's endpoint; clients may share what they find out.
-
-        Raises:
-            ConfigurationError: A setting is missing or malformed.
-        """
-        self._endpoint = resolve_endpoint(
-            project_id=project_id,
-            access_token=access_token,
-            base_url=base_url,
-            apikey=apikey,
-            headers=default_headers,
-            allow_http=allow_http,
-        )
-        self._model = model
-        self._timeout = _checked_timeout(timeout)
-        self._policy = RetryPolicy(max_retries)
-        self._abilities = {} if abilities is None else abilities
-        self._pool: Any = self._pool_type(http_client)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self._model!r}, endpoint={self._endpoint!r})"
-
-    @property
-    def given(self) -> Any:
-        """The user's own HTTP client."""
-        return self._pool._given
-
-    @property
-    def abilities(self) -> Abilities:
-        """What is known of the endpoint of this client's model."""
-        return self._abilities.setdefault(self._model, Abilities())
-
-    def _exchange(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Exchange:
-        """The state of a new call."""
-        model = params.pop("model", None) or self._model
-        timeout = _checked_timeout(params.pop("timeout", None)) or self._timeout
-        if stream:
-            params.setdefault("stream_options", {"include_usage": True})
-        on_retry = params.pop("on_retry", None)
-        if misplaced := sorted(_OF_CONSTRUCTORS & params.keys()):
-            raise ConfigurationError(f"{misplaced[0]} is an argument of the constructor, not of a call.")
-        retries = params.pop("max_retries", None)
-        policy = self._policy if retries is None else RetryPolicy(retries)
-        write = partial(build_request, self._endpoint, model, stream=stream, timeout=timeout)
-        dialect = Dialect(messages, params, self._abilities.setdefault(model, Abilities()))
-        return Exchange(dialect, write, policy, self._endpoint.secrets, on_retry)
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout <= MAX_TIMEOUT):
-        raise ConfigurationError(f"timeout must be a number of seconds, above 0 and up to {MAX_TIMEOUT}.")
-    return timeout
-
-
-class Client(_Caller):
+class Client(Caller):
     """A client of one endpoint, for any number of threads. For the arguments see `help(Client.__init__)`."""
 
     _pool_type = Pool
@@ -173,7 +75,8 @@ class Client(_Caller):
                     yield passed
         if second := plan.second(exchange.completion()):
             try:
-                with closing(self._answer(self._exchange(*second, stream=stream))) as deltas:
+                following = self._exchange(*second, stream=stream, end=exchange.clock.end)
+                with closing(self._answer(following)) as deltas:
                     for delta in deltas:
                         yield plan.second_delta(delta)
             except TIRError as error:
@@ -181,10 +84,9 @@ class Client(_Caller):
         yield from plan.rest()
 
     def _answer(self, exchange: Exchange) -> Generator[Delta]:
-        response = self._open(exchange)
-        body = self._pool.read(response)
+        reply = self._open(exchange)
         try:
-            for data in body:
+            for data in self._pool.read(reply, exchange.clock):
                 yield from exchange.feed(data)
                 if exchange.done:
                     break
@@ -193,20 +95,22 @@ class Client(_Caller):
             exchange.broke(error)
             raise
         finally:
-            self._pool.release(response, body if exchange.done else None)
+            self._pool.release(reply, exchange.clock, drain=exchange.done)
 
-    def _open(self, exchange: Exchange) -> Any:
+    def _open(self, exchange: Exchange) -> Reply:
         """Send until there is a 2xx."""
         while True:
             error: TIRError
             try:
-                response = self._pool.send(exchange.request)
+                exchange.clock.start()
+                reply = self._pool.send(exchange.request, exchange.clock)
             except APIConnectionError as failure:
                 error = failure
             else:
+                response = reply.response
                 if 200 <= response.status_code < 300:
-                    return response
-                body = self._pool.read_error(response, exchange.patience)
+                    return reply
+                body = self._pool.read_error(reply, exchange.clock)
                 error = exchange.refused(response.status_code, response.headers, body)
             delay = exchange.failed(error)
             if exchange.on_retry is not None and error.attempts:
@@ -214,7 +118,7 @@ class Client(_Caller):
             time.sleep(delay)
 
 
-class AsyncClient(_Caller):
+class AsyncClient(Caller):
     """As `Client`, for any number of tasks and event loops; the arguments are the same."""
 
     _pool_type = AsyncPool
@@ -254,7 +158,8 @@ class AsyncClient(_Caller):
                     yield passed
         if second := plan.second(exchange.completion()):
             try:
-                async with aclosing(self._answer(self._exchange(*second, stream=stream))) as deltas:
+                following = self._exchange(*second, stream=stream, end=exchange.clock.end)
+                async with aclosing(self._answer(following)) as deltas:
                     async for delta in deltas:
                         yield plan.second_delta(delta)
             except TIRError as error:
@@ -263,35 +168,36 @@ class AsyncClient(_Caller):
             yield delta
 
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
-        response = await self._open(exchange)
-        body = self._pool.read(response)
+        reply = await self._open(exchange)
         try:
-            async for data in body:
-                for delta in exchange.feed(data):
-                    yield delta
-                if exchange.done:
-                    break
+            async with aclosing(self._pool.read(reply, exchange.clock)) as body:
+                async for data in body:
+                    for delta in exchange.feed(data):
+                        yield delta
+                    if exchange.done:
+                        break
             for delta in exchange.close():
                 yield delta
         except TIRError as error:
             exchange.broke(error)
             raise
         finally:
-            await self._pool.release(response, body if exchange.done else None)
-            await body.aclose()
+            await self._pool.release(reply, exchange.clock, drain=exchange.done)
 
-    async def _open(self, exchange: Exchange) -> Any:
+    async def _open(self, exchange: Exchange) -> Reply:
         """Send until there is a 2xx."""
         while True:
             error: TIRError
             try:
-                response = await self._pool.send(exchange.request)
+                exchange.clock.start()
+                reply = await self._pool.send(exchange.request, exchange.clock)
             except APIConnectionError as failure:
                 error = failure
             else:
+                response = reply.response
                 if 200 <= response.status_code < 300:
-                    return response
-                body = await self._pool.read_error(response, exchange.patience)
+                    return reply
+                body = await self._pool.read_error(reply, exchange.clock)
                 error = exchange.refused(response.status_code, response.headers, body)
             delay = exchange.failed(error)
             if exchange.on_retry is not None and error.attempts:

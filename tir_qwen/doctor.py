@@ -28,9 +28,11 @@ from .errors import (
 from .failure import without_secrets
 from .fold import Fold
 from .objects import misfit
-from .pool import Pool
+from .pool import Pool, Reply
 from .report import Finding, Report
+from .request import Request
 from .symptoms import deltas_of, era_of, expiry_of, frames_of
+from .timeouts import Clock
 from .types import JSON, Completion
 
 COST = "It takes about seven requests and a few hundred tokens."
@@ -59,10 +61,14 @@ class _WatchingPool(Pool):
 
     body = b""
 
-    def read(self, response: Any) -> Iterator[bytes]:
-        """As `Pool.read`."""
+    def send(self, request: Request, clock: Clock) -> Reply:
+        """As `Pool.send`."""
         self.body = b""
-        for data in super().read(response):
+        return super().send(request, clock)
+
+    def read(self, reply: Reply, clock: Clock) -> Iterator[bytes]:
+        """As `Pool.read`."""
+        for data in super().read(reply, clock):
             self.body += data
             yield data
 
@@ -79,7 +85,7 @@ class Doctor:
         """
         self._client = client
         self._token = token
-        self._pool = client._pool = _WatchingPool(client._pool._given)
+        self._pool = client._pool = _WatchingPool(client.given)
         self.report = Report(f"{client._model} at {repr(client._endpoint).strip('<>').removeprefix('Endpoint ')}")
 
     def examine(self) -> Iterator[Finding]:

@@ -9,17 +9,15 @@ from typing import Any
 
 from .answer import AnswerDecoder
 from .dialect import Dialect, Messages
-from .errors import APIConnectionError, APIStatusError, APITimeoutError, TIRError
+from .errors import APIConnectionError, APIStatusError, TIRError
 from .failure import error_from_response
 from .request import Request
 from .retry import RetryPolicy
-from .settings import DEFAULT_TIMEOUT
+from .timeouts import Clock
 from .types import JSON, Completion, Delta
 
 logger = logging.getLogger("tir_qwen")
 
-WHOLE_PATIENCE = 10
-"""How many times its time limit a whole answer may take to come, if bytes keep coming."""
 MAX_STALE = 10
 """Idle connections found closed that cost a call neither an attempt nor a wait."""
 
@@ -34,15 +32,14 @@ class Exchange:
     __slots__ = (
         "_answer",
         "_attempts",
-        "_began",
+        "_begun",
         "_heard",
-        "_patience",
         "_policy",
-        "_progress",
         "_rewritten",
         "_secrets",
         "_stale",
         "_write",
+        "clock",
         "dialect",
         "on_retry",
         "request",
@@ -53,10 +50,13 @@ class Exchange:
         dialect: Dialect,
         write: Callable[[Messages, JSON], Request],
         policy: RetryPolicy,
+        clock: Clock,
+        *,
         secrets: tuple[str, ...] = (),
         on_retry: Any = None,
     ) -> None:
         self.dialect = dialect
+        self.clock = clock
         self.request = write(*dialect.write())
         self.on_retry = on_retry
         """Called with the error and the delay before each further request; awaited by the asynchronous client."""
@@ -67,15 +67,8 @@ class Exchange:
         self._rewritten = 0
         self._heard = 0
         self._stale = 0
-        self._patience = self.request.timeout or DEFAULT_TIMEOUT
-        self._began = 0.0
-        self._progress: float | None = None
+        self._begun = False
         self._answer = AnswerDecoder(secrets, dialect.expected)
-
-    @property
-    def patience(self) -> float:
-        """Seconds to wait for the server to go on."""
-        return self._patience
 
     @property
     def done(self) -> bool:
@@ -92,6 +85,15 @@ class Exchange:
         Raises:
             TIRError: `error`, if there is to be no next one.
         """
+        delay = self._delay(error)
+        if delay is None or self.clock.left() <= delay:
+            error.attempts = self._attempts + self._rewritten
+            raise error
+        if error.attempts:
+            logger.warning("Attempt %d failed, trying again in %.1f s: %s", self._attempts, delay, error)
+        return delay
+
+    def _delay(self, error: TIRError) -> float | None:
         if isinstance(error, APIStatusError) and self.dialect.refused(error):
             self.request = self._write(*self.dialect.write())
             self._answer = AnswerDecoder(self._secrets, self.dialect.expected)
@@ -102,11 +104,7 @@ class Exchange:
             return 0.0
         self._attempts += 1
         error.attempts = self._attempts + self._rewritten
-        delay = self._policy.delay(error, self._attempts)
-        if delay is None:
-            raise error
-        logger.warning("Attempt %d failed, trying again in %.1f s: %s", self._attempts, delay, error)
-        return delay
+        return self._policy.delay(error, self._attempts)
 
     def feed(self, data: bytes) -> Iterator[Delta]:
         """Yield what these bytes of the body bring.
@@ -115,8 +113,8 @@ class Exchange:
             APITimeoutError: Bytes come, but have brought nothing for too long (keep-alive comments, say).
         """
         arrived = monotonic()
-        if self._progress is None:
-            self._began = self._progress = arrived
+        if not self._begun:
+            self._begun = True
             self.dialect.accepted()
         progress = False
         for delta in self._answer.feed(data):
@@ -124,10 +122,12 @@ class Exchange:
             yield delta
         if not progress and self._answer.heard > self._heard:  # more has come, and is held back
             self._heard, progress = self._answer.heard, True
-        if progress or (self._answer.whole and arrived - self._began < WHOLE_PATIENCE * self._patience):
-            self._progress = monotonic()  # not `arrived`: the time that the caller took is not the server's
-        elif arrived - self._progress > self._patience:
-            raise APITimeoutError("the server sent bytes, but no more of the answer within the time limit")
+        if not self.done and arrived > (self.clock.end if progress else self.clock.until):
+            raise self.clock.overdue()
+        if progress:
+            self.clock.go_on()  # from now and not from `arrived`: the time that the caller took is not the server's
+        elif self._answer.whole:
+            self.clock.go_on_whole()
 
     def close(self) -> Iterator[Delta]:
         """Yield the rest of the answer: its body has ended."""

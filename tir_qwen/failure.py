@@ -16,7 +16,6 @@ from pydantic_core import from_json
 from .errors import (
     APIConnectionError,
     APIStatusError,
-    APITimeoutError,
     AuthenticationError,
     BadRequestError,
     ContextOverflowError,
@@ -28,14 +27,9 @@ from .errors import (
     ServerStreamError,
     StreamInterruptedError,
 )
+from .timeouts import Clock, OverdueError
 
 _ENGINES = ("httpx2", "httpx")
-_TIMEOUTS = {
-    "ConnectTimeout": "no connection to the server within the time limit",
-    "PoolTimeout": "no connection of the pool became free within the time limit",
-    "ReadTimeout": "the server sent nothing within the time limit",
-    "WriteTimeout": "the server did not take the request within the time limit",
-}
 MAX_TEXT = 500
 """Characters kept of a server's message."""
 
@@ -107,7 +101,7 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamErr
 
 
 def error_from_engine(
-    error: Exception, *, answering: bool, stale: bool = False
+    error: Exception, clock: Clock, *, answering: bool = False, stale: bool = False
 ) -> APIConnectionError | StreamInterruptedError | MalformedChunkError | None:
     """Return the error for one of the HTTP engine's, httpx or httpx2; None for any other.
 
@@ -115,13 +109,14 @@ def error_from_engine(
 
     Args:
         error: What was raised.
+        clock: The call's, which knows what a timeout means.
         answering: Whether the response had begun.
         stale: Whether the request failed at once, over a connection that had been idle.
     """
     kinds = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _ENGINES}
     kind = type(error).__name__
-    if "TimeoutException" in kinds:
-        return APITimeoutError(_TIMEOUTS.get(kind, kind))
+    if "TimeoutException" in kinds or isinstance(error, OverdueError):
+        return clock.overdue(kind)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
     if "TransportError" not in kinds:

@@ -1,32 +1,30 @@
 """The HTTP engine, and the only file that knows it: httpx2 where it is installed, else httpx.
 
-The two have the same API. httpx2 is the maintained one, and its pool survives cancelled tasks; langchain-core and
-llama-index-core still bring httpx. `TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) forces one of them. A client of either
-may be passed in.
+The two have the same API. httpx2 is the maintained one; langchain-core and llama-index-core still bring httpx.
+`TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) forces one of them. A client of either may be passed in.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from importlib.util import find_spec
+from math import inf
+from time import monotonic
 from typing import Any
 
 from .errors import ConfigurationError
 from .request import Request
-from .settings import DEFAULT_TIMEOUT, without_ids
+from .settings import without_ids
+from .timeouts import Clock, OverdueError, Timeout, timeout_from
 
-CONNECT_TIMEOUT = 5.0
+KEEPALIVE_SECONDS = 4.0
+"""How long an idle connection is used: below the 5 s after which uvicorn closes, it is not found dead."""
 _ENGINES_TIMEOUT = 5.0
-_KEEPALIVE_SECONDS = 4.0  # below the 5 s after which uvicorn closes: an idle connection is not found dead
-DRAIN_SECONDS = 0.1
-"""How long to wait, after an answer, for the end of its body."""
-_MAX_CONNECTIONS = 1000
 _ENGINES = ("httpx2", "httpx")
 
 
@@ -57,43 +55,54 @@ def _options() -> dict[str, Any]:
     engine = _engine()
     return {
         "verify": engine.create_ssl_context(),
-        "limits": engine.Limits(
-            max_connections=_MAX_CONNECTIONS, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE_SECONDS
-        ),
-        "timeout": _timeout(DEFAULT_TIMEOUT),
+        "limits": engine.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+        # No cookies are kept: each connection would have its own.
+        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
     }
 
 
-def _timeout(seconds: float) -> tuple[float, float, float, float]:
-    """To connect, to read, to write, to get a connection: a tuple, which a client of either engine takes."""
-    return min(seconds, CONNECT_TIMEOUT), seconds, seconds, seconds
-
-
 def new_client() -> Any:
-    """A synchronous client."""
+    """A synchronous client for one connection.
+
+    The engines' pools of many are slow in proportion to their load, and httpx's loses places when calls are cancelled.
+    """
     return _engine().Client(**_options())
 
 
 def new_async_client() -> Any:
-    """An asynchronous client, for the running event loop."""
+    """As `new_client`, asynchronous, for the running event loop."""
     return _engine().AsyncClient(**_options())
 
 
-def build_request(client: Any, request: Request, trace: Any) -> Any:
-    """The engine's request; without a timeout of its own, the client's holds."""
-    seconds = request.timeout
-    if seconds is None and client.timeout == type(client.timeout)(_ENGINES_TIMEOUT):
-        seconds = DEFAULT_TIMEOUT  # nobody chose the engine's, which is too short for any model
-    extra: dict[str, Any] = {} if seconds is None else {"timeout": _timeout(seconds)}
-    extra["extensions"] = {"trace": trace}
-    return client.build_request("POST", request.url, headers=dict(request.headers), content=request.content, **extra)
+def timeout_of(client: Any) -> Timeout | None:
+    """The time limits that the user has chosen for a client of the engine's."""
+    if client is None or client.timeout == type(client.timeout)(_ENGINES_TIMEOUT):
+        return None  # nobody chose the engine's default, which is too short for any model
+    return timeout_from(client.timeout)
+
+
+def build_request(client: Any, request: Request, clock: Clock, trace: Any) -> Any:
+    """The engine's request."""
+    limits = clock.timeout
+    connect, first, read = (clock.left(part) for part in (limits.connect, limits.first_delta, limits.between_deltas))
+    timeout = (connect, max(first, read), first, first)  # to connect, to read, to write, to get a connection
+    return client.build_request(
+        "POST",
+        request.url,
+        headers=dict(request.headers),
+        content=request.content,
+        timeout=tuple(None if seconds == inf else seconds for seconds in timeout),
+        extensions={"trace": trace},
+    )
 
 
 class Trace:
-    """What the engine tells of a request: whether it went over a connection that had been idle."""
+    """What the engine tells of a request: its connection, and whether that had been idle."""
 
     def __init__(self) -> None:
         self._events: set[str] = set()
+        self.stream: Any = None
+        """The connection, if it was opened for the request."""
 
     @property
     def reused(self) -> bool:
@@ -102,34 +111,27 @@ class Trace:
             event.startswith("connection.connect") for event in self._events
         )
 
-    def note(self, event: str, _: Any) -> None:
+    def note(self, event: str, info: Any) -> None:
         """Take note of an event; called by a synchronous engine."""
         self._events.add(event)
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self.stream = info["return_value"]
+            _limit(self.stream)
+        elif event == "http2.send_connection_init.started" and self.stream is not None:
+            del self.stream.read  # which one call will do for others
 
-    async def anote(self, event: str, _: Any) -> None:
+    async def anote(self, event: str, info: Any) -> None:
         """As `note`; awaited by an asynchronous engine."""
-        self._events.add(event)
+        self.note(event, info)
 
 
-_draining: ContextVar[bool] = ContextVar("_draining", default=False)
+until: ContextVar[float] = ContextVar("until", default=inf)
+"""When, by `time.monotonic`, the caller's reads of a connection are to end.
 
-
-@contextmanager
-def impatient(response: Any) -> Iterator[None]:
-    """Have the caller's reads of the response's connection wait for `DRAIN_SECONDS` at most.
-
-    The engine takes the time limit once for a whole body, so it can only be changed where the bytes are read. Once the
-    body has ended, another thread or task may have the connection: the context variable is theirs, and false.
-    """
-    stream = response.extensions.get("network_stream")
-    read = getattr(stream, "read", None)
-    if read is not None and not isinstance(read, _Read):
-        stream.read = _Read(read)
-    token = _draining.set(True)
-    try:
-        yield
-    finally:
-        _draining.reset(token)
+The engine has one time limit for each read of a head or a body, and any byte starts it anew. So the deadline has to be
+kept where the bytes are read; and since a connection passes to another thread or task as soon as a body has ended, it
+is the reader's and not the connection's.
+"""
 
 
 class _Read:
@@ -139,7 +141,22 @@ class _Read:
         self._read = read
 
     def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:
-        return self._read(max_bytes, DRAIN_SECONDS if _draining.get() else timeout)
+        left = until.get() - monotonic()
+        if left <= 0:
+            raise OverdueError
+        return self._read(max_bytes, left if timeout is None or left < timeout else timeout)
+
+
+def limit_reads(response: Any) -> None:
+    """Have the reads of the response's connection end at `until`; of a connection of one call at a time."""
+    if response.http_version == "HTTP/1.1":
+        _limit(response.extensions.get("network_stream"))
+
+
+def _limit(stream: Any) -> None:
+    read = getattr(stream, "read", None)
+    if read is not None and not isinstance(read, _Read):
+        stream.read = _Read(read)
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:

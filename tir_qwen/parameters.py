@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError
 
 from .client import AsyncClient, Client
 from .dialect import Abilities
 from .errors import ConfigurationError
 from .settings import DEFAULT_MODEL
+from .timeouts import Timeout, timeout_from
 
 _CLIENTS = frozenset({"http_client", "http_async_client", "async_http_client"})
 CALL_FIELDS = (
@@ -34,6 +35,11 @@ CALL_FIELDS = (
     "top_logprobs",
     "enable_thinking",
 )
+
+
+def _timeout(value: Any) -> Any:
+    timeout = timeout_from(value)
+    return value if isinstance(value, (int, float)) else timeout
 
 
 class Parameters(BaseModel):
@@ -73,8 +79,8 @@ class Parameters(BaseModel):
     """How tools are offered: in the request (`native`), in the messages (`prompted`), or in the request as long as the
     server takes them (`auto`)."""
 
-    timeout: float | None = None
-    """Seconds without progress of the server; unset: 600. Connecting has 5 of them."""
+    timeout: Annotated[float | Timeout | None, BeforeValidator(_timeout)] = None
+    """Seconds without progress of the server, or a `tir_qwen.Timeout`; unset: 600, and 5 to connect."""
     max_retries: int = Field(default=2, ge=0)
     """Requests after a first one that failed before its answer began."""
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)

@@ -1,32 +1,244 @@
-"""Connections: those of threads, and those of event loops.
+"""Connections, for calls from any thread; `loops` has those for calls from event loops.
+
+Each connection is a client of the HTTP engine of its own. The engines' pools of many connections are slow in proportion
+to their load, and that of httpx loses places for good when calls are cancelled; here a connection that did not come to
+the end of its answer is thrown away whole.
 
 Errors of the HTTP engine are turned into ours here, and are never chained: they hold the request, hence the token.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, suppress
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any
 
-from .errors import APIConnectionError, ConfigurationError, MalformedChunkError, StreamInterruptedError, TIRError
+from .errors import ConfigurationError, TIRError
 from .failure import error_from_engine
-from .http import DRAIN_SECONDS, Trace, build_request, impatient, new_async_client, new_client
+from .http import KEEPALIVE_SECONDS, Trace, build_request, limit_reads, new_client, until
 from .request import Request
+from .timeouts import Clock
 
-_MAX_ERROR_BODY = 64 * 1024
-_MAX_ERROR_SECONDS = 5.0
+MAX_CONNECTIONS = 1000
+"""Calls at the same time; more of them wait for their turn."""
+MAX_IDLE = 100
+MAX_ERROR_BODY = 64 * 1024
+MAX_ERROR_SECONDS = 5.0
+DRAIN_SECONDS = 0.1
+"""How long to wait, after an answer, for the end of its body."""
 _STALE_SECONDS = 1.0
 """An idle connection that the server has closed fails at once; one that fails later failed at work."""
 
 
-def _checked(client: Any, *, asynchronous: bool) -> Any:
+@dataclass(slots=True)
+class Reply:
+    """A response whose body is to be read, and where its connection comes from."""
+
+    client: Any
+    response: Any
+    body: Any
+    shelf: Shelf
+    ended: bool = False
+    """Whether the body has been read to its end, so that the connection can serve another call."""
+
+    def can_be_drained(self) -> bool:
+        """Whether its connection is its own, and its reads have a deadline."""
+        stream = self.response.extensions.get("network_stream")
+        return not self.ended and stream is not None and self.response.http_version == "HTTP/1.1"
+
+
+class Shelf:
+    """The engine's clients: those between two calls, and those at work.
+
+    Args:
+        places: A semaphore, of which each client at work has taken one.
+    """
+
+    def __init__(self, places: Any) -> None:
+        self.places = places
+        self._idle: deque[tuple[float, Any]] = deque()
+        self._all: set[Any] = set()
+        self._lock = threading.Lock()
+
+    def take(self, make: Callable[[], Any]) -> Any:
+        """The client that was used last, or a new one; a place for it has been taken."""
+        try:
+            with self._lock:
+                if self._idle:
+                    return self._idle.pop()[1]
+            client = make()
+            self._all.add(client)
+        except BaseException:
+            self.places.release()
+            raise
+        return client
+
+    def put(self, client: Any, *, reusable: bool) -> list[Any]:
+        """Take a client back; return those that are to be closed."""
+        now, closing = monotonic(), []
+        with self._lock:
+            if reusable and client in self._all:
+                self._idle.append((now, client))
+            else:
+                closing.append(client)
+            while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0][0] < now - KEEPALIVE_SECONDS):
+                closing.append(self._idle.popleft()[1])
+            self._all.difference_update(closing)
+        self.places.release()
+        return closing
+
+    def clear(self) -> list[Any]:
+        """Forget all clients; return them, to be closed."""
+        with self._lock:
+            clients = list(self._all)
+            self._all.clear()
+            self._idle.clear()
+        return clients
+
+
+class Pool:
+    """Connections of any number of threads, opened when they are needed.
+
+    A fork, a copy or a pickle starts with none. Connections close with `close`, when the pool is garbage, or at exit.
+    """
+
+    _shelf: Shelf
+    _closing: Any = None
+
+    def __init__(self, client: Any = None) -> None:
+        """Begin without connections; a `client` of the engine's that is passed in does all calls instead."""
+        self.given = checked(client, asynchronous=False)
+        self._begin()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()  # a client that was passed in does not pickle
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pool:
+        return type(self)(self.given)
+
+    def send(self, request: Request, clock: Clock) -> Reply:
+        """Post `request`; return the response with its body unread.
+
+        Raises:
+            APIConnectionError: There is no response.
+        """
+        client, shelf = self._take(clock)
+        reply, trace, began = None, Trace(), monotonic()
+        token = until.set(clock.until)
+        try:
+            message = build_request(client, request, clock, trace.note)
+            response = client.send(message, stream=True, follow_redirects=False)
+            limit_reads(response)
+            reply = Reply(client, response, response.iter_bytes(), shelf)
+        except Exception as error:
+            failure = error_from_engine(error, clock, stale=is_stale(trace, began))
+            if failure is None:
+                raise
+        else:
+            return reply
+        finally:
+            until.reset(token)
+            if reply is None:
+                self._give(shelf, client, reusable=False)
+        raise failure
+
+    def read(self, reply: Reply, clock: Clock) -> Iterator[bytes]:
+        """Yield the body as it comes.
+
+        Raises:
+            APITimeoutError: A deadline of the clock's has passed.
+            StreamInterruptedError: The connection broke.
+            MalformedChunkError: The body's compression is corrupt.
+        """
+        while True:
+            token = until.set(clock.until)
+            try:
+                data = next(reply.body, None)
+            except Exception as error:
+                failure = error_from_engine(error, clock, answering=True)
+                if failure is None:
+                    raise
+                break
+            finally:
+                until.reset(token)
+            if data is None:
+                reply.ended = True
+                return
+            yield data
+        raise failure
+
+    def release(self, reply: Reply, clock: Clock, *, drain: bool = False) -> None:
+        """Keep the connection for another call if the body has ended, or does so at once; else close it."""
+        try:
+            if drain and reply.can_be_drained():
+                clock.until = monotonic() + DRAIN_SECONDS
+                with suppress(TIRError):
+                    for _ in self.read(reply, clock):
+                        if monotonic() > clock.until:
+                            break
+            reply.response.close()
+        finally:
+            self._give(reply.shelf, reply.client, reusable=reply.ended)
+
+    def read_error(self, reply: Reply, clock: Clock) -> bytes:
+        """The beginning of a refusal's body, or what soon comes of it; releases the connection."""
+        body = b""
+        clock.until = min(clock.until, monotonic() + MAX_ERROR_SECONDS)
+        try:
+            for data in self.read(reply, clock):
+                body += data
+                if len(body) > MAX_ERROR_BODY or monotonic() > clock.until:
+                    break
+        except TIRError:
+            pass  # the status says enough
+        finally:
+            self.release(reply, clock)
+        return body
+
+    def close(self) -> None:
+        """Close all connections; a later call opens new ones. A client that was passed in stays open."""
+        _close(self._shelf)
+
+    def _take(self, clock: Clock) -> tuple[Any, Shelf]:
+        """A client to send by; wait for it if there are too many at work."""
+        if self.given is not None:
+            return self.given, self._shelf
+        if self._pid != os.getpid():
+            self._begin()
+        shelf = self._shelf
+        if not shelf.places.acquire(blocking=False):
+            if not shelf.places.acquire(timeout=min(clock.left(clock.timeout.first_delta), threading.TIMEOUT_MAX)):
+                raise clock.overdue("PoolTimeout")
+            clock.start()  # what the queue has taken was not the server's
+        return shelf.take(new_client), shelf
+
+    def _give(self, shelf: Shelf, client: Any, *, reusable: bool) -> None:
+        if client is not self.given:
+            for closing in shelf.put(client, reusable=reusable):
+                closing.close()
+
+    def _begin(self) -> None:
+        """Start anew, as a forked child has to: the connections and the locks are its parent's."""
+        if self._closing is not None:
+            self._closing.detach()
+        self._pid = os.getpid()
+        self._shelf = Shelf(threading.Semaphore(MAX_CONNECTIONS))
+        self._closing = weakref.finalize(self, _close, self._shelf)
+
+
+def _close(shelf: Shelf) -> None:
+    for client in shelf.clear():
+        client.close()
+
+
+def checked(client: Any, *, asynchronous: bool) -> Any:
     """A client that the user passed in; the two kinds are easily confused."""
     if client is not None and iscoroutinefunction(getattr(client, "send", None)) is not asynchronous:
         kind = "an AsyncClient" if asynchronous else "a Client"
@@ -36,251 +248,6 @@ def _checked(client: Any, *, asynchronous: bool) -> Any:
     return client
 
 
-class Pool:
-    """Connections for calls from any thread, opened when they are needed.
-
-    A fork, a copy or a pickle starts with none. Connections close with `close`, when the pool is garbage, or at exit.
-    """
-
-    _own: Any
-    _close_own: weakref.finalize[..., Any] | None
-    _lock: threading.Lock
-
-    def __init__(self, client: Any = None) -> None:
-        self._given = _checked(client, asynchronous=False)
-        self._forget()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()  # a client that was passed in does not pickle
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Pool:
-        return type(self)(self._given)
-
-    def send(self, request: Request) -> Any:
-        """Post `request`; return the response with its body unread.
-
-        Raises:
-            APIConnectionError: There is no response.
-        """
-        client, trace, began = self._client(), Trace(), monotonic()
-        try:
-            return client.send(build_request(client, request, trace.note), stream=True, follow_redirects=False)
-        except Exception as error:
-            failure = error_from_engine(
-                error, answering=False, stale=trace.reused and monotonic() - began < _STALE_SECONDS
-            )
-            if failure is None:
-                raise
-        raise failure
-
-    def release(self, response: Any, rest: Iterator[bytes] | None) -> None:
-        """Give the connection back, to be used again once the `rest` of the body is read; without one, close it."""
-        try:
-            if rest is not None:
-                limit = monotonic() + DRAIN_SECONDS
-                with impatient(response), suppress(TIRError):
-                    for _ in rest:
-                        if monotonic() > limit:
-                            break
-        finally:
-            response.close()
-
-    def read(self, response: Any) -> Iterator[bytes]:
-        """Yield the body as it comes.
-
-        Raises:
-            APITimeoutError: Nothing came for too long.
-            StreamInterruptedError: The connection broke.
-            MalformedChunkError: The body's compression is corrupt.
-        """
-        try:
-            yield from response.iter_bytes()
-        except Exception as error:
-            failure = error_from_engine(error, answering=True)
-            if failure is None:
-                raise
-        else:
-            return
-        raise failure
-
-    def read_error(self, response: Any, patience: float) -> bytes:
-        """The beginning of a refusal's body, or what can be read of it in `patience` seconds; closes the response."""
-        body, limit = b"", monotonic() + min(patience, _MAX_ERROR_SECONDS)
-        try:
-            for data in self.read(response):
-                body += data
-                if len(body) > _MAX_ERROR_BODY or monotonic() > limit:
-                    break
-        except (APIConnectionError, StreamInterruptedError, MalformedChunkError):
-            pass  # the status says enough
-        finally:
-            response.close()
-        return body
-
-    def close(self) -> None:
-        """Close all connections; a later call opens new ones. A client that was passed in stays open."""
-        with self._lock:
-            close, self._close_own, self._own = self._close_own, None, None
-        if close is not None:
-            close()
-
-    def _client(self) -> Any:
-        if self._given is not None:
-            return self._given
-        if self._pid != os.getpid():
-            self._forget()
-        client = self._own
-        if client is None:
-            with self._lock:
-                client = self._own
-                if client is None:
-                    client = self._own = new_client()
-                    self._close_own = weakref.finalize(self, client.close)
-        return client
-
-    def _forget(self) -> None:
-        """Start anew, as a forked child has to: the connections and the lock are its parent's."""
-        self._own = None
-        self._close_own = None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-
-
-class AsyncPool:
-    """As `Pool`, for calls from any event loop: each loop has its own connections, which close with it."""
-
-    def __init__(self, client: Any = None) -> None:
-        self._given = _checked(client, asynchronous=True)
-        self._forget()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncPool:
-        return type(self)(self._given)
-
-    async def send(self, request: Request) -> Any:
-        """As `Pool.send`."""
-        client, trace, began = await self._client(), Trace(), monotonic()
-        try:
-            return await client.send(build_request(client, request, trace.anote), stream=True, follow_redirects=False)
-        except Exception as error:
-            failure = error_from_engine(
-                error, answering=False, stale=trace.reused and monotonic() - began < _STALE_SECONDS
-            )
-            if failure is None:
-                raise
-        raise failure
-
-    async def release(self, response: Any, rest: AsyncIterator[bytes] | None) -> None:
-        """As `Pool.release`."""
-        try:
-            if rest is not None:
-                limit = monotonic() + DRAIN_SECONDS
-                with impatient(response), suppress(TIRError):
-                    async for _ in rest:
-                        if monotonic() > limit:
-                            break
-        finally:
-            await response.aclose()
-
-    async def read(self, response: Any) -> AsyncGenerator[bytes]:
-        """As `Pool.read`."""
-        try:
-            async with aclosing(response.aiter_bytes()) as body:
-                async for data in body:
-                    yield data
-        except Exception as error:
-            failure = error_from_engine(error, answering=True)
-            if failure is None:
-                raise
-        else:
-            return
-        raise failure
-
-    async def read_error(self, response: Any, patience: float) -> bytes:
-        """As `Pool.read_error`."""
-        body, limit = b"", monotonic() + min(patience, _MAX_ERROR_SECONDS)
-        try:
-            async for data in self.read(response):
-                body += data
-                if len(body) > _MAX_ERROR_BODY or monotonic() > limit:
-                    break
-        except (APIConnectionError, StreamInterruptedError, MalformedChunkError):
-            pass
-        finally:
-            await response.aclose()
-        return body
-
-    async def aclose(self) -> None:
-        """Close the connections of the running loop; those of other loops close with them."""
-        with self._lock:
-            connections = self._loops.pop(asyncio.get_running_loop(), None)
-        if connections is not None:
-            await connections.end()
-
-    def _forget(self) -> None:
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        weakref.finalize(self, _abandon, self._loops).atexit = False
-
-    async def _client(self) -> Any:
-        if self._given is not None:
-            return self._given
-        if self._pid != os.getpid():
-            self._forget()
-        loop = asyncio.get_running_loop()
-        connections = self._loops.get(loop)
-        if connections is None:
-            connections = _Connections()
-            with self._lock:  # against other threads, with loops of their own
-                for other in [other for other in self._loops if other.is_closed()]:
-                    del self._loops[other]
-                self._loops[loop] = connections
-            await anext(connections.keeper)  # does not suspend: no other task can come between
-        return connections.client
-
-
-class _Connections:
-    """One loop's connections. They close by `end`, or when the loop shuts down.
-
-    A loop closes its unfinished asynchronous generators before it stops, as the last thing that it waits for: `keeper`
-    is one. Whoever comes second to close waits for the first.
-    """
-
-    def __init__(self) -> None:
-        self.client = new_async_client()
-        self.keeper = self._keep()
-        self._lock = asyncio.Lock()
-
-    async def _keep(self) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            await self._close()
-
-    async def _close(self) -> None:
-        async with self._lock:
-            await self.client.aclose()
-
-    async def end(self) -> None:
-        await self._close()
-        with suppress(RuntimeError):  # the loop, which shuts down, is closing it
-            await self.keeper.aclose()
-
-
-def _abandon(loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections]) -> None:
-    """Have each loop close the connections of a pool that is garbage."""
-    for loop, connections in list(loops.items()):
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(_end_soon, loop, connections)
-
-
-def _end_soon(loop: asyncio.AbstractEventLoop, connections: _Connections) -> None:
-    ending = loop.create_task(connections.end())
-    _endings.add(ending)  # a loop holds its tasks weakly
-    ending.add_done_callback(_endings.discard)
-
-
-_endings: set[asyncio.Task[None]] = set()
+def is_stale(trace: Trace, began: float) -> bool:
+    """Whether a request that failed met an idle connection that the server had closed."""
+    return trace.reused and monotonic() - began < _STALE_SECONDS

@@ -28,8 +28,6 @@ class Request:
     url: str
     headers: Mapping[str, str]
     content: bytes
-    timeout: float | None = None
-    """Seconds without a byte from the server; None: as the client that sends it has it."""
 
 
 def build_request(
@@ -39,7 +37,6 @@ def build_request(
     params: Mapping[str, Any],
     *,
     stream: bool,
-    timeout: float | None = None,
 ) -> Request:
     """Write one call.
 
@@ -51,7 +48,6 @@ def build_request(
             `chat_template_kwargs`, where vLLM reads it), `stop` (a string is a list of one, an empty list is unset),
             `extra_body` (fields merged over all others).
         stream: Whether the answer is to be streamed.
-        timeout: Seconds without a byte from the server.
 
     Raises:
         ConfigurationError: There is no message, or a value cannot be written as JSON.
@@ -67,7 +63,7 @@ def build_request(
     if stream:
         headers["accept-encoding"] = "identity"  # a compressing gateway would hold tokens back
     content = json_text(body, "the request").encode()
-    return Request(endpoint.url(model), {**headers, **endpoint.headers}, content, timeout)
+    return Request(endpoint.url(model), {**headers, **endpoint.headers}, content)
 
 
 def _fields(params: Mapping[str, Any]) -> JSON:

@@ -17,8 +17,6 @@ from .errors import ConfigurationError
 
 DEFAULT_HOST = "https://infer.e2enetworks.net"
 DEFAULT_MODEL = "qwen3_32b"
-DEFAULT_TIMEOUT = 600.0
-"""Seconds without progress: the first token of a long prompt on a busy server may take minutes."""
 _COMPLETIONS = "/chat/completions"
 _PRIVATE = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
 _QUERY = re.compile(r"(?<=/chat/completions\?)[^\s\"']+")

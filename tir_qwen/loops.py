@@ -1,0 +1,205 @@
+"""Connections, for calls from any number of event loops; see `pool`, from which this differs by `await` alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, suppress
+from math import isfinite
+from time import monotonic
+from typing import Any
+
+from .errors import TIRError
+from .failure import error_from_engine
+from .http import Trace, build_request, limit_reads, new_async_client, until
+from .pool import DRAIN_SECONDS, MAX_CONNECTIONS, MAX_ERROR_BODY, MAX_ERROR_SECONDS, Reply, Shelf, checked, is_stale
+from .request import Request
+from .timeouts import Clock
+
+
+class AsyncPool:
+    """As `Pool`: each event loop has its own connections, which close with it."""
+
+    def __init__(self, client: Any = None) -> None:
+        self.given = checked(client, asynchronous=True)
+        self._begin()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncPool:
+        return type(self)(self.given)
+
+    async def send(self, request: Request, clock: Clock) -> Reply:
+        """As `Pool.send`."""
+        client, shelf = await self._take(clock)
+        reply, trace, began = None, Trace(), monotonic()
+        token = until.set(clock.until)
+        try:
+            message = build_request(client, request, clock, trace.anote)
+            response = await client.send(message, stream=True, follow_redirects=False)
+            limit_reads(response)
+            reply = Reply(client, response, response.aiter_bytes(), shelf)
+        except Exception as error:
+            failure = error_from_engine(error, clock, stale=is_stale(trace, began))
+            if failure is None:
+                raise
+        else:
+            return reply
+        finally:
+            until.reset(token)
+            if reply is None:
+                await self._give(shelf, client, reusable=False)
+        raise failure
+
+    async def read(self, reply: Reply, clock: Clock) -> AsyncGenerator[bytes]:
+        """As `Pool.read`."""
+        while True:
+            token = until.set(clock.until)
+            try:
+                data = await anext(reply.body)
+            except StopAsyncIteration:
+                reply.ended = True
+                return
+            except Exception as error:
+                failure = error_from_engine(error, clock, answering=True)
+                if failure is None:
+                    raise
+                break
+            finally:
+                until.reset(token)
+            yield data
+        raise failure
+
+    async def release(self, reply: Reply, clock: Clock, *, drain: bool = False) -> None:
+        """As `Pool.release`."""
+        try:
+            if drain and reply.can_be_drained():
+                clock.until = monotonic() + DRAIN_SECONDS
+                with suppress(TIRError):
+                    async with aclosing(self.read(reply, clock)) as rest:
+                        async for _ in rest:
+                            if monotonic() > clock.until:
+                                break
+            await reply.response.aclose()
+            await reply.body.aclose()
+        finally:
+            await self._give(reply.shelf, reply.client, reusable=reply.ended)
+
+    async def read_error(self, reply: Reply, clock: Clock) -> bytes:
+        """As `Pool.read_error`."""
+        body = b""
+        clock.until = min(clock.until, monotonic() + MAX_ERROR_SECONDS)
+        try:
+            async with aclosing(self.read(reply, clock)) as pieces:
+                async for data in pieces:
+                    body += data
+                    if len(body) > MAX_ERROR_BODY or monotonic() > clock.until:
+                        break
+        except TIRError:
+            pass
+        finally:
+            await self.release(reply, clock)
+        return body
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; those of other loops close with them."""
+        with self._lock:
+            connections = self._loops.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.end()
+
+    async def _take(self, clock: Clock) -> tuple[Any, Shelf]:
+        shelf = await self._shelf()
+        if self.given is not None:
+            return self.given, shelf
+        if shelf.places.locked():
+            seconds = clock.left(clock.timeout.first_delta)
+            try:
+                async with asyncio.timeout(seconds if isfinite(seconds) else None):
+                    await shelf.places.acquire()
+            except TimeoutError:
+                raise clock.overdue("PoolTimeout") from None
+            clock.start()
+        else:
+            await shelf.places.acquire()  # does not suspend
+        return shelf.take(new_async_client), shelf
+
+    async def _give(self, shelf: Shelf, client: Any, *, reusable: bool) -> None:
+        if client is not self.given:
+            await _close(shelf.put(client, reusable=reusable))
+
+    def _begin(self) -> None:
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        weakref.finalize(self, _abandon, self._loops).atexit = False
+
+    async def _shelf(self) -> Shelf:
+        """The connections of the running loop."""
+        if self._pid != os.getpid():
+            self._begin()
+        loop = asyncio.get_running_loop()
+        connections = self._loops.get(loop)
+        if connections is None:
+            connections = _Connections()
+            with self._lock:  # against other threads, with loops of their own
+                for other in [other for other in self._loops if other.is_closed()]:
+                    del self._loops[other]
+                self._loops[loop] = connections
+            await anext(connections.keeper)  # does not suspend: no other task can come between
+        return connections.shelf
+
+
+class _Connections:
+    """One loop's connections. They close by `end`, or when the loop shuts down.
+
+    A loop closes its unfinished asynchronous generators before it stops, as the last thing that it waits for: `keeper`
+    is one. Whoever comes second to close waits for the first.
+    """
+
+    def __init__(self) -> None:
+        self.shelf = Shelf(asyncio.Semaphore(MAX_CONNECTIONS))
+        self.keeper = self._keep()
+        self._lock = asyncio.Lock()
+
+    async def _keep(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        async with self._lock:
+            await _close(self.shelf.clear())
+
+    async def end(self) -> None:
+        await self._close()
+        with suppress(RuntimeError):  # the loop, which shuts down, is closing it
+            await self.keeper.aclose()
+
+
+async def _close(clients: list[Any]) -> None:
+    """Close all of them, also if a cancellation comes between."""
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            stack.push_async_callback(client.aclose)
+
+
+def _abandon(loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections]) -> None:
+    """Have each loop close the connections of a pool that is garbage."""
+    for loop, connections in list(loops.items()):
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_end_soon, loop, connections)
+
+
+def _end_soon(loop: asyncio.AbstractEventLoop, connections: _Connections) -> None:
+    ending = loop.create_task(connections.end())
+    _endings.add(ending)  # a loop holds its tasks weakly
+    ending.add_done_callback(_endings.discard)
+
+
+_endings: set[asyncio.Task[None]] = set()
