@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -155,3 +156,19 @@ def test_fork_while_a_client_is_being_made() -> None:
         with os.fdopen(read) as said:
             assert said.read() == QUESTION
         os.waitpid(child, 0)
+
+
+async def test_cancelled_while_encryption_is_agreed_on() -> None:
+    """A task that is cancelled between the connection and its encryption leaves no socket behind."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = AsyncClient("1", "token", base_url=f"https://127.0.0.1:{listening.getsockname()[1]}/v1")
+        task = asyncio.create_task(client.complete(MESSAGES))
+        accepted, _ = await asyncio.to_thread(listening.accept)
+        with accepted:
+            accepted.settimeout(5)
+            assert await asyncio.to_thread(accepted.recv, 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while await asyncio.to_thread(accepted.recv, 4096):
+                pass

@@ -52,7 +52,7 @@ class AsyncPool:
         finally:
             until.reset(token)
             if reply is None:
-                await self._give(shelf, client, reusable=False)
+                await self._give(shelf, client, reusable=False, opened=trace.stream)
         raise failure
 
     async def read(self, reply: Reply, clock: Clock) -> AsyncGenerator[bytes]:
@@ -112,10 +112,10 @@ class AsyncPool:
         if connections is not None:
             await connections.end()
 
-    async def _take(self, clock: Clock) -> tuple[Any, Shelf]:
-        shelf = await self._shelf()
+    async def _take(self, clock: Clock) -> tuple[Any, Shelf | None]:
         if self.given is not None:
-            return self.given, shelf
+            return self.given, None
+        shelf = await self._shelf()
         if shelf.places.locked():
             seconds = clock.left(clock.timeout.first_delta)
             try:
@@ -128,9 +128,9 @@ class AsyncPool:
             await shelf.places.acquire()  # does not suspend
         return shelf.take(new_async_client), shelf
 
-    async def _give(self, shelf: Shelf, client: Any, *, reusable: bool) -> None:
-        if client is not self.given:
-            await _close(shelf.put(client, reusable=reusable))
+    async def _give(self, shelf: Shelf | None, client: Any, *, reusable: bool, opened: Any = None) -> None:
+        if shelf is not None:
+            await _close([*shelf.put(client, reusable=reusable), opened])
 
     def _begin(self) -> None:
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = weakref.WeakKeyDictionary()
@@ -186,7 +186,8 @@ async def _close(clients: list[Any]) -> None:
     """Close all of them, also if a cancellation comes between."""
     async with AsyncExitStack() as stack:
         for client in clients:
-            stack.push_async_callback(client.aclose)
+            if client is not None:
+                stack.push_async_callback(client.aclose)
 
 
 def _abandon(loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections]) -> None:

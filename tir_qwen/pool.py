@@ -44,7 +44,7 @@ class Reply:
     client: Any
     response: Any
     body: Any
-    shelf: Shelf
+    shelf: Shelf | None
     ended: bool = False
     """Whether the body has been read to its end, so that the connection can serve another call."""
 
@@ -146,7 +146,7 @@ class Pool:
         finally:
             until.reset(token)
             if reply is None:
-                self._give(shelf, client, reusable=False)
+                self._give(shelf, client, reusable=False, opened=trace.stream)
         raise failure
 
     def read(self, reply: Reply, clock: Clock) -> Iterator[bytes]:
@@ -206,10 +206,10 @@ class Pool:
         """Close all connections; a later call opens new ones. A client that was passed in stays open."""
         _close(self._shelf)
 
-    def _take(self, clock: Clock) -> tuple[Any, Shelf]:
-        """A client to send by; wait for it if there are too many at work."""
+    def _take(self, clock: Clock) -> tuple[Any, Shelf | None]:
+        """A client to send by, and the shelf to put it back on; wait for it if there are too many at work."""
         if self.given is not None:
-            return self.given, self._shelf
+            return self.given, None
         if self._pid != os.getpid():
             self._begin()
         shelf = self._shelf
@@ -219,10 +219,12 @@ class Pool:
             clock.start()  # what the queue has taken was not the server's
         return shelf.take(new_client), shelf
 
-    def _give(self, shelf: Shelf, client: Any, *, reusable: bool) -> None:
-        if client is not self.given:
-            for closing in shelf.put(client, reusable=reusable):
-                closing.close()
+    def _give(self, shelf: Shelf | None, client: Any, *, reusable: bool, opened: Any = None) -> None:
+        """Put a client back, or close it, and what the engine has `opened` and may not know of yet."""
+        if shelf is not None:
+            for closing in (*shelf.put(client, reusable=reusable), opened):
+                if closing is not None:
+                    closing.close()
 
     def _begin(self) -> None:
         """Start anew, as a forked child has to: the connections and the locks are its parent's."""
