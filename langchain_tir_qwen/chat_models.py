@@ -74,8 +74,13 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 
         def __init__(self, **kwargs: Any) -> None:
-            validated(type(self), lambda: super(ChatTIRQwen, self).__init__(**kwargs))
-            self._clients()  # complains of a wrong setting at once
+            try:
+                validated(type(self), lambda: super(ChatTIRQwen, self).__init__(**kwargs))
+                self._clients()  # complains of a wrong setting at once
+            except ConfigurationError as error:
+                kwargs.clear()  # for reports with locals
+                error.__traceback__ = None
+                raise
 
     @model_validator(mode="after")
     def _set_tir_qwen_version(self) -> Self:

@@ -82,8 +82,13 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
         def __init__(self, **kwargs: Any) -> None:
             kwargs.pop("class_name", None)  # core writes it into every dump
-            validated(type(self), lambda: super(TIRQwen, self).__init__(**kwargs))
-            self._clients()  # complains of a wrong setting at once
+            try:
+                validated(type(self), lambda: super(TIRQwen, self).__init__(**kwargs))
+                self._clients()  # complains of a wrong setting at once
+            except ConfigurationError as error:
+                kwargs.clear()  # for reports with locals
+                error.__traceback__ = None
+                raise
 
     def settings(self) -> dict[str, Any]:
         """The arguments of both clients."""

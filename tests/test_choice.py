@@ -16,6 +16,7 @@ from tir_qwen.dialect import Abilities, Dialect
 from tir_qwen.exchange import Exchange
 from tir_qwen.request import Request
 from tir_qwen.retry import RetryPolicy
+from tir_qwen.timeouts import Clock, Timeout
 from tir_qwen.types import Choice, ToolCall, ToolCallDelta
 
 from .decoding import (
@@ -403,9 +404,10 @@ def test_a_broken_stream_keeps_what_had_come() -> None:
 def test_reasoning_that_is_held_back_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that reasons for longer than the time limit, though it was told not to, does not time out."""
     clock = itertools.count(0, 10)
-    monkeypatch.setattr("tir_qwen.exchange.monotonic", lambda: next(clock))
+    for module in ("exchange", "timeouts"):
+        monkeypatch.setattr(f"tir_qwen.{module}.monotonic", lambda: next(clock))
     dialect = Dialect([{"role": "user", "content": "?"}], {"enable_thinking": False}, Abilities())
-    exchange = Exchange(dialect, lambda *_: Request("", {}, b"", timeout=30), RetryPolicy())
+    exchange = Exchange(dialect, lambda *_: Request("", {}, b""), RetryPolicy(), Clock(Timeout(None, 80, 30)))
     pieces = [
         *(events(chunk({"reasoning": "Hm. "})) for _ in range(9)),
         events(chunk({"content": "Yes."}, "stop"), DONE),

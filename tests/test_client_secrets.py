@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,97 +12,21 @@ import pytest
 from demo.replay import Received
 from tir_qwen import TIRError
 
+from .canaries import KEY, PROJECT, SECRETS, SERVERS, SETTINGS, TOKEN, leaked, logged, shown
 from .captured import CAPTURES
 from .loopback import (
-    END,
     MESSAGES,
-    QUESTION,
-    STREAM_HEAD,
     Driver,
-    HangUpError,
     Loopback,
     ask,
     both_clients,
-    chunk,
     completion,
-    event,
     failure,
     in_turn,
     record_waits,
     response,
-    stream,
     whole_and_streamed,
 )
-
-TOKEN = "eyJhbGciOiJIUzI1NiJ9.canary.c2lnbmF0dXJl"
-PROJECT = "8653097"
-KEY = "key-canary-0815"
-HEADER = "header-canary"
-SECRETS = (TOKEN, PROJECT, KEY, HEADER, "eyJhbGciOiJIUzI1NiJ9", QUESTION)
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all behind it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def shown(error: BaseException) -> str:
-    """All that an error shows, to a reader or to a tool that reports it."""
-    parts = ["".join(traceback.format_exception(error))]
-    for each in chain(error):
-        parts += [str(each), repr(each), repr(each.args), repr(vars(each)), repr(pickle.dumps(each))]
-    return "\n".join(parts)
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """All that was logged, as read and as handed to a handler."""
-    return "\n".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
-
-
-def leaked(text: str) -> list[str]:
-    """The secrets in a text."""
-    return [secret for secret in SECRETS if secret in text]
-
-
-def gossip(request: Received) -> str:
-    """All that a server knows of a request, but for the question."""
-    return (
-        f"no {request.headers['authorization']} {request.headers['x-team']} at {request.target} p-{PROJECT} {PROJECT}"
-    )
-
-
-def validation(request: Received) -> list[bytes]:
-    """A refusal as vLLM 0.9 writes it, the request in it."""
-    said = [{"type": "x", "loc": ("body", "n"), "msg": gossip(request), "input": request.json()}]
-    return [response({"object": "error", "message": str(said), "code": 400}, "400 Bad Request")]
-
-
-def frame(request: Received) -> list[bytes]:
-    """An answer that ends by an error."""
-    error = {"error": {"message": gossip(request), "code": 400}}
-    return [STREAM_HEAD + event("In its ") + chunk(b"data: " + json.dumps(error).encode() + b"\n\n") + END]
-
-
-def hang_up(request: Received) -> Iterator[bytes]:
-    """No answer."""
-    yield b""
-    raise HangUpError
-
-
-SERVERS: dict[str, Callable[[Received], Any]] = {
-    "answers": lambda request: [stream("Hi") if request.json()["stream"] else completion("Hi")],
-    "refuses": validation,
-    "forbids": lambda request: [response(gossip(request).encode(), "403 Forbidden")],
-    "fails": lambda request: [response({"error": gossip(request)}, "503 Service Unavailable")],
-    "fails with a page": lambda request: [response(f"<html><title>{gossip(request)}".encode(), "502 Bad Gateway")],
-    "moves": lambda _: [response(b"", "307 Temporary Redirect", location="/elsewhere")],
-    "gives up": frame,
-    "breaks off": in_turn(*[STREAM_HEAD + event("In its ")] * 9),
-    "writes nonsense": lambda request: [STREAM_HEAD + chunk(b"data: {" + gossip(request).encode() + b"\n\n") + END],
-    "hangs up": hang_up,
-}
 
 
 @pytest.mark.parametrize("does", SERVERS)
@@ -119,7 +39,7 @@ def test_nothing_shows(
     record_waits(monkeypatch)
     caplog.set_level(logging.DEBUG)
     with Loopback(SERVERS[does]) as server:
-        client = driver.make(f"p-{PROJECT}", TOKEN, base_url=server.url, apikey=KEY, default_headers={"X-Team": HEADER})
+        client = driver.make(**SETTINGS, base_url=server.url)
         if does == "answers":
             assert ask(driver, client, streamed) == "Hi"
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
-import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -14,18 +16,19 @@ from pydantic import BaseModel, ValidationError
 
 from tir_qwen import APIStatusError, ServerStreamError, TIRError
 from tir_qwen.failure import MAX_TEXT, error_from_frame, error_from_response
+from tir_qwen.settings import resolve_endpoint
 
+from .canaries import TOKEN, chain
+from .canaries import shown as all_that_shows
 from .test_refusals import REFUSALS
 
-TOKEN = "eyJhbGciOiJIUzI1NiJ9.canary.c2lnbmF0dXJl"
 SECRETS = (TOKEN, "key-0815", "p-6530", "6530")
 
 
 def shown(error: TIRError) -> str:
     """All that an error shows or carries, wherever it goes."""
-    assert error.__cause__ is None
-    assert error.__context__ is None
-    return "\n".join([str(error), repr(error), repr(error.args), repr(vars(error)), repr(pickle.dumps(error))])
+    assert [*chain(error)] == [error]
+    return all_that_shows(error)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -152,3 +155,80 @@ def test_no_echo_in_a_cut_body_of_fastapi() -> None:
     """A refusal that is too long to be read whole, and hence is no JSON any more, repeats nothing either."""
     (body,) = [body for name, body in complaints("canary " * 20_000) if name == "fastapi"]
     assert "canary" not in shown(refuse(422, body[:65_536]))
+
+
+VALUES = {
+    "key": ("key+canary/08=15&x", ["canary"]),
+    "header": ('Digest username="user-canary", response="canary-2\\3"', ["canary"]),
+    "token": (TOKEN, ["canary", TOKEN[:20]]),
+}
+WRITINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in JSON": lambda value: json.dumps(value)[1:-1],
+    "in JSON within JSON": lambda value: json.dumps(json.dumps({"a": value})),
+    "in Python": lambda value: repr({"a": value}),
+    "in a page": html.escape,
+    "in a URL": lambda value: quote(value, safe=""),
+    "in a URL, in small letters": lambda value: re.sub("%..", lambda code: code[0].lower(), quote(value, safe="")),
+    "in a URL within a URL": lambda value: quote(quote(value, safe=""), safe=""),
+    "in a word": lambda value: f"token_{value}x",
+    "between escapes": lambda value: f"\\u0022{value}\\n",
+}
+
+
+@pytest.mark.parametrize("writing", WRITINGS)
+@pytest.mark.parametrize("kind", VALUES)
+def test_credentials_in_any_writing(kind: str, writing: str) -> None:
+    """However a server writes a credential that it repeats, and wherever the text is cut, it shows nowhere."""
+    value, canaries = VALUES[kind]
+    settings = {"key": {"apikey": value}, "header": {"headers": {"X-Auth": value}}, "token": {"access_token": value}}
+    endpoint = resolve_endpoint(**{"project_id": 6530, "access_token": "other-token", **settings[kind]})
+    said = f"no {WRITINGS[writing](value)} here"
+    for body in (said, json.dumps({"message": said}), f"<html><title>{said}</title></html>"):
+        error = error_from_response(401, {"x-request-id": said}, body.encode(), endpoint.secrets)
+        assert [canary for canary in canaries if canary in shown(error)] == []
+    whole = error_from_frame({"error": {"message": said, "code": said}}, endpoint.secrets)
+    assert [canary for canary in canaries if canary in shown(whole)] == []
+
+
+def test_token_that_is_cut() -> None:
+    """A connection that breaks within a repeated token does not leave its first half in the error."""
+    for length in range(8, len(TOKEN)):
+        assert str(refuse(401, f"no {TOKEN[:length]}".encode())).startswith("401 Unauthorized: no *** ")
+
+
+@pytest.mark.parametrize("form", ["project_{}", "project{}", "p{}", "tir_{}_x", "{}_qwen", "p-{}.x"])
+def test_project_in_a_word(form: str) -> None:
+    """A project's id shows nowhere either as a part of a name, which is how gateways use it."""
+    assert "6530" not in shown(refuse(404, form.format(6530).encode()))
+
+
+@pytest.mark.parametrize("key", ["type", "param", "code"])
+def test_project_as_a_number(key: str) -> None:
+    """A project's id that a server repeats as a number shows nowhere either."""
+    assert "6530" not in shown(refuse(404, {"error": {"message": "no", key: 6530}}))
+
+
+CONTROLS = "".join(map(chr, [*range(32), *range(127, 160), 0x200B, 0x2028, 0x202E, 0x2066]))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"no {CONTROLS} no",
+        f"<html><title>no {CONTROLS} no</title></html>",
+        json.dumps({"error": {"message": CONTROLS, "type": CONTROLS, "param": CONTROLS, "code": CONTROLS}}),
+        json.dumps({"object": "error", "message": f"no {CONTROLS}", "type": f"a{CONTROLS}"}),
+        json.dumps({"detail": [{"loc": ["body", CONTROLS], "msg": f"no {CONTROLS}"}]}),
+    ],
+    ids=["text", "page", "nested", "flat", "fastapi"],
+)
+def test_no_control_character(body: str) -> None:
+    """A server's text is one printable line: it neither steers a terminal nor forges a line of a log."""
+    errors = [error_from_response(400, {"x-request-id": f"a{CONTROLS[1:9]}\x1b[2J"}, body.encode())]
+    if body.startswith("{"):
+        errors.append(error_from_frame(json.loads(body)))
+    for error in errors:
+        kept = error.body if isinstance(error.body, dict) else {"": error.body or ""}
+        for text in (str(error), getattr(error, "request_id", ""), *map(str, kept.values())):
+            assert text.isprintable()

@@ -23,6 +23,7 @@ _OF_CONSTRUCTORS = frozenset(
         *("default_headers", "http_client", "http_async_client", "async_http_client"),
     }
 )
+_NO_FIELDS = frozenset({"headers", "extra_headers", "extra_query"})
 
 
 class Caller:
@@ -64,22 +65,27 @@ class Caller:
         Raises:
             ConfigurationError: A setting is missing or malformed.
         """
-        self._endpoint = resolve_endpoint(
-            project_id=project_id,
-            access_token=access_token,
-            base_url=base_url,
-            apikey=apikey,
-            headers=default_headers,
-            allow_http=allow_http,
-        )
         self._model = model
-        self._timeout = timeout_from(timeout) or timeout_of(http_client) or Timeout()
-        self._policy = RetryPolicy(max_retries)
+        try:
+            self._endpoint = resolve_endpoint(
+                project_id=project_id,
+                access_token=access_token,
+                base_url=base_url,
+                apikey=apikey,
+                headers=default_headers,
+                allow_http=allow_http,
+            )
+            self._timeout = timeout_from(timeout) or timeout_of(http_client) or Timeout()
+            self._policy = RetryPolicy(max_retries)
+            self._pool: Any = self._pool_type(http_client)
+        except ConfigurationError as error:
+            project_id = access_token = base_url = apikey = default_headers = None  # for reports with locals
+            error.__traceback__ = None
+            raise
         self._abilities = {} if abilities is None else abilities
-        self._pool: Any = self._pool_type(http_client)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self._model!r}, endpoint={self._endpoint!r})"
+        return f"{type(self).__name__}(model={self._model!r}, endpoint={getattr(self, '_endpoint', None)!r})"
 
     @property
     def given(self) -> Any:
@@ -102,6 +108,8 @@ class Caller:
         on_retry = params.pop("on_retry", None)
         if misplaced := sorted(_OF_CONSTRUCTORS & params.keys()):
             raise ConfigurationError(f"{misplaced[0]} is an argument of the constructor, not of a call.")
+        if misplaced := sorted(_NO_FIELDS & params.keys()):
+            raise ConfigurationError(f"a call takes no {misplaced[0]}: give default_headers to the constructor.")
         retries = params.pop("max_retries", None)
         policy = self._policy if retries is None else RetryPolicy(retries)
         write = partial(build_request, self._endpoint, model, stream=stream)

@@ -93,6 +93,8 @@ class Client(Caller):
             yield from exchange.close()
         except TIRError as error:
             exchange.broke(error)
+            data = b""  # which a report with locals would show, and the server may have repeated the token in it
+            error.__traceback__ = None
             raise
         finally:
             self._pool.release(reply, exchange.clock, drain=exchange.done)
@@ -110,8 +112,9 @@ class Client(Caller):
                 response = reply.response
                 if 200 <= response.status_code < 300:
                     return reply
-                body = self._pool.read_error(reply, exchange.clock)
-                error = exchange.refused(response.status_code, response.headers, body)
+                error = exchange.refused(
+                    response.status_code, response.headers, self._pool.read_error(reply, exchange.clock)
+                )
             delay = exchange.failed(error)
             if exchange.on_retry is not None and error.attempts:
                 exchange.on_retry(error, delay)
@@ -180,6 +183,8 @@ class AsyncClient(Caller):
                 yield delta
         except TIRError as error:
             exchange.broke(error)
+            data = b""  # which a report with locals would show, and the server may have repeated the token in it
+            error.__traceback__ = None
             raise
         finally:
             await self._pool.release(reply, exchange.clock, drain=exchange.done)
@@ -197,8 +202,9 @@ class AsyncClient(Caller):
                 response = reply.response
                 if 200 <= response.status_code < 300:
                     return reply
-                body = await self._pool.read_error(reply, exchange.clock)
-                error = exchange.refused(response.status_code, response.headers, body)
+                error = exchange.refused(
+                    response.status_code, response.headers, await self._pool.read_error(reply, exchange.clock)
+                )
             delay = exchange.failed(error)
             if exchange.on_retry is not None and error.attempts:
                 await exchange.on_retry(error, delay)

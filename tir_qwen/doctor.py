@@ -25,12 +25,12 @@ from .errors import (
     RateLimitError,
     TIRError,
 )
-from .failure import without_secrets
 from .fold import Fold
 from .objects import misfit
 from .pool import Pool, Reply
 from .report import Finding, Report
 from .request import Request
+from .secrecy import Secrets, without_secrets
 from .symptoms import deltas_of, era_of, expiry_of, frames_of
 from .timeouts import Clock
 from .types import JSON, Completion
@@ -144,7 +144,8 @@ class Doctor:
         ended = monotonic()
         completion = fold.completion()
         self._count(completion)
-        yield Finding("answers", "ok", f"as {completion.model or 'a model without a name'}: {_quoted(completion)}")
+        said = _quoted(completion, self._client._endpoint.secrets)
+        yield Finding("answers", "ok", f"as {completion.model or 'a model without a name'}: {said}")
         yield _speed(completion, began, first or ended, ended)
         frames = frames_of(self._pool.body)
         yield _reasoning(frames, completion)
@@ -273,8 +274,8 @@ def _era(frames: list[JSON]) -> Finding:
     return Finding("server", "ok", f"answers like vLLM {era}")
 
 
-def _quoted(completion: Completion) -> str:
-    text = " ".join(completion.content.split())
+def _quoted(completion: Completion, secrets: Secrets) -> str:
+    text = " ".join(without_secrets(completion.content, secrets).split())
     if not text and not completion.reasoning:
         return f"nothing (finish_reason {completion.finish_reason})"
     if not text:

@@ -27,6 +27,7 @@ from .errors import (
     ServerStreamError,
     StreamInterruptedError,
 )
+from .secrecy import without_engine, without_secrets
 from .timeouts import Clock, OverdueError
 
 _ENGINES = ("httpx2", "httpx")
@@ -101,9 +102,9 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamErr
 
 
 def error_from_engine(
-    error: Exception, clock: Clock, *, answering: bool = False, stale: bool = False
-) -> APIConnectionError | StreamInterruptedError | MalformedChunkError | None:
-    """Return the error for one of the HTTP engine's, httpx or httpx2; None for any other.
+    error: BaseException, clock: Clock, *, answering: bool = False, stale: bool = False
+) -> BaseException:
+    """Return the error for one of the HTTP engine's, httpx or httpx2; any other as it is, without the engine's frames.
 
     The engine's error is not to be chained: it holds the request, hence the token.
 
@@ -120,7 +121,7 @@ def error_from_engine(
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
     if "TransportError" not in kinds:
-        return None
+        return without_engine(error)
     if answering:
         return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
     if kind == "ConnectError":  # the only one whose text is known to hold nothing of the request
@@ -193,6 +194,7 @@ def _body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, Any] | 
     plain = {
         key: without_secrets(_without_echo(value), secrets)[:MAX_TEXT] if isinstance(value, str) else value
         for key, value in kept.items()
+        if str(value) not in secrets
     }
     return {"message": detail, **plain}
 
@@ -206,10 +208,3 @@ def _status_line(status_code: int, detail: str) -> str:
     if not detail or detail in (phrase, line):
         return f"{line}."
     return f"{line}: {detail}"
-
-
-def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """The text with stars for the secrets."""
-    for secret in secrets:
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
-    return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from contextvars import ContextVar
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -19,7 +20,7 @@ from typing import Any
 
 from .errors import ConfigurationError
 from .request import Request
-from .settings import without_ids
+from .secrecy import printable, without_ids
 from .timeouts import Clock, OverdueError, Timeout, timeout_from
 
 KEEPALIVE_SECONDS = 4.0
@@ -61,17 +62,26 @@ def _options() -> dict[str, Any]:
     }
 
 
+def _new(kind: str) -> Any:
+    make = getattr(_engine(), kind)
+    try:
+        return make(**_options())
+    except (ImportError, ValueError, _engine().InvalidURL):  # perhaps with a proxy's password in its text
+        pass
+    raise ConfigurationError("the HTTP engine refuses HTTP_PROXY, HTTPS_PROXY or ALL_PROXY of the environment.")
+
+
 def new_client() -> Any:
     """A synchronous client for one connection.
 
     The engines' pools of many are slow in proportion to their load, and httpx's loses places when calls are cancelled.
     """
-    return _engine().Client(**_options())
+    return _new("Client")
 
 
 def new_async_client() -> Any:
     """As `new_client`, asynchronous, for the running event loop."""
-    return _engine().AsyncClient(**_options())
+    return _new("AsyncClient")
 
 
 def timeout_of(client: Any) -> Timeout | None:
@@ -160,12 +170,12 @@ def _limit(stream: Any) -> None:
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:
-    """Keep project ids and keys out of the engine's log.
+    """Keep credentials out of the engine's log, and what a terminal would act upon.
 
-    It writes whole URLs: at INFO those of requests, at DEBUG those that a response holds.
+    It writes whole URLs at INFO, and at DEBUG what the server says: that may be anything of the request.
     """
     if isinstance(record.msg, str):
-        record.msg = without_ids(record.msg)
+        record.msg = _clean(record.msg)
     if isinstance(record.args, tuple):
         record.args = tuple(_redacted(arg) for arg in record.args)
     return True
@@ -174,8 +184,16 @@ def _redact_urls(record: logging.LogRecord) -> bool:
 def _redacted(arg: object) -> object:
     """An argument of a record as it is, unless its text is to be changed."""
     text = str(arg)
-    redacted = without_ids(text)
+    redacted = _clean(text)
     return arg if redacted == text else redacted
+
+
+def _clean(text: str) -> str:
+    return printable(without_ids(_SERVERS_WORDS.sub(r"\1...", text)))
+
+
+_SERVERS_WORDS = re.compile(r"(return_value=\(b'[^']*', \d+, |\.failed exception=\w+).*", re.DOTALL)
+"""The head of a response, and an error that quotes it."""
 
 
 for _name in _ENGINES:

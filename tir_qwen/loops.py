@@ -39,14 +39,13 @@ class AsyncPool:
         reply, trace, began = None, Trace(), monotonic()
         token = until.set(clock.until)
         try:
-            message = build_request(client, request, clock, trace.anote)
-            response = await client.send(message, stream=True, follow_redirects=False)
+            response = await client.send(
+                build_request(client, request, clock, trace.anote), stream=True, follow_redirects=False
+            )
             limit_reads(response)
             reply = Reply(client, response, response.aiter_bytes(), shelf)
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             failure = error_from_engine(error, clock, stale=is_stale(trace, began))
-            if failure is None:
-                raise
         else:
             return reply
         finally:
@@ -64,10 +63,8 @@ class AsyncPool:
             except StopAsyncIteration:
                 reply.ended = True
                 return
-            except Exception as error:
+            except BaseException as error:  # noqa: BLE001 - raised below
                 failure = error_from_engine(error, clock, answering=True)
-                if failure is None:
-                    raise
                 break
             finally:
                 until.reset(token)

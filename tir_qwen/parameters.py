@@ -90,8 +90,9 @@ class Parameters(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What the constructor was given, without what must not be shown."""
+        fields_set = getattr(self, "__pydantic_fields_set__", ())  # not there yet while the constructor fails
         for name, field in type(self).model_fields.items():
-            if name in self.model_fields_set and field.repr and not field.exclude:
+            if name in fields_set and field.repr and not field.exclude:
                 yield name, getattr(self, name)
 
     _made: tuple[dict[str, Any], Client, AsyncClient] | None = PrivateAttr(default=None)
@@ -120,8 +121,14 @@ class Parameters(BaseModel):
         made = self._made
         if made is None or made[0] != settings or made[1].given is not own or made[2].given is not own_async:
             abilities: dict[str, Abilities] = {}
-            client = Client(**settings, http_client=own, abilities=abilities)
-            made = self._made = settings, client, AsyncClient(**settings, http_client=own_async, abilities=abilities)
+            try:
+                client = Client(**settings, http_client=own, abilities=abilities)
+                async_client = AsyncClient(**settings, http_client=own_async, abilities=abilities)
+            except ConfigurationError as error:
+                settings.clear()  # for reports with locals
+                made = error.__traceback__ = None
+                raise
+            made = self._made = settings, client, async_client
         return made[1:]
 
     def call_params(self) -> dict[str, Any]:

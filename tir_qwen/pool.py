@@ -133,14 +133,13 @@ class Pool:
         reply, trace, began = None, Trace(), monotonic()
         token = until.set(clock.until)
         try:
-            message = build_request(client, request, clock, trace.note)
-            response = client.send(message, stream=True, follow_redirects=False)
+            response = client.send(
+                build_request(client, request, clock, trace.note), stream=True, follow_redirects=False
+            )
             limit_reads(response)
             reply = Reply(client, response, response.iter_bytes(), shelf)
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             failure = error_from_engine(error, clock, stale=is_stale(trace, began))
-            if failure is None:
-                raise
         else:
             return reply
         finally:
@@ -161,10 +160,8 @@ class Pool:
             token = until.set(clock.until)
             try:
                 data = next(reply.body, None)
-            except Exception as error:
+            except BaseException as error:  # noqa: BLE001 - raised below
                 failure = error_from_engine(error, clock, answering=True)
-                if failure is None:
-                    raise
                 break
             finally:
                 until.reset(token)

@@ -11,20 +11,18 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from .errors import ConfigurationError
+from .secrecy import Secrets, secrets_of, without_ids
 
 DEFAULT_HOST = "https://infer.e2enetworks.net"
 DEFAULT_MODEL = "qwen3_32b"
 _COMPLETIONS = "/chat/completions"
-_PRIVATE = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
-_QUERY = re.compile(r"(?<=/chat/completions\?)[^\s\"']+")
 _FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 _HOST = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WHERE_TO_GET = "TIR's dashboard shows it"
-_SHORTEST_SECRET = 4
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,7 +41,7 @@ class Endpoint:
     query: str = ""
     project_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
+    secrets: Secrets = field(default_factory=Secrets)
 
     def url(self, model: str) -> str:
         """The URL to post a completion of `model` to."""
@@ -56,12 +54,6 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {without_ids(self.url('MODEL').partition('?')[0]).replace('/MODEL/', '/.../')}>"
-
-
-def without_ids(text: str) -> str:
-    """Return `text` with the project ids and keys of its URLs replaced by stars, fit for a log."""
-    text = _QUERY.sub(lambda query: re.sub(r"=[^&]*", "=***", query[0]), text)
-    return _PRIVATE.sub(r"\1***", text)
 
 
 def resolve_endpoint(
@@ -105,10 +97,12 @@ def resolve_endpoint(
         query="&".join(part for part in (query, urlencode(params)) if part),
         project_id=None if complete else project,
         headers=_merge(sent, headers or {}),
-        secrets=_secrets(
-            *(token, key, project and f"p-{project}", project),
-            *(part for value in (headers or {}).values() for part in (value, *value.split())),
-            *(value for _, value in parse_qsl(query)),
+        secrets=secrets_of(
+            [
+                *(token, key, project and f"p-{project}", project),
+                *(part for value in (headers or {}).values() for part in (value, *value.split())),
+                *(value for _, value in parse_qsl(query)),
+            ]
         ),
     )
 
@@ -205,16 +199,6 @@ def _merge(headers: dict[str, str], more: Mapping[str, str]) -> dict[str, str]:
             raise _malformed("default_headers", f"must leave {name!r} to the HTTP engine")
         merged[name.lower()] = value.strip()
     return merged
-
-
-def _secrets(*values: str | None) -> tuple[str, ...]:
-    """What to look for in a server's words, as it is and as URLs write it.
-
-    Too short a value is no secret, and would blacken innocent text.
-    """
-    found = [value for value in values if value and len(value) >= _SHORTEST_SECRET and value != "Bearer"]
-    forms = {form for value in found for form in (value, quote_plus(value), quote(value))}
-    return tuple(sorted(forms, key=len, reverse=True))  # a long one may hold a short one
 
 
 def _is_loopback(host: str) -> bool:
