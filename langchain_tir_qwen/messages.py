@@ -78,7 +78,9 @@ def _reasoning(message: BaseMessage) -> str:
         return str(reasoning)
     blocks = message.content if isinstance(message.content, list) else []
     return "".join(
-        block.get("reasoning") or "" for block in blocks if isinstance(block, dict) and block.get("type") == "reasoning"
+        str(block.get("reasoning") or "")
+        for block in blocks
+        if isinstance(block, dict) and block.get("type") == "reasoning"
     )
 
 
@@ -97,7 +99,7 @@ def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int
     text = block.get("text")
     if kind in ("text", "text-plain", "refusal") and isinstance(text, str):
         return text
-    if isinstance(message, AIMessage) and kind in _NOT_TEXT:
+    if isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NOT_TEXT:
         return None
     if isinstance(message, ToolMessage) and kind == "json":
         return json_text(block.get("json"), f"a block of message {position}")
@@ -113,6 +115,8 @@ def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
         yield tool_call_to_wire(invalid["id"], invalid["name"], invalid["args"])
     function = message.additional_kwargs.get("function_call")
     if function and not message.tool_calls:
+        if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+            raise ConfigurationError("a message holds a function_call that does not name its function.")
         yield tool_call_to_wire(function["name"], function["name"], function.get("arguments"))
 
 

@@ -19,6 +19,7 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
+from pydantic import BaseModel
 
 from tir_qwen import Choice, Completion, ConfigurationError, ToolCall, Usage
 from tir_qwen.wire import add_reasoning, object_of, tool_call_to_wire
@@ -81,9 +82,13 @@ def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
     for block in blocks:
         yield tool_call_to_wire(block.tool_call_id, block.tool_name, block.tool_kwargs)
     if not blocks:  # a history of another LLM, which may hold that provider's own objects
-        for call in message.additional_kwargs.get("tool_calls") or []:
-            known = call if isinstance(call, dict) else call.model_dump()
-            yield tool_call_to_wire(known.get("id"), known["function"]["name"], known["function"].get("arguments"))
+        calls = message.additional_kwargs.get("tool_calls") or []
+        for call in calls if isinstance(calls, (list, tuple)) else [calls]:
+            known = call.model_dump() if isinstance(call, BaseModel) else call
+            function = known.get("function") if isinstance(known, dict) else None
+            if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+                raise ConfigurationError("a message holds tool calls that do not name their functions.")
+            yield tool_call_to_wire(known.get("id"), function["name"], function.get("arguments"))
 
 
 def tool_choice_to_wire(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tir_qwen.choice import NOTHING, Expected
 from tir_qwen.fold import Fold
 
 from .captured import CAPTURES
@@ -103,15 +105,64 @@ PAYLOADS = [
     b'{"choices":[{"finish_reason":"stop"}]}',
 ]
 OTHERS = [b'{"error":"x"}', b"\xff", b"\xe2\x80\xa8", b"<", b"[", b"null", b"\x00", b"\xef\xbb", BOM]
+MADE_UP = re.compile(r"[0-9a-f]{32}(?=(-\d+)?-call-\d)")
+EXPECTED = st.builds(
+    Expected,
+    tools=st.booleans(),
+    named=st.sampled_from([None, "f"]),
+    written=st.booleans(),
+    one_call=st.booleans(),
+    no_thinking=st.booleans(),
+)
+MARKS = ["<tool_call>", "</tool_call>", "<think>", "</think>", "\n", "{", "}", "]", '"', "\\", ": ", ", ", "a", "é"]
+FIELDS = ['"name"', '"f"', '"arguments"', '"parameters"', '{"x": 1}', "null", "5", '{"name": "f", "arguments": ', "{}"]
+BEGUN = st.sampled_from(["", "", "<tool_call>", '<tool_call>\n{"name": "f", "arguments": '])
+SPOKEN = st.builds("{}{}".format, BEGUN, st.lists(st.sampled_from([*MARKS, *FIELDS]), max_size=6).map("".join))
+"""What a model may write of calls and reasoning, in any order."""
+NATIVE = st.fixed_dictionaries(
+    {
+        "function": almost(
+            name=st.sampled_from(["f", "g", "", None]), arguments=st.sampled_from(["", "{", "}", "{}", "5"])
+        )
+    },
+    optional={"index": st.integers(0, 2), "id": st.sampled_from(["i", "j", "", None])},
+)
+SPEECH = almost(content=SPOKEN, reasoning=SPOKEN, tool_calls=st.lists(NATIVE, max_size=2))
+ENDING = st.sampled_from([None, None, None, "stop", "length", "tool_calls", "abort"])
+RAW = st.sampled_from(
+    [
+        *["null", "0", "-0", "1", "true", "1e999", "-1e999", "0.1e-400", "NaN", "Infinity", "9" * 40, "9" * 4400, "01"],
+        *[
+            '""',
+            '"a"',
+            '"stop"',
+            '"\\ud800"',
+            '"\\ud83d\\ude00"',
+            '"\\udc00\\ud800"',
+            '"\\u0000"',
+            '"\\u2028"',
+            '"\x7f"',
+        ],
+        *["[]", "[{}]", "{}", '{"a": 1, "a": 2}', '{"": {"": []}}', "[" * 150 + "]" * 150, "[" * 9000 + "]" * 9000],
+        *[
+            '{"x":' * 150 + "1" + "}" * 150,
+            '{"x":' * 9000 + "1" + "}" * 9000,
+            "[" * 9000,
+            '{"content": "a", "content": 1}',
+        ],
+    ]
+)
+"""JSON as it is written, some of it beyond what parsers take."""
+PLACES = ["choices", "index", "delta", "content", "reasoning", "tool_calls", "finish_reason", "logprobs", "usage", "id"]
 FRAGMENTS = st.sampled_from([*LINES, *PAYLOADS, *OTHERS])
 
 
-def agreed(body: bytes, cuts: list[int]) -> Outcome:
+def agreed(body: bytes, cuts: list[int], expected: Expected = NOTHING) -> Outcome:
     """The outcome of a body, which is an answer or an error of ours, and the same for every cut."""
-    outcome = decode(body)
+    outcome = decode(body, expected=expected)
     repeated = copy.deepcopy(outcome)
-    assert_same(decode(*pieces_of(body, cuts)), outcome)
-    assert_same(decode(*bytewise(body)), outcome)
+    assert_same(decode(*pieces_of(body, cuts), expected=expected), outcome)
+    assert_same(decode(*bytewise(body), expected=expected), outcome)
     assert_same(outcome, repeated)
     assert outcome.error is None or outcome.error[0] in OURS
     assert outcome.done == (outcome.error is None)
@@ -124,9 +175,14 @@ def agreed(body: bytes, cuts: list[int]) -> Outcome:
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:
-    """Two outcomes are the same, with NaN equal to itself."""
-    assert (repr(one.deltas), repr(one.error)) == (repr(other.deltas), repr(other.error))
-    assert (repr(one.completion), one.done) == (repr(other.completion), other.done)
+    """Two outcomes are the same, with NaN equal to itself, but for ids that were made up."""
+    assert in_words(one) == in_words(other)
+
+
+def in_words(outcome: Outcome) -> tuple[str, ...]:
+    """All of an outcome but what is made up for calls that the server gave no id."""
+    parts = (outcome.deltas, outcome.error, outcome.completion, outcome.done)
+    return tuple(MADE_UP.sub("ID", repr(part)) for part in parts)
 
 
 @FIXED
@@ -197,3 +253,60 @@ def test_damaged_captures_end_in_an_answer_or_an_error_of_ours(
             "cut": before,
         }[kind]
     agreed(body, cuts)
+
+
+@settings(FIXED, max_examples=300)
+@given(EXPECTED, st.lists(st.tuples(SPEECH, ENDING), min_size=1, max_size=6), st.booleans(), st.booleans(), CUTS)
+def test_an_answer_to_any_request_ends_in_an_answer_or_an_error_of_ours(
+    expected: Expected, said: list[tuple[Any, Any]], streamed: bool, done: bool, cuts: list[int]
+) -> None:
+    """The same holds whatever the request makes of its answer: tools in the request or the messages, no thinking."""
+    if streamed:
+        chunks = [{"choices": [{"index": 0, "delta": one, "finish_reason": end}]} for one, end in said]
+        agreed(events(*chunks, *[DONE] * done), cuts, expected)
+    else:
+        choices = [{"index": number, "message": one, "finish_reason": end} for number, (one, end) in enumerate(said)]
+        agreed(json.dumps({"choices": choices}).encode(), cuts, expected)
+
+
+@FIXED
+@given(EXPECTED, SPOKEN, st.lists(st.integers(0, 60), max_size=6))
+def test_an_answer_is_the_same_in_any_tokens(expected: Expected, text: str, cuts: list[int]) -> None:
+    """Wherever a model's tokens begin and end, the answer, its reasoning and its calls are the same."""
+    outcomes = []
+    for tokens in ([text], pieces_of(text, cuts), [*text]):
+        chunks = [{"choices": [{"index": 0, "delta": {"content": token}}]} for token in tokens]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        outcome = decode(events(*chunks, end, DONE), expected=expected)
+        outcomes.append(MADE_UP.sub("ID", repr((outcome.completion, outcome.error))))
+    assert outcomes[1:] == outcomes[:1] * 2
+
+
+@FIXED
+@given(st.sampled_from(PLACES), RAW, EXPECTED, st.booleans(), CUTS)
+def test_json_at_its_limits_ends_in_an_answer_or_an_error_of_ours(
+    place: str, raw: str, expected: Expected, streamed: bool, cuts: list[int]
+) -> None:
+    """The same holds for deep nesting, huge numbers, keys given twice and lone surrogates at any place."""
+    said = dict.fromkeys(PLACES, "null") | {"index": "0", "content": '"a"', "finish_reason": '"stop"', place: raw}
+    inner = ",".join(f'"{name}":{said[name]}' for name in ("content", "reasoning", "tool_calls"))
+    said["delta"] = raw if place == "delta" else f"{{{inner}}}"
+    choice = ",".join(f'"{name}":{said[name]}' for name in ("index", "delta", "finish_reason", "logprobs"))
+    said["choices"] = raw if place == "choices" else f"[{{{choice}}}]"
+    body = ("{" + ",".join(f'"{name}":{said[name]}' for name in ("id", "choices", "usage")) + "}").encode()
+    outcome = decode(*pieces_of(events(body, DONE) if streamed else body, cuts), expected=expected)
+    assert outcome.error is None or outcome.error[0] in OURS
+    assert_same(decode(events(body, DONE) if streamed else body, expected=expected), outcome)
+
+
+@FIXED
+@given(st.lists(CHUNK, max_size=2), VALUES | RAW.map(str.encode) | st.binary(max_size=20), st.booleans(), CUTS)
+def test_an_error_within_an_answer_is_an_error_of_ours(
+    chunks: list[Any], said: Any, named: bool, cuts: list[int]
+) -> None:
+    """Whatever an `error` event, or a chunk with an error, says and wherever it comes, the answer fails by it."""
+    payload = said if isinstance(said, bytes) else json.dumps({"error": said or "x"}).encode()
+    payload = payload.replace(b"\r", b"").replace(b"\n", b"")
+    named = named or isinstance(said, bytes)
+    body = events(*chunks) + b"event: error\n" * named + events(payload) + events(DONE)
+    assert agreed(body, cuts).error is not None

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.objects import GrowingObject, description_of, misfit, object_text, problem_of, with_description
+from tir_qwen.misfit import misfit
+from tir_qwen.objects import GrowingObject, description_of, object_text, problem_of, with_description
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from io import StringIO
 
 from pydantic_core import from_json
 
@@ -15,6 +16,7 @@ from .wire import object_of
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _ARGUMENTS = ("arguments", "parameters")
+_PIECE = 1024
 
 
 class CallSplitter:
@@ -35,6 +37,8 @@ class CallSplitter:
 
     def feed(self, text: str) -> list[str | ToolCallDelta]:
         """What `text` adds: texts and pieces of calls, in their order."""
+        if len(text) > _PIECE:  # else each call of many would copy all that follows it
+            return [one for at in range(0, len(text), _PIECE) for one in self.feed(text[at : at + _PIECE])]
         text, self._held = self._held + text, ""
         found: list[str | ToolCallDelta] = []
         while text:
@@ -106,11 +110,12 @@ class _Call:
 
     __slots__ = (
         *("_argued", "_at", "_closed", "_decoded", "_depth", "_end", "_escaped", "_key", "_paired", "_quote"),
-        *("_start", "_taken", "_value", "given", "index", "name", "text"),
+        *("_ahead", "_start", "_taken", "_text", "_value", "given", "index", "name"),
     )
 
     def __init__(self) -> None:
-        self.text = ""
+        self._text = StringIO()  # all of it: appending to a string is quadratic
+        self._ahead = ""  # the end of it, which has not been read
         self.name: str | None = None
         self.index: int | None = None
         self.given: list[str] = []
@@ -131,26 +136,35 @@ class _Call:
 
     def feed(self, text: str) -> str | None:
         """Read on; return what follows the call once it has ended."""
-        self.text += text
-        while self._at < len(self.text):
+        self._text.write(text)
+        ahead, begun, self._ahead = self._ahead + text, self._at, ""
+        while (here := self._at - begun) < len(ahead):
             if self._closed is not None:
-                return self._after()
-            mark = self._mark()
-            here = self.text[self._at : self._at + len(mark)]
-            if mark and here == mark:
-                rest = self.text[self._at + len(mark) :]
-                self.text = self.text[: self._at]
-                return rest
-            if mark and mark.startswith(here):
+                return self._after(ahead[here:])
+            char = ahead[here]
+            mark = self._mark(char)
+            found = ahead[here : here + len(mark)]
+            if mark and found == mark:
+                self._text.seek(self._at)
+                self._text.truncate()
+                return ahead[here + len(mark) :]
+            if mark and mark.startswith(found):
+                self._ahead = ahead[here:]
                 return None
-            self._read(self.text[self._at])
+            self._read(char)
             self._at += 1
         return None
+
+    def _slice(self, start: int, end: int | None = None) -> str:
+        self._text.seek(start)
+        text = self._text.read(None if end is None else end - start)
+        self._text.seek(0, 2)
+        return text
 
     @property
     def whole(self) -> str:
         """Its object, as far as it has come."""
-        return self.text[: self._closed].strip()
+        return self._slice(0, self._closed).strip()
 
     @property
     def sound(self) -> bool:
@@ -158,14 +172,16 @@ class _Call:
         whole = object_of(self.whole) or (object_of(self.whole + "}") if any(self.given) else None) or {}
         return isinstance(whole.get("name"), str) and bool(whole["name"])
 
-    def _after(self) -> str | None:
+    def _after(self, ahead: str) -> str | None:
         """What follows the object, without the mark and with braces too many; None: more has to come."""
-        while self._at < len(self.text) and self.text[self._at] in " \t\r\n}":
-            self._at += 1
-        after = self.text[self._at : self._at + len(CLOSE)]
-        if after == CLOSE:
-            return self.text[self._at + len(CLOSE) :]
-        return None if CLOSE.startswith(after) else self.text[self._closed :]
+        after = ahead.lstrip(" \t\r\n}")
+        self._at += len(ahead) - len(after)
+        if after.startswith(CLOSE):
+            return after[len(CLOSE) :]
+        if CLOSE.startswith(after):
+            self._ahead = after
+            return None
+        return self._slice(self._closed or 0)
 
     def take(self) -> str:
         """The arguments as far as they have not been taken yet."""
@@ -173,13 +189,13 @@ class _Call:
             piece, self._decoded = self._decoded, ""
         else:
             end = self._at if self._end is None else self._end
-            piece, self._taken = self.text[max(self._taken, self._start) : end], end
+            start = max(self._taken, self._start)
+            piece, self._taken = self._slice(start, end) if start < end else "", end
         self.given.append(piece)
         return piece
 
-    def _mark(self) -> str:
+    def _mark(self, char: str) -> str:
         """What would end the call here. JSON strings have no line ends: after one, it does so within a string too."""
-        char = self.text[self._at]
         if char == "\n":
             return f"\n{CLOSE}"
         return CLOSE if char == "<" and self._quote is None else ""
@@ -194,7 +210,7 @@ class _Call:
         elif char == '"':
             start, self._quote = self._quote, None
             if self._depth == 1:
-                self._told_string(start, self.text[start : self._at + 1])
+                self._told_string(start, self._slice(start, self._at + 1))
 
     def _read_plain(self, char: str) -> None:
         if self._paired and self._value is None and not char.isspace():
@@ -237,7 +253,7 @@ class _Call:
 
     def _end_pair(self) -> None:
         if self._value is not None and self._value == self._argued:
-            value = self.text[self._value : self._at].strip()
-            if value[0] not in '{"' and value != "null":
+            value = self._slice(self._value, self._at).strip()
+            if value and value[0] not in '{"' and value != "null":
                 self._decoded = value
         self._key, self._paired, self._value = None, False, None

@@ -197,7 +197,10 @@ class ChoiceDecoder:
         if self._expected.one_call and call.index != next(iter(self._calls)):
             return
         self._settle(delta)
-        delta.tool_calls = [*delta.tool_calls, call]
+        if isinstance(delta.tool_calls, list):
+            delta.tool_calls.append(call)
+        else:
+            delta.tool_calls = [call]
 
     def _drop(self) -> None:
         self._content.drop()

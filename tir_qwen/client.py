@@ -9,6 +9,7 @@ from contextlib import aclosing, closing
 from typing import Any, Self
 
 from .caller import Caller
+from .checks import check_call
 from .dialect import Messages
 from .errors import APIConnectionError, TIRError
 from .exchange import Exchange
@@ -63,6 +64,7 @@ class Client(Caller):
         self.close()
 
     def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Generator[Delta]:
+        check_call(messages, params)
         if needs_plan(params):
             plan = ObjectPlan(messages, params, stream=stream)
             return self._planned(plan, self._exchange(*plan.first, stream=stream), stream=stream)
@@ -149,6 +151,7 @@ class AsyncClient(Caller):
         await self.aclose()
 
     def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Delta]:
+        check_call(messages, params)
         if needs_plan(params):
             plan = ObjectPlan(messages, params, stream=stream)
             return self._planned(plan, self._exchange(*plan.first, stream=stream), stream=stream)

@@ -26,7 +26,7 @@ from .errors import (
     TIRError,
 )
 from .fold import Fold
-from .objects import misfit
+from .misfit import misfit
 from .pool import Pool, Reply
 from .report import Finding, Report
 from .request import Request

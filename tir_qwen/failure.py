@@ -62,7 +62,9 @@ _PYDANTIC = re.compile(
     r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 )
 _WRAPPER = re.compile(r"'function-wrap\[[^']*'")
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,1000})</title>", re.IGNORECASE)
+_MAX_READ = 64 * 1024
+"""Characters of a server's words that are read: some patterns take longer than linear time."""
 
 
 def error_from_response(
@@ -170,6 +172,7 @@ def _message(parsed: Any) -> str:
         return _without_echo("; ".join(said))
     if not isinstance(parsed, str):
         return ""
+    parsed = parsed[:_MAX_READ]
     if "<html" in parsed[:1000].lower():
         title = _TITLE.search(parsed)
         return " ".join(title[1].split()) if title else "an HTML page"

@@ -83,12 +83,23 @@ def text_of(message: Mapping[str, Any]) -> str:
     return "\n".join(part.get("text", "") for part in content)
 
 
+def _json(value: Any) -> str:
+    """Write `value` as the chat template does."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise ConfigurationError("a tool, or a tool call of the past, cannot be written as JSON.")
+
+
 def _offer(tools: Sequence[JSON], choice: str | JSON | None) -> str:
-    lines = "".join(f"\n{json.dumps(tool, ensure_ascii=False)}" for tool in tools)
+    lines = "".join(f"\n{_json(tool)}" for tool in tools)
     told = ""
     if choice == "required":
         told = "\n\nAnswer with one or more function calls, and nothing else."
-    elif isinstance(choice, dict):
+    elif isinstance(choice, Mapping):
+        if "function" not in choice:
+            raise ConfigurationError("tool_choice must name its function.")
         told = f"\n\nAnswer with a call of the function {choice['function']['name']}, and nothing else."
     return f"{_HEAD}{lines}{_TAIL}{told}"
 
@@ -97,9 +108,10 @@ def _call_text(call: Mapping[str, Any]) -> str:
     function = call["function"]
     arguments = function.get("arguments") or "{}"
     if isinstance(arguments, str):
-        with suppress(ValueError):  # as vLLM does for the template, which writes them anew, and a string as it is
+        # As vLLM does for the template, which writes them anew, and a string as it is.
+        with suppress(ValueError, RecursionError):
             arguments = json.loads(arguments)
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments = _json(arguments)
     arguments = arguments.replace("</think>", "<\\/think>")  # else the template cuts off all before it
     return f'{OPEN}\n{{"name": "{function["name"]}", "arguments": {arguments}}}\n{CLOSE}'

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from .types import JSON
+from .wire import json_text
 
 _OPEN_NUMBER = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
 """A number at the end of what has come: more digits may follow."""
@@ -25,7 +26,8 @@ def description_of(schema: JSON | None, when: str = "Give your answer") -> str:
     """
     if schema is None:
         return f"{when} as one JSON object, and nothing else."
-    return f"{when} as one JSON object that follows this JSON schema, and nothing else:\n{to_json(schema).decode()}"
+    text = json_text(schema, "the schema")
+    return f"{when} as one JSON object that follows this JSON schema, and nothing else:\n{text}"
 
 
 def with_description(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
@@ -100,83 +102,3 @@ def _partial(text: str) -> JSON | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-_LAX = {
-    "integer": re.compile(r"[+-]?\d+(\.0+)?"),
-    "number": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
-    "boolean": re.compile(r"true|false|yes|no|on|off|[01tfyn]", re.IGNORECASE),
-}
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "boolean": bool,
-    "integer": (int, float),
-    "number": (int, float),
-    "null": type(None),
-}
-
-
-def misfit(
-    value: Any, schema: Any, root: JSON | None = None, where: str = "", seen: frozenset[str] = frozenset()
-) -> str | None:
-    """The first place where `value` certainly does not fit a JSON schema; None where no such place is found.
-
-    It knows what decides the shape (types, required keys, enumerations, alternatives, references) and lets pass what
-    it does not know: the frameworks validate in full.
-    """
-    root = schema if root is None else root
-    if isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
-        if reference in seen:  # a circle, within the same value
-            return None
-        seen |= {reference}
-        schema = _resolved(reference, root)
-    if not isinstance(schema, dict):
-        return None
-    place = f"at {where}" if where else "as a whole"
-    kinds = schema.get("type")
-    wanted = [kinds] if isinstance(kinds, str) else kinds or []
-    if wanted and not any(_is(value, kind) for kind in wanted):
-        return f"{place}, it is not of type {' or '.join(wanted)}"
-    if "enum" in schema and value not in schema["enum"]:
-        return f"{place}, it is none of the values that are allowed"
-    problems: list[str | None] = []
-    if branches := schema.get("anyOf") or schema.get("oneOf"):
-        tried = [misfit(value, branch, root, where, seen) for branch in branches]
-        problems.append(None if None in tried else tried[0])
-    if isinstance(value, dict):
-        problems.append(_misfit_within(value, schema, root, where))
-    elif isinstance(value, list):
-        items = schema.get("items")
-        problems += [misfit(item, items, root, f"{where}/{number}") for number, item in enumerate(value)]
-    return next(filter(None, problems), None)
-
-
-def _misfit_within(value: JSON, schema: JSON, root: JSON, where: str) -> str | None:
-    missing = [key for key in schema.get("required", ()) if key not in value]
-    if missing:
-        return f"{where or 'it'} has no {missing[0]!r}"
-    for key, inner in schema.get("properties", {}).items():
-        if key in value and (problem := misfit(value[key], inner, root, f"{where}/{key}")):
-            return problem
-    return None
-
-
-def _is(value: Any, kind: str) -> bool:
-    if kind in ("integer", "number") and isinstance(value, bool):
-        return False
-    if isinstance(value, str) and kind in ("integer", "number", "boolean"):
-        return bool(_LAX[kind].fullmatch(value.strip()))  # pydantic takes what is written as a text
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _TYPES.get(kind, object))
-
-
-def _resolved(reference: str, root: JSON) -> Any:
-    found: Any = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
-        if not isinstance(found, dict):
-            return None
-        found = found.get(part) if part else found
-    return found

@@ -18,7 +18,8 @@ from pydantic_core import from_json
 
 from .dialect import of_object, schema_of
 from .errors import ConfigurationError, TIRError
-from .objects import description_of, misfit, object_text, with_description
+from .misfit import misfit
+from .objects import description_of, object_text, with_description
 from .types import JSON, Completion, Delta, Usage
 
 logger = logging.getLogger("tir_qwen")

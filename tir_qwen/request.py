@@ -78,6 +78,8 @@ def _fields(params: Mapping[str, Any]) -> JSON:
     stop = fields.pop("stop", None)
     if stop:
         fields["stop"] = [stop] if isinstance(stop, str) else list(stop)
+    if not isinstance(extra.get("chat_template_kwargs"), (Mapping, NoneType)):
+        raise ConfigurationError("chat_template_kwargs must be a dict.")
     thinking = fields.pop("enable_thinking", None)
     if thinking is not None:
         template = {**(fields.get("chat_template_kwargs") or {}), **(extra.get("chat_template_kwargs") or {})}

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from .errors import ConfigurationError
@@ -84,6 +85,8 @@ def resolve_endpoint(
     """
     root, query, complete = _address(base_url, allow_http=allow_http)
     project = None if complete and project_id is None else _project_id(project_id, required=not complete)
+    if not isinstance(headers, (Mapping, NoneType)):
+        raise _malformed("default_headers", "must be a dict")
     token = _token(access_token, required=not (complete and _is_loopback(urlsplit(root).hostname or "")))
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not complete)
     if complete:  # the path may name a project of its own
@@ -110,6 +113,8 @@ def resolve_endpoint(
 def _address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]:
     """Return the root without a trailing slash, its query, and whether it is complete (has a path)."""
     given = {name: os.environ.get(name, "").strip() for name in ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")}
+    if not isinstance(base_url, (str, NoneType)):
+        raise _malformed("base_url", f"must be a string, not {type(base_url).__name__}")
     given = {"base_url": (base_url or "").strip(), **given, "the default host": DEFAULT_HOST}
     name, url = next((name, url) for name, url in given.items() if url)
     if name == "MODEL_API_CLIENT_HOST" and "://" not in url:
@@ -151,7 +156,8 @@ def _is_host(host: str) -> bool:
 
 
 def _project_id(value: str | int | None, *, required: bool) -> str | None:
-    text = _text("project_id", "E2E_TIR_PROJECT_ID", str(value) if type(value) is int else value)
+    written = str(value) if type(value) is int and abs(value) < 10**20 else value  # Python refuses very long ones
+    text = _text("project_id", "E2E_TIR_PROJECT_ID", written)
     if text is None:
         if required:
             raise _missing("project_id", "E2E_TIR_PROJECT_ID", "project id, such as 6530")

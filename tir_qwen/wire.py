@@ -35,7 +35,7 @@ def object_of(text: str) -> JSON | None:
     """The JSON object that `text` is, or None: arguments of a tool call may be cut or malformed."""
     try:
         value = from_json(text)
-    except ValueError:
+    except (ValueError, TypeError):  # the latter of lone surrogates
         return None
     return value if isinstance(value, dict) else None
 
