@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -21,6 +21,7 @@ from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import to_json
 
 from tir_qwen import ConfigurationError, __version__
+from tir_qwen.inner import inner
 from tir_qwen.parameters import Parameters, validated
 
 from .blocks import PROVIDER
@@ -171,7 +172,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with errors_for_langchain():
             params = self._stream_params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
-            async with aclosing(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+            async with inner(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
                 async for delta in deltas:
                     chunk = chunk_from_delta(delta)
                     if run_manager:

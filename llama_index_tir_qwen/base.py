@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
@@ -22,6 +22,7 @@ from llama_index.core.llms.custom import CustomLLM
 from pydantic import AliasChoices, ConfigDict, Field
 
 from tir_qwen import ConfigurationError
+from tir_qwen.inner import inner
 from tir_qwen.parameters import Parameters, validated
 from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
 
@@ -164,8 +165,8 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         responses = self._astream_chat(self._as_chat(prompt, formatted), kwargs)
 
         async def completions() -> CompletionResponseAsyncGen:
-            async with aclosing(responses):
-                async for response in responses:
+            async with inner(responses) as inner_responses:
+                async for response in inner_responses:
                     yield completion_from_response(response)
 
         return completions()
@@ -186,7 +187,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     async def _astream_chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseAsyncGen:
         responses = ResponseStream()
         params = self._stream_params(kwargs)
-        async with aclosing(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+        async with inner(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
             async for delta in deltas:
                 yield responses.add(delta)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import aclosing, closing, suppress
+from contextlib import closing, suppress
 from inspect import cleandoc
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
+from tir_qwen.inner import inner
 from tir_qwen.objects import GrowingObject, object_text, problem_of
 
 from .tools import FunctionCalling
@@ -133,7 +134,7 @@ class ObjectProgram(BasePydanticProgram[Any]):
 
         async def objects() -> AsyncGenerator[Any, None]:
             growing = _Growing(self)
-            async with aclosing(await ask(**request)) as responses:
+            async with inner(await ask(**request)) as responses:
                 async for response in responses:
                     for one in growing.add(response):
                         yield one

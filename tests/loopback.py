@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import select
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -49,10 +51,15 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+def said(content: str = "", finish_reason: str | None = None) -> bytes:
+    """One chunk of an answer, as an event."""
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
+    return b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n"
+
+
 def event(content: str = "", finish_reason: str | None = None) -> bytes:
     """One chunk of an answer, as an event within a chunked body."""
-    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
-    return chunk(b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n")
+    return chunk(said(content, finish_reason))
 
 
 DONE = chunk(b"data: [DONE]\n\n")
@@ -122,16 +129,19 @@ class Loopback(ReplayServer):
     """Also counts its connections, and notices when they end.
 
     Args:
-        answer: See `ReplayServer`.
+        answer: See `ReplayServer`; it may use `left_within` and `reset_connection`.
         reset: Hang up with a TCP reset.
+        tls: Speak TLS, with this context's certificate.
     """
 
     request_queue_size = 128  # with the default of 5, many clients at once wait a second for a lost SYN
 
-    def __init__(self, answer: Answer, *, reset: bool = False) -> None:
+    def __init__(self, answer: Answer, *, reset: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.connections = 0
         self.ended = threading.Semaphore(0)
         self.reset = reset
+        self._tls = tls
+        self._own = threading.local()  # each connection has its thread
         super().__init__(answer)
 
     @property
@@ -139,12 +149,31 @@ class Loopback(ReplayServer):
         """A complete base URL."""
         return f"{self.url}/v1"
 
+    def get_request(self) -> tuple[Any, Any]:
+        request, address = super().get_request()
+        if self._tls is not None:
+            request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        return request, address
+
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections += 1
         super().process_request(request, client_address)
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self._own.connection, self._own.reset = request, self.reset
+        super().finish_request(request, client_address)
+
+    def left_within(self, seconds: float) -> bool:
+        """Within an answer: wait for so long, or until the client hangs up; whether it does."""
+        return bool(select.select([self._own.connection], [], [], max(seconds, 0))[0])
+
+    def reset_connection(self) -> NoReturn:
+        """Within an answer: hang up with a TCP reset."""
+        self._own.reset = True
+        raise HangUpError
+
     def shutdown_request(self, request: Any) -> None:
-        if self.reset:
+        if getattr(self._own, "reset", self.reset):
             request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_request(request)
         else:

@@ -147,7 +147,7 @@ def test_fork_while_a_client_is_being_made() -> None:
     with Loopback(echo) as server:
         client = Client(base_url=server.base_url)
         read, write = os.pipe()
-        with client._pool._shelf._lock:  # as that thread holds it
+        with client._pool._shelf.freed:  # as that thread holds it
             child = os.fork()
             if not child:
                 os.write(write, client.complete(MESSAGES).content.encode())

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import Any, Self
 
 from .caller import Caller
 from .checks import check_call
 from .dialect import Messages
-from .errors import APIConnectionError, TIRError
+from .errors import APIConnectionError, APIStatusError, TIRError
 from .exchange import Exchange
 from .fold import Fold
+from .inner import inner
 from .loops import AsyncPool
 from .plan import ObjectPlan, needs_plan
 from .pool import Pool, Reply
@@ -104,22 +105,21 @@ class Client(Caller):
     def _open(self, exchange: Exchange) -> Reply:
         """Send until there is a 2xx."""
         while True:
-            error: TIRError
             try:
                 exchange.clock.start()
                 reply = self._pool.send(exchange.request, exchange.clock)
-            except APIConnectionError as failure:
-                error = failure
-            else:
                 response = reply.response
                 if 200 <= response.status_code < 300:
                     return reply
-                error = exchange.refused(
-                    response.status_code, response.headers, self._pool.read_error(reply, exchange.clock)
-                )
-            delay = exchange.failed(error)
-            if exchange.on_retry is not None and error.attempts:
-                exchange.on_retry(error, delay)
+                body = self._pool.read_error(reply, exchange.clock)
+                raise exchange.refused(response.status_code, response.headers, body)
+            except (APIConnectionError, APIStatusError) as error:
+                body = b""  # which may repeat the token
+                delay = exchange.failed(error)
+                if delay is None:
+                    raise
+                if exchange.on_retry is not None and error.attempts:
+                    exchange.on_retry(error, delay)
             time.sleep(delay)
 
 
@@ -158,14 +158,14 @@ class AsyncClient(Caller):
         return self._answer(self._exchange(messages, params, stream=stream))
 
     async def _planned(self, plan: ObjectPlan, exchange: Exchange, *, stream: bool) -> AsyncGenerator[Delta]:
-        async with aclosing(self._answer(exchange)) as deltas:
+        async with inner(self._answer(exchange)) as deltas:
             async for delta in deltas:
                 if passed := plan.first_delta(delta):
                     yield passed
         if second := plan.second(exchange.completion()):
             try:
                 following = self._exchange(*second, stream=stream, end=exchange.clock.end)
-                async with aclosing(self._answer(following)) as deltas:
+                async with inner(self._answer(following)) as deltas:
                     async for delta in deltas:
                         yield plan.second_delta(delta)
             except TIRError as error:
@@ -176,7 +176,7 @@ class AsyncClient(Caller):
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
         reply = await self._open(exchange)
         try:
-            async with aclosing(self._pool.read(reply, exchange.clock)) as body:
+            async with inner(self._pool.read(reply, exchange.clock)) as body:
                 async for data in body:
                     for delta in exchange.feed(data):
                         yield delta
@@ -195,20 +195,19 @@ class AsyncClient(Caller):
     async def _open(self, exchange: Exchange) -> Reply:
         """Send until there is a 2xx."""
         while True:
-            error: TIRError
             try:
                 exchange.clock.start()
                 reply = await self._pool.send(exchange.request, exchange.clock)
-            except APIConnectionError as failure:
-                error = failure
-            else:
                 response = reply.response
                 if 200 <= response.status_code < 300:
                     return reply
-                error = exchange.refused(
-                    response.status_code, response.headers, await self._pool.read_error(reply, exchange.clock)
-                )
-            delay = exchange.failed(error)
-            if exchange.on_retry is not None and error.attempts:
-                await exchange.on_retry(error, delay)
+                body = await self._pool.read_error(reply, exchange.clock)
+                raise exchange.refused(response.status_code, response.headers, body)
+            except (APIConnectionError, APIStatusError) as error:
+                body = b""  # which may repeat the token
+                delay = exchange.failed(error)
+                if delay is None:
+                    raise
+                if exchange.on_retry is not None and error.attempts:
+                    await exchange.on_retry(error, delay)
             await asyncio.sleep(delay)

@@ -79,16 +79,12 @@ class Exchange:
         """Return the error for a response that is not a 2xx."""
         return error_from_response(status_code, headers, body, self._secrets)
 
-    def failed(self, error: TIRError) -> float:
-        """Count a failed request, and return the seconds to wait before the next one.
-
-        Raises:
-            TIRError: `error`, if there is to be no next one.
-        """
+    def failed(self, error: TIRError) -> float | None:
+        """Count a failed request; return the seconds to wait before the next one, or None if there is to be none."""
         delay = self._delay(error)
         if delay is None or self.clock.left() <= delay:
             error.attempts = self._attempts + self._rewritten
-            raise error
+            return None
         if error.attempts:
             logger.warning("Attempt %d failed, trying again in %.1f s: %s", self._attempts, delay, error)
         return delay

@@ -14,11 +14,13 @@ from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import iscoroutinefunction
 from math import inf
 from time import monotonic
 from typing import Any
 
 from .errors import ConfigurationError
+from .inner import inner
 from .request import Request
 from .secrecy import printable, without_ids
 from .timeouts import Clock, OverdueError, Timeout, timeout_from
@@ -135,8 +137,8 @@ class Trace:
         self.note(event, info)
 
 
-until: ContextVar[float] = ContextVar("until", default=inf)
-"""When, by `time.monotonic`, the caller's reads of a connection are to end.
+clock_of_reads: ContextVar[Clock | None] = ContextVar("clock_of_reads", default=None)
+"""The deadline of the caller's reads of a connection.
 
 The engine has one time limit for each read of a head or a body, and any byte starts it anew. So the deadline has to be
 kept where the bytes are read; and since a connection passes to another thread or task as soon as a body has ended, it
@@ -145,28 +147,58 @@ is the reader's and not the connection's.
 
 
 class _Read:
-    """A connection's `read`, of either kind: what it returns is passed on, be it bytes or a coroutine."""
+    """A connection's `read` with the caller's deadline."""
 
     def __init__(self, read: Any) -> None:
         self._read = read
 
     def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:
-        left = until.get() - monotonic()
-        if left <= 0:
-            raise OverdueError
-        return self._read(max_bytes, left if timeout is None or left < timeout else timeout)
+        clock = clock_of_reads.get()
+        data = self._read(max_bytes, _left(clock, timeout))
+        if clock is not None and data:
+            clock.heard = True
+        return data
 
 
-def limit_reads(response: Any) -> None:
-    """Have the reads of the response's connection end at `until`; of a connection of one call at a time."""
-    if response.http_version == "HTTP/1.1":
-        _limit(response.extensions.get("network_stream"))
+class _AsyncRead(_Read):
+    async def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the engine's
+        clock = clock_of_reads.get()
+        data = await self._read(max_bytes, _left(clock, timeout))
+        if clock is not None and data:
+            clock.heard = True
+        return data
 
 
-def _limit(stream: Any) -> None:
+def _left(clock: Clock | None, timeout: float | None) -> float | None:
+    if clock is None:
+        return timeout
+    left = clock.until - monotonic()
+    if left <= 0:
+        raise OverdueError
+    return left if timeout is None or left < timeout else timeout
+
+
+def body_of(response: Any) -> inner[bytes]:
+    """The body of an asynchronous response, as it comes."""
+    own = type(response).__module__.startswith("httpx2")  # httpx leaves the generators within its own to the loop
+    return inner(response.aiter_bytes(), deep=own)
+
+
+def limit_reads(response: Any) -> bool:
+    """Have the reads of the response's connection keep the deadline; return whether they have done so all the while.
+
+    Not with HTTP/2, where one call's reads serve others.
+    """
+    return response.http_version == "HTTP/1.1" and _limit(response.extensions.get("network_stream"))
+
+
+def _limit(stream: Any) -> bool:
     read = getattr(stream, "read", None)
-    if read is not None and not isinstance(read, _Read):
-        stream.read = _Read(read)
+    if isinstance(read, _Read):
+        return True
+    if read is not None:
+        stream.read = (_AsyncRead if iscoroutinefunction(read) else _Read)(read)
+    return False
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:

@@ -7,15 +7,27 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, suppress
 from math import isfinite
 from time import monotonic
 from typing import Any
 
 from .errors import TIRError
 from .failure import error_from_engine
-from .http import Trace, build_request, limit_reads, new_async_client, until
-from .pool import DRAIN_SECONDS, MAX_CONNECTIONS, MAX_ERROR_BODY, MAX_ERROR_SECONDS, Reply, Shelf, checked, is_stale
+from .http import Trace, body_of, build_request, clock_of_reads, new_async_client
+from .inner import inner
+from .pool import (
+    DRAIN_SECONDS,
+    MAX_CONNECTIONS,
+    MAX_ERROR_BODY,
+    MAX_ERROR_SECONDS,
+    Reply,
+    Shelf,
+    checked,
+    is_stale,
+    is_surplus,
+    surplus,
+)
 from .request import Request
 from .timeouts import Clock
 
@@ -36,28 +48,36 @@ class AsyncPool:
     async def send(self, request: Request, clock: Clock) -> Reply:
         """As `Pool.send`."""
         client, shelf = await self._take(clock)
-        reply, trace, began = None, Trace(), monotonic()
-        token = until.set(clock.until)
+        reply: Reply | None = None
+        failure: BaseException
+        trace, began = Trace(), monotonic()
+        token = clock_of_reads.set(clock)
         try:
             response = await client.send(
                 build_request(client, request, clock, trace.anote), stream=True, follow_redirects=False
             )
-            limit_reads(response)
-            reply = Reply(client, response, response.aiter_bytes(), shelf)
+            if is_surplus(response, trace, clock):
+                await response.aclose()
+                failure = surplus()
+            else:
+                reply = Reply(client, response, body_of(response), shelf)
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
-            failure = error_from_engine(error, clock, stale=is_stale(trace, began))
-        else:
-            return reply
+            reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            until.reset(token)
+            clock_of_reads.reset(token)
             if reply is None:
                 await self._give(shelf, client, reusable=False, opened=trace.stream)
-        raise failure
+        if reply is not None:
+            return reply
+        try:
+            raise failure
+        finally:
+            del failure
 
     async def read(self, reply: Reply, clock: Clock) -> AsyncGenerator[bytes]:
         """As `Pool.read`."""
         while True:
-            token = until.set(clock.until)
+            token = clock_of_reads.set(clock)
             try:
                 data = await anext(reply.body)
             except StopAsyncIteration:
@@ -67,17 +87,22 @@ class AsyncPool:
                 failure = error_from_engine(error, clock, answering=True)
                 break
             finally:
-                until.reset(token)
+                clock_of_reads.reset(token)
             yield data
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure
 
     async def release(self, reply: Reply, clock: Clock, *, drain: bool = False) -> None:
         """As `Pool.release`."""
+        if not _in_loop():  # a stream that is dropped after its loop, with which its connection has closed
+            return
         try:
             if drain and reply.can_be_drained():
                 clock.until = monotonic() + DRAIN_SECONDS
                 with suppress(TIRError):
-                    async with aclosing(self.read(reply, clock)) as rest:
+                    async with inner(self.read(reply, clock)) as rest:
                         async for _ in rest:
                             if monotonic() > clock.until:
                                 break
@@ -91,7 +116,7 @@ class AsyncPool:
         body = b""
         clock.until = min(clock.until, monotonic() + MAX_ERROR_SECONDS)
         try:
-            async with aclosing(self.read(reply, clock)) as pieces:
+            async with inner(self.read(reply, clock)) as pieces:
                 async for data in pieces:
                     body += data
                     if len(body) > MAX_ERROR_BODY or monotonic() > clock.until:
@@ -123,7 +148,11 @@ class AsyncPool:
             clock.start()
         else:
             await shelf.places.acquire()  # does not suspend
-        return shelf.take(new_async_client), shelf
+        try:
+            return shelf.take(new_async_client), shelf
+        except BaseException:
+            shelf.places.release()
+            raise
 
     async def _give(self, shelf: Shelf | None, client: Any, *, reusable: bool, opened: Any = None) -> None:
         if shelf is not None:
@@ -135,7 +164,7 @@ class AsyncPool:
         self._pid = os.getpid()
         weakref.finalize(self, _abandon, self._loops).atexit = False
 
-    async def _shelf(self) -> Shelf:
+    async def _shelf(self) -> _LoopShelf:
         """The connections of the running loop."""
         if self._pid != os.getpid():
             self._begin()
@@ -151,6 +180,19 @@ class AsyncPool:
         return connections.shelf
 
 
+class _LoopShelf(Shelf):
+    """One loop's clients; calls that wait for one are served in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    def put(self, client: Any, *, reusable: bool) -> list[Any]:
+        """As `Shelf.put`."""
+        self.places.release()
+        return super().put(client, reusable=reusable)
+
+
 class _Connections:
     """One loop's connections. They close by `end`, or when the loop shuts down.
 
@@ -159,7 +201,7 @@ class _Connections:
     """
 
     def __init__(self) -> None:
-        self.shelf = Shelf(asyncio.Semaphore(MAX_CONNECTIONS))
+        self.shelf = _LoopShelf()
         self.keeper = self._keep()
         self._lock = asyncio.Lock()
 
@@ -177,6 +219,14 @@ class _Connections:
         await self._close()
         with suppress(RuntimeError):  # the loop, which shuts down, is closing it
             await self.keeper.aclose()
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _close(clients: list[Any]) -> None:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
-from .errors import ConfigurationError, TIRError
+from .errors import APIConnectionError, ConfigurationError, TIRError
 from .failure import error_from_engine
-from .http import KEEPALIVE_SECONDS, Trace, build_request, limit_reads, new_client, until
+from .http import KEEPALIVE_SECONDS, Trace, build_request, clock_of_reads, limit_reads, new_client
 from .request import Request
 from .timeouts import Clock
 
@@ -57,33 +58,32 @@ class Reply:
 class Shelf:
     """The engine's clients: those between two calls, and those at work.
 
-    Args:
-        places: A semaphore, of which each client at work has taken one.
+    The latter are known weakly: a thread that is interrupted at any point may lose one, and its place is free again.
     """
 
-    def __init__(self, places: Any) -> None:
-        self.places = places
+    def __init__(self) -> None:
         self._idle: deque[tuple[float, Any]] = deque()
-        self._all: set[Any] = set()
-        self._lock = threading.Lock()
+        self._all: WeakSet[Any] = WeakSet()
+        self.freed = threading.Condition()
+
+    @property
+    def full(self) -> bool:
+        """Whether a call has to wait for another one's end."""
+        return len(self._all) - len(self._idle) >= MAX_CONNECTIONS
 
     def take(self, make: Callable[[], Any]) -> Any:
-        """The client that was used last, or a new one; a place for it has been taken."""
-        try:
-            with self._lock:
-                if self._idle:
-                    return self._idle.pop()[1]
+        """The client that was used last, or a new one."""
+        with self.freed:
+            if self._idle:
+                return self._idle.pop()[1]
             client = make()
             self._all.add(client)
-        except BaseException:
-            self.places.release()
-            raise
         return client
 
     def put(self, client: Any, *, reusable: bool) -> list[Any]:
         """Take a client back; return those that are to be closed."""
         now, closing = monotonic(), []
-        with self._lock:
+        with self.freed:
             if reusable and client in self._all:
                 self._idle.append((now, client))
             else:
@@ -91,14 +91,14 @@ class Shelf:
             while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0][0] < now - KEEPALIVE_SECONDS):
                 closing.append(self._idle.popleft()[1])
             self._all.difference_update(closing)
-        self.places.release()
+            self.freed.notify()
         return closing
 
-    def clear(self) -> list[Any]:
-        """Forget all clients; return them, to be closed."""
-        with self._lock:
-            clients = list(self._all)
-            self._all.clear()
+    def clear(self, *, idle: bool = False) -> list[Any]:
+        """Forget all clients, or those that are idle; return them, to be closed."""
+        with self.freed:
+            clients = [client for _, client in self._idle] if idle else list(self._all)
+            self._all.difference_update(clients)
             self._idle.clear()
         return clients
 
@@ -110,7 +110,7 @@ class Pool:
     """
 
     _shelf: Shelf
-    _closing: Any = None
+    _closing: tuple[weakref.finalize[..., Any], ...] = ()
 
     def __init__(self, client: Any = None) -> None:
         """Begin without connections; a `client` of the engine's that is passed in does all calls instead."""
@@ -130,23 +130,31 @@ class Pool:
             APIConnectionError: There is no response.
         """
         client, shelf = self._take(clock)
-        reply, trace, began = None, Trace(), monotonic()
-        token = until.set(clock.until)
+        reply: Reply | None = None
+        failure: BaseException
+        trace, began = Trace(), monotonic()
+        token = clock_of_reads.set(clock)
         try:
             response = client.send(
                 build_request(client, request, clock, trace.note), stream=True, follow_redirects=False
             )
-            limit_reads(response)
-            reply = Reply(client, response, response.iter_bytes(), shelf)
+            if is_surplus(response, trace, clock):
+                response.close()
+                failure = surplus()
+            else:
+                reply = Reply(client, response, response.iter_bytes(), shelf)
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
-            failure = error_from_engine(error, clock, stale=is_stale(trace, began))
-        else:
-            return reply
+            reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            until.reset(token)
+            clock_of_reads.reset(token)
             if reply is None:
                 self._give(shelf, client, reusable=False, opened=trace.stream)
-        raise failure
+        if reply is not None:
+            return reply
+        try:
+            raise failure
+        finally:
+            del failure  # which would keep this frame, and this frame it
 
     def read(self, reply: Reply, clock: Clock) -> Iterator[bytes]:
         """Yield the body as it comes.
@@ -157,19 +165,22 @@ class Pool:
             MalformedChunkError: The body's compression is corrupt.
         """
         while True:
-            token = until.set(clock.until)
+            token = clock_of_reads.set(clock)
             try:
                 data = next(reply.body, None)
             except BaseException as error:  # noqa: BLE001 - raised below
                 failure = error_from_engine(error, clock, answering=True)
                 break
             finally:
-                until.reset(token)
+                clock_of_reads.reset(token)
             if data is None:
                 reply.ended = True
                 return
             yield data
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure
 
     def release(self, reply: Reply, clock: Clock, *, drain: bool = False) -> None:
         """Keep the connection for another call if the body has ended, or does so at once; else close it."""
@@ -210,11 +221,15 @@ class Pool:
         if self._pid != os.getpid():
             self._begin()
         shelf = self._shelf
-        if not shelf.places.acquire(blocking=False):
-            if not shelf.places.acquire(timeout=min(clock.left(clock.timeout.first_delta), threading.TIMEOUT_MAX)):
-                raise clock.overdue("PoolTimeout")
-            clock.start()  # what the queue has taken was not the server's
-        return shelf.take(new_client), shelf
+        with shelf.freed:
+            if shelf.full:
+                end = monotonic() + clock.left(clock.timeout.first_delta)
+                while shelf.full:
+                    if (left := end - monotonic()) <= 0:
+                        raise clock.overdue("PoolTimeout")
+                    shelf.freed.wait(min(left, 1.0))  # a place that was lost and found is not told of
+                clock.start()  # what the queue has taken was not the server's
+            return shelf.take(new_client), shelf
 
     def _give(self, shelf: Shelf | None, client: Any, *, reusable: bool, opened: Any = None) -> None:
         """Put a client back, or close it, and what the engine has `opened` and may not know of yet."""
@@ -225,15 +240,18 @@ class Pool:
 
     def _begin(self) -> None:
         """Start anew, as a forked child has to: the connections and the locks are its parent's."""
-        if self._closing is not None:
-            self._closing.detach()
+        for closing in self._closing:
+            closing.detach()
         self._pid = os.getpid()
-        self._shelf = Shelf(threading.Semaphore(MAX_CONNECTIONS))
-        self._closing = weakref.finalize(self, _close, self._shelf)
+        self._shelf = Shelf()
+        as_garbage = weakref.finalize(self, _close, self._shelf)
+        as_garbage.atexit = False
+        at_exit = weakref.finalize(self, _close, self._shelf, idle=True)  # daemon threads may be at work until then
+        self._closing = as_garbage, at_exit
 
 
-def _close(shelf: Shelf) -> None:
-    for client in shelf.clear():
+def _close(shelf: Shelf, *, idle: bool = False) -> None:
+    for client in shelf.clear(idle=idle):
         client.close()
 
 
@@ -247,6 +265,18 @@ def checked(client: Any, *, asynchronous: bool) -> Any:
     return client
 
 
-def is_stale(trace: Trace, began: float) -> bool:
+def is_stale(trace: Trace, clock: Clock, began: float) -> bool:
     """Whether a request that failed met an idle connection that the server had closed."""
-    return trace.reused and monotonic() - began < _STALE_SECONDS
+    return trace.reused and not clock.heard and monotonic() - began < _STALE_SECONDS
+
+
+def is_surplus(response: Any, trace: Trace, clock: Clock) -> bool:
+    """Whether a response was there before its request: the server has sent one too many to an earlier one."""
+    return limit_reads(response) and trace.reused and not clock.heard
+
+
+def surplus() -> APIConnectionError:
+    """The error for that; the request is to be sent over another connection."""
+    error = APIConnectionError("the connection held an answer to an earlier request")
+    error.stale = True
+    return error

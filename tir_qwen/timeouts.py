@@ -84,10 +84,11 @@ class Clock:
 
     Attributes:
         until: When the server has to have gone on.
+        heard: Whether anything has come of it since the request was sent.
         end: When the call has to be over.
     """
 
-    __slots__ = ("_part", "_whole", "end", "timeout", "until")
+    __slots__ = ("_part", "_whole", "end", "heard", "timeout", "until")
 
     def __init__(self, timeout: Timeout, end: float | None = None) -> None:
         self.timeout = timeout
@@ -97,6 +98,7 @@ class Clock:
 
     def start(self) -> None:
         """A request is about to be sent."""
+        self.heard = False
         self._whole: float | None = None
         self._expect("first_delta")
 

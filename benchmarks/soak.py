@@ -1,0 +1,188 @@
+"""Thousands of calls left at random points: are the next ones answered, and is anything left behind?
+
+python -m benchmarks.soak [--calls 10000] [--engine httpx2|httpx] [--json FILE]
+
+Each engine and each client has a process of its own. Exit status 1 if a call hung, failed or was answered wrongly, if
+the calls after them were not answered at once, or if anything was left behind or complained of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from .leaks import Figures
+from .server import MODES, Running, pieces, running
+
+IN_FLIGHT = 50
+AFTERWARDS = 100
+AT_ONCE = 1000
+"""As many calls as a client makes at the same time: fewer, if places for connections have been lost."""
+HUNG_SECONDS = 20.0
+"""After so long a call is counted as hung."""
+GROWTH = 32.0
+"""Megabytes that a process may grow by: the allocator gives little back."""
+WITH_DELTAS = ("deltas", "frame", "done")
+"""The modes in which a delta arrives."""
+PHASES = ("at once", "connecting", *MODES, "refused", "answered")
+SEED = 20_250_701
+
+
+@dataclass
+class Report:
+    """What came of a soak."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    left: Counter[str] = field(default_factory=Counter)
+    """Calls that were left, by phase and way."""
+    failures: Counter[str] = field(default_factory=Counter)
+    next_answered: int = 0
+    next_seconds: float = 0.0
+    at_once: int = 0
+    """How many of so many calls, that take a while, the server had at the same time."""
+    before: Figures | None = None
+    afterwards: Figures | None = None
+    closed: Figures | None = None
+    server: dict[str, Any] = field(default_factory=dict)
+    complaints: Counter[str] = field(default_factory=Counter)
+    tolerated: Counter[str] = field(default_factory=Counter)
+    """Complaints that cannot be helped."""
+
+    def as_json(self) -> str:
+        """For the parent process."""
+        return json.dumps(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values only."""
+        return {name: vars(value) if isinstance(value, Figures) else value for name, value in vars(self).items()}
+
+    def problems(self) -> list[str]:
+        """What is not as it should be."""
+        found = [f"{number} x {text}" for text, number in self.failures.items()]
+        found += [f"{number} x complaint: {text}" for text, number in self.complaints.items()]
+        if self.next_answered != AFTERWARDS:
+            found.append(f"only {self.next_answered} of the next {AFTERWARDS} calls were answered")
+        if self.at_once != AT_ONCE:
+            found.append(f"only {self.at_once} of {AT_ONCE} calls could be made at once")
+        if self.server.get("connections"):
+            found.append(f"the server still has {self.server['connections']} connections")
+        if self.before is None or self.closed is None:
+            return [*found, "it did not come to its end"]
+        for name, before in asdict(self.before).items():
+            # memory: before as many calls at once as there can be
+            after = getattr(self.afterwards if name == "megabytes" else self.closed, name)
+            if after > before + (GROWTH if name == "megabytes" else 0):
+                found.append(f"{name}: {before} before, {after} after")
+        return found
+
+
+def question(mode: str, number: int, **facts: Any) -> list[dict[str, Any]]:
+    """The messages of a call."""
+    content = json.dumps({"mode": mode, "number": number, **facts})
+    return [{"role": "user", "content": content}]
+
+
+def right_answer(number: int) -> str:
+    """What `answer` answers."""
+    return "".join(pieces({"number": number}))
+
+
+class Dice:
+    """What is done by the calls of one worker."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+
+    def phase(self) -> str:
+        """Where a call is left."""
+        return self.random.choice(PHASES)
+
+    def streamed(self, mode: str) -> bool:
+        """Whether the call asks for a stream."""
+        return mode != "body" and (mode in WITH_DELTAS or self.random.random() < 0.5)
+
+    def seconds(self, most: float) -> float:
+        """How long to wait."""
+        return most * self.random.random()
+
+
+def limited(calls: int) -> None:
+    """Have this process end, and show where each thread is, if it takes far too long."""
+    faulthandler.dump_traceback_later(90 + calls / 50, exit=True)
+
+
+def child(kind: str, engine: str, calls: int, server: Running) -> Report:
+    """Run a soak in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.soak_{kind}", str(calls), server.base_url, server.full_url]
+    environment = {**os.environ, "TIR_QWEN_HTTP_ENGINE": engine}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        facts = json.loads(done.stdout)
+    except ValueError:
+        return Report(failures=Counter([f"exit status {done.returncode}: {done.stderr[-4000:]}"]))
+    for name in ("before", "afterwards", "closed"):
+        facts[name] = Figures(**facts[name])
+    report = Report(**{**facts, "failures": Counter(facts["failures"])})
+    if done.returncode or done.stderr:
+        report.failures[f"exit status {done.returncode}: {done.stderr[-4000:]}"] += 1
+    return report
+
+
+def show(name: str, report: Report) -> None:
+    """Print a report."""
+    print(f"\n{name}: {report.calls} calls in {report.seconds:.1f} s")
+    for phase in PHASES:
+        ways = {key.split("/")[1]: count for key, count in report.left.items() if key.startswith(f"{phase}/")}
+        seen = report.server.get("seen", {})
+        words = ", ".join(f"{way} {count}" for way, count in sorted(ways.items()))
+        print(f"  {phase:11}{sum(ways.values()):6}  {words}; server: {seen.get(f'{phase} left', '-')} left")
+    print(f"  next {AFTERWARDS} calls: {report.next_answered} answered, in {report.next_seconds:.2f} s")
+    print(f"  then {AT_ONCE} calls at once: {report.at_once}")
+    rows = {"before": report.before, "after the next calls": report.afterwards, "closed": report.closed}
+    for title, figures in rows.items():
+        if figures:
+            print(f"  {title:22}" + "  ".join(f"{key} {value}" for key, value in asdict(figures).items()))
+    print(f"  the server's open connections: {report.server.get('connections')}")
+    for text, number in report.tolerated.items():
+        print(f"  tolerated: {number} x {text}")
+    for problem in report.problems():
+        print(f"  PROBLEM {problem}")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run the soaks one after another."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--engine", choices=["httpx2", "httpx"], action="append")
+    parser.add_argument("--client", choices=["async", "sync"], action="append")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    reports = {}
+    for engine in options.engine or ["httpx2", "httpx"]:
+        for kind in options.client or ["async", "sync"]:
+            began = time.monotonic()
+            with running() as server:
+                report = child(kind, engine, options.calls, server)
+            report.seconds = report.seconds or time.monotonic() - began
+            reports[f"{engine} {kind}"] = report
+            show(f"{engine}, {kind}", report)
+    if options.json:
+        table = {name: {**report.as_dict(), "problems": report.problems()} for name, report in reports.items()}
+        options.json.write_text(json.dumps(table, indent=1) + "\n")
+    return int(any(report.problems() for report in reports.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
