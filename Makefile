@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check record bench clean
+.PHONY: help demo test check record bench faults soak load fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Explain the commands
@@ -17,10 +17,10 @@ demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live wit
 test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on httpx, with coverage
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/coverage erase
-	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet
+	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet --numprocesses auto
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet
+	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto
 
 check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff check .
@@ -32,6 +32,19 @@ record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:
 
 bench: $(VENV)/.demo  ## Measure what each layer adds to a streamed chunk
 	@$(BIN)/python -m benchmarks
+
+faults: $(VENV)/.test  ## Play the table of faults to both engines, and print the measured outcomes
+	@$(BIN)/python -m benchmarks.faults
+
+soak: $(VENV)/.demo  ## Leave 10,000 calls at any point, on each engine, and count what is left over
+	@$(BIN)/python -m benchmarks.soak
+
+load: $(VENV)/.demo  ## 500 streams at once and 5,000 queued calls through one instance, on each engine
+	@$(BIN)/python -m benchmarks.load
+
+fuzz: $(VENV)/.test  ## Look for input that breaks a decoder, a splitter or a mapping: a coverage-guided minute for each
+	@$(INSTALL) atheris
+	@$(BIN)/python -m benchmarks.fuzz
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

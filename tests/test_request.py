@@ -195,7 +195,7 @@ def test_numbers_that_json_does_not_know(number: float) -> None:
 @pytest.mark.parametrize(
     "value",
     [object(), lambda: None, "canary \ud800", b"canary \xff", {"canary": "\udfff"}, {"\ud800": 1}, {(1, object()): 1}],
-    ids=ascii,
+    ids=["object", "function", "surrogate", "bytes", "value", "key", "tuple"],
 )
 @pytest.mark.parametrize("where", ["parameter", "nested", "message"])
 def test_values_that_json_cannot_hold(where: str, value: Any) -> None:
