@@ -77,7 +77,7 @@ def open_files() -> int:
 
 
 def open_sockets(server: Loopback | None = None) -> int:
-    """How many TCP sockets this process has open, those of a server within it apart."""
+    """How many TCP sockets this process has open; with a server, which may be of this process, to that server."""
     return sum(_is_ours(entry, server) for entry in _descriptors())
 
 
@@ -96,5 +96,5 @@ def _is_ours(descriptor: int, server: Loopback | None) -> bool:
         return False
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as twin:
         is_tcp = twin.family in (socket.AF_INET, socket.AF_INET6) and twin.type == socket.SOCK_STREAM
-        return is_tcp and (server is None or twin.getsockname()[1] != server.server_address[1])
+        return is_tcp and (server is None or twin.getpeername()[1] == server.server_address[1])
     return False

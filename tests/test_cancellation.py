@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from demo.replay import Received
 from tir_qwen import AsyncClient, Client
 
 from .leaving import LAST, PHASES, STREAMED, Stopping, open_sockets, unaccepting
-from .loopback import MESSAGES, QUESTION, Endless, HangUpError, Loopback, completion, echo, event, response
+from .loopback import MESSAGES, QUESTION, Endless, HangUpError, Loopback, echo, response
 
 BUSY = response({"error": "busy"}, "503 Service Unavailable", retry_after="30")
 
@@ -284,44 +283,6 @@ def test_ctrl_c_while_it_waits_to_try_again() -> None:
         server.answer = echo
         assert call(client) == QUESTION
         assert server.connections == 1
-
-
-class InterruptedThread(BaseException):
-    """Raised in a thread by another one."""
-
-
-RESTS = {
-    "before the headers": completion(),
-    "between deltas": event("1"),
-    "within a frame": event("1")[30:],
-    "within a whole answer": completion()[-20:],
-}
-"""How a server goes on after it has stopped; an interrupted thread has to come back to Python."""
-
-
-@pytest.mark.parametrize("phase", RESTS)
-def test_interrupted_thread(phase: str) -> None:
-    """An exception that is raised in a thread from outside closes its call's connection; the next call is answered."""
-    with Stopping(PHASES[phase], RESTS[phase]) as server, Client(base_url=server.base_url) as client:
-        ended: list[type[BaseException]] = []
-
-        def work() -> None:
-            try:
-                call(client, streamed="whole" not in phase)
-                time.sleep(1)  # until it is interrupted
-            except InterruptedThread:
-                ended.append(InterruptedThread)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        assert server.reached.wait(5)
-        assert thread.ident is not None
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(InterruptedThread))
-        thread.join(5)
-        assert ended == [InterruptedThread]
-        server.answer = echo
-        assert [call(client), call(client, False)] == [QUESTION] * 2
-    assert open_sockets(server) == 0
 
 
 def any_phase(server: Loopback) -> Callable[[Received], Iterator[bytes]]:

@@ -18,9 +18,21 @@ import httpx2
 import pytest
 
 from demo.replay import Received
-from tir_qwen import AsyncClient, Client
+from tir_qwen import APIConnectionError, AsyncClient, Client
 
-from .loopback import MESSAGES, QUESTION, Endless, Loopback, Sync, ask, echo, record_complaints
+from .loopback import (
+    MESSAGES,
+    QUESTION,
+    Driver,
+    Endless,
+    Loopback,
+    Sync,
+    ask,
+    both_clients,
+    echo,
+    in_turn,
+    record_complaints,
+)
 
 
 def test_threads_share_a_client() -> None:
@@ -142,7 +154,7 @@ def test_event_loops_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FORK = """
 import asyncio, os, sys
-from tir_qwen import AsyncClient, Client
+from tir_qwen import APIConnectionError, AsyncClient, Client
 messages = [{"role": "user", "content": "Hi"}]
 client, other = Client(base_url=sys.argv[1]), AsyncClient(base_url=sys.argv[1])
 with asyncio.Runner() as runner:
@@ -242,3 +254,49 @@ def test_event_loops_come_and_go_at_the_same_time() -> None:
 
         with ThreadPoolExecutor(8) as threads:
             assert list(threads.map(run, range(8))) == [[QUESTION] * 5] * 8
+
+
+def test_close_while_others_are_at_work() -> None:
+    """Closing a client lets the calls of other threads come to their end, and each of them is answered."""
+    with Loopback(echo) as server, Client(base_url=server.base_url) as client:
+        answers: list[str] = []
+
+        def ask() -> None:
+            answers.extend(client.complete(MESSAGES).content for _ in range(50))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            client.close()
+        assert answers == [QUESTION] * 200
+
+
+@both_clients
+def test_a_server_that_hangs_up_on_every_request(driver: Driver) -> None:
+    """However many connections are at hand, a request that breaks its connection is sent once more, and no oftener."""
+    with Loopback(echo) as server:
+        client = driver.make(base_url=server.base_url, max_retries=0)
+        if isinstance(client, Client):
+            streams = [client.stream(MESSAGES) for _ in range(8)]
+            for stream in streams:
+                next(stream)
+            for stream in streams:
+                list(stream)
+            server.answer = in_turn()
+            before = len(server.received)
+            with pytest.raises(APIConnectionError):
+                client.complete(MESSAGES)
+        else:
+            before = asyncio.run(hung_up_on(client, server))
+        assert len(server.received) - before == 2
+
+
+async def hung_up_on(client: AsyncClient, server: Loopback) -> int:
+    """Fill the client's shelf, then have the server hang up; return how many requests there were until then."""
+    await asyncio.gather(*(client.complete(MESSAGES) for _ in range(8)))
+    server.answer = in_turn()
+    before = len(server.received)
+    with pytest.raises(APIConnectionError):
+        await client.complete(MESSAGES)
+    return before

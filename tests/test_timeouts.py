@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
-from tir_qwen import APITimeoutError, ConfigurationError, RateLimitError, Timeout
+from tir_qwen import APITimeoutError, Client, ConfigurationError, RateLimitError, Timeout
 from tir_qwen.timeouts import Clock, timeout_from
 
 from .loopback import (
@@ -65,7 +66,7 @@ def test_ways_to_write_it(given: Any, timeout: Timeout | None) -> None:
     ("given", "words"),
     [
         (0, "timeout must be a number of seconds, above 0 and up to 1000000, or a tir_qwen.Timeout, or a dict of"),
-        ("30", "timeout must be a number of seconds"),
+        ("soon", "timeout must be a number of seconds"),
         (True, "timeout must be a number of seconds"),
         ((5, 60), "timeout must be a number of seconds"),
         ({"read": 5}, "timeout has no part 'read': the parts are connect, first_delta, between_deltas, total."),
@@ -227,3 +228,27 @@ def test_retries_wait_as_before(monkeypatch: pytest.MonkeyPatch, driver: Driver)
         error = failure(driver, client, streamed=False)
     assert error.attempts == len(server.received) == 3
     assert len(waits) == 2
+
+
+@both_clients
+def test_a_total_that_is_over_before_the_request(driver: Driver) -> None:
+    """A call whose time is up before it is sent is not sent, also where a connection is at hand."""
+
+    def nap(*_: Any) -> None:
+        time.sleep(0.4)
+
+    async def anap(*_: Any) -> None:
+        await asyncio.sleep(0.4)
+
+    busy = response(b"", "503 x", retry_after_ms="1")
+    with Loopback(in_turn(busy, completion())) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(total=0.3))
+        error = failure(driver, client, streamed=False, on_retry=nap if isinstance(client, Client) else anap)
+        assert len(server.received) == 1
+    assert (type(error), error.attempts) == (APITimeoutError, 1)
+    assert str(error) == "the call was not over within 0.3 s (timeout: total)"
+
+
+def test_a_time_limit_of_a_configuration_file() -> None:
+    """A number may be written as a text, as environments and files hold it."""
+    assert ChatTIRQwen(base_url=LOCAL, timeout="30").timeout == 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -25,7 +25,7 @@ def check_call(messages: Any, params: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: It is none that can be written.
     """
-    if not isinstance(messages, (list, tuple)):
+    if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
         raise ConfigurationError("messages must be a list of messages.")
     for position, message in enumerate(messages):
         if not (isinstance(message, Mapping) and isinstance(message.get("role"), str)):

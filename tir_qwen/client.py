@@ -105,9 +105,9 @@ class Client(Caller):
     def _open(self, exchange: Exchange) -> Reply:
         """Send until there is a 2xx."""
         while True:
+            request = exchange.begin()
             try:
-                exchange.clock.start()
-                reply = self._pool.send(exchange.request, exchange.clock)
+                reply = self._pool.send(request, exchange.clock)
                 response = reply.response
                 if 200 <= response.status_code < 300:
                     return reply
@@ -195,9 +195,9 @@ class AsyncClient(Caller):
     async def _open(self, exchange: Exchange) -> Reply:
         """Send until there is a 2xx."""
         while True:
+            request = exchange.begin()
             try:
-                exchange.clock.start()
-                reply = await self._pool.send(exchange.request, exchange.clock)
+                reply = await self._pool.send(request, exchange.clock)
                 response = reply.response
                 if 200 <= response.status_code < 300:
                     return reply

@@ -18,8 +18,8 @@ from .types import JSON, Completion, Delta
 
 logger = logging.getLogger("tir_qwen")
 
-MAX_STALE = 10
-"""Idle connections found closed that cost a call neither an attempt nor a wait."""
+MAX_STALE = 1
+"""Idle connections found closed that cost a call neither an attempt nor a wait; the next one is not idle."""
 
 
 class Exchange:
@@ -74,6 +74,19 @@ class Exchange:
     def done(self) -> bool:
         """True once the answer is complete, though bytes may follow."""
         return self._answer.done
+
+    def begin(self) -> Request:
+        """The request, about to be sent.
+
+        Raises:
+            APITimeoutError: There is no time left for it.
+        """
+        self.clock.start()
+        if not self.clock.left():
+            error = self.clock.overdue()
+            error.attempts = self._attempts + self._rewritten
+            raise error
+        return self.request
 
     def refused(self, status_code: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
         """Return the error for a response that is not a 2xx."""

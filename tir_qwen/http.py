@@ -88,9 +88,10 @@ def new_async_client() -> Any:
 
 def timeout_of(client: Any) -> Timeout | None:
     """The time limits that the user has chosen for a client of the engine's."""
-    if client is None or client.timeout == type(client.timeout)(_ENGINES_TIMEOUT):
+    timeout = getattr(client, "timeout", None)
+    if timeout is None or timeout == type(timeout)(_ENGINES_TIMEOUT):
         return None  # nobody chose the engine's default, which is too short for any model
-    return timeout_from(client.timeout)
+    return timeout_from(timeout)
 
 
 def build_request(client: Any, request: Request, clock: Clock, trace: Any) -> Any:
@@ -229,5 +230,8 @@ _SERVERS_WORDS = re.compile(r"(return_value=\(b'[^']*', \d+, |\.failed exception
 
 
 for _name in _ENGINES:
-    for _logger in (_name, f"{_name.replace('httpx', 'httpcore')}.http11"):
+    _core = _name.replace("httpx", "httpcore")
+    for _logger in (_name, f"{_core}.http11", f"{_core}.http2"):
         logging.getLogger(_logger).addFilter(_redact_urls)
+for _name in ("hpack.hpack", "hpack.table"):  # of HTTP/2: at DEBUG each header, and nothing else
+    logging.getLogger(_name).addFilter(lambda _: False)

@@ -51,7 +51,7 @@ class AsyncPool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        token = clock_of_reads.set(clock)
+        clock_of_reads.set(clock)
         try:
             response = await client.send(
                 build_request(client, request, clock, trace.anote), stream=True, follow_redirects=False
@@ -64,9 +64,11 @@ class AsyncPool:
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            clock_of_reads.reset(token)
+            clock_of_reads.set(None)
             if reply is None:
                 await self._give(shelf, client, reusable=False, opened=trace.stream)
+                if shelf is not None and getattr(failure, "stale", False):
+                    await _close(shelf.take_idle())
         if reply is not None:
             return reply
         try:
@@ -77,7 +79,7 @@ class AsyncPool:
     async def read(self, reply: Reply, clock: Clock) -> AsyncGenerator[bytes]:
         """As `Pool.read`."""
         while True:
-            token = clock_of_reads.set(clock)
+            clock_of_reads.set(clock)
             try:
                 data = await anext(reply.body)
             except StopAsyncIteration:
@@ -87,7 +89,7 @@ class AsyncPool:
                 failure = error_from_engine(error, clock, answering=True)
                 break
             finally:
-                clock_of_reads.reset(token)
+                clock_of_reads.set(None)
             yield data
         try:
             raise failure
@@ -213,7 +215,7 @@ class _Connections:
 
     async def _close(self) -> None:
         async with self._lock:
-            await _close(self.shelf.clear())
+            await _close(self.shelf.clear(at_work=True))
 
     async def end(self) -> None:
         await self._close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
@@ -38,6 +39,9 @@ CALL_FIELDS = (
 
 
 def _timeout(value: Any) -> Any:
+    if isinstance(value, str):  # of a configuration file
+        with suppress(ValueError):
+            value = float(value)
     timeout = timeout_from(value)
     return value if isinstance(value, (int, float)) else timeout
 
@@ -172,6 +176,7 @@ def _problem(cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], messag
             return f"{name!r} and {names[name]!r} are the same argument: give one of them"
         near = get_close_matches(name, names, n=1)
         return f"there is no argument {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    message = message.removeprefix("Value error, ").removeprefix(f"{name}: ").removesuffix(".")
     return f"{name}: {message[:1].lower()}{message[1:]}" if name else message
 
 

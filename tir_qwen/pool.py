@@ -94,11 +94,22 @@ class Shelf:
             self.freed.notify()
         return closing
 
-    def clear(self, *, idle: bool = False) -> list[Any]:
-        """Forget all clients, or those that are idle; return them, to be closed."""
+    def take_idle(self) -> list[Any]:
+        """Take all clients that are idle, to be closed."""
         with self.freed:
-            clients = [client for _, client in self._idle] if idle else list(self._all)
+            clients = [client for _, client in self._idle]
             self._all.difference_update(clients)
+            self._idle.clear()
+        return clients
+
+    def clear(self, *, at_work: bool = False) -> list[Any]:
+        """Forget all clients; return those to be closed: that are idle, or all of them.
+
+        One that is at work, and is forgotten, is closed when it is put back.
+        """
+        with self.freed:
+            clients = list(self._all) if at_work else [client for _, client in self._idle]
+            self._all.clear()
             self._idle.clear()
         return clients
 
@@ -110,7 +121,7 @@ class Pool:
     """
 
     _shelf: Shelf
-    _closing: tuple[weakref.finalize[..., Any], ...] = ()
+    _closing: Any = None
 
     def __init__(self, client: Any = None) -> None:
         """Begin without connections; a `client` of the engine's that is passed in does all calls instead."""
@@ -133,7 +144,7 @@ class Pool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        token = clock_of_reads.set(clock)
+        clock_of_reads.set(clock)
         try:
             response = client.send(
                 build_request(client, request, clock, trace.note), stream=True, follow_redirects=False
@@ -146,9 +157,12 @@ class Pool:
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            clock_of_reads.reset(token)
+            clock_of_reads.set(None)
             if reply is None:
                 self._give(shelf, client, reusable=False, opened=trace.stream)
+                if shelf is not None and getattr(failure, "stale", False):
+                    for idle in shelf.take_idle():  # the server may have closed these too
+                        idle.close()
         if reply is not None:
             return reply
         try:
@@ -165,14 +179,14 @@ class Pool:
             MalformedChunkError: The body's compression is corrupt.
         """
         while True:
-            token = clock_of_reads.set(clock)
+            clock_of_reads.set(clock)
             try:
                 data = next(reply.body, None)
             except BaseException as error:  # noqa: BLE001 - raised below
                 failure = error_from_engine(error, clock, answering=True)
                 break
             finally:
-                clock_of_reads.reset(token)
+                clock_of_reads.set(None)
             if data is None:
                 reply.ended = True
                 return
@@ -211,7 +225,10 @@ class Pool:
         return body
 
     def close(self) -> None:
-        """Close all connections; a later call opens new ones. A client that was passed in stays open."""
+        """Close the connections, those at work when their calls end; a later call opens new ones.
+
+        A client that was passed in stays open.
+        """
         _close(self._shelf)
 
     def _take(self, clock: Clock) -> tuple[Any, Shelf | None]:
@@ -240,18 +257,15 @@ class Pool:
 
     def _begin(self) -> None:
         """Start anew, as a forked child has to: the connections and the locks are its parent's."""
-        for closing in self._closing:
-            closing.detach()
+        if self._closing is not None:
+            self._closing.detach()
         self._pid = os.getpid()
         self._shelf = Shelf()
-        as_garbage = weakref.finalize(self, _close, self._shelf)
-        as_garbage.atexit = False
-        at_exit = weakref.finalize(self, _close, self._shelf, idle=True)  # daemon threads may be at work until then
-        self._closing = as_garbage, at_exit
+        self._closing = weakref.finalize(self, _close, self._shelf)
 
 
-def _close(shelf: Shelf, *, idle: bool = False) -> None:
-    for client in shelf.clear(idle=idle):
+def _close(shelf: Shelf) -> None:
+    for client in shelf.clear():
         client.close()
 
 
