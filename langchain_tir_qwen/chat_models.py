@@ -22,7 +22,7 @@ from pydantic_core import to_json
 
 from tir_qwen import ConfigurationError, __version__
 from tir_qwen.inner import inner
-from tir_qwen.parameters import Parameters, validated
+from tir_qwen.parameters import Parameters, construct
 
 from .blocks import PROVIDER
 from .callbacks import async_retry_reporter, retry_reporter
@@ -75,13 +75,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 
         def __init__(self, **kwargs: Any) -> None:
-            try:
-                validated(type(self), lambda: super(ChatTIRQwen, self).__init__(**kwargs))
-                self._clients()  # complains of a wrong setting at once
-            except ConfigurationError as error:
-                kwargs.clear()  # for reports with locals
-                error.__traceback__ = None
-                raise
+            construct(self, super().__init__, kwargs)
 
     @model_validator(mode="after")
     def _set_tir_qwen_version(self) -> Self:

@@ -23,7 +23,7 @@ from pydantic import AliasChoices, ConfigDict, Field
 
 from tir_qwen import ConfigurationError
 from tir_qwen.inner import inner
-from tir_qwen.parameters import Parameters, validated
+from tir_qwen.parameters import Parameters, construct
 from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
 
 from .messages import (
@@ -83,13 +83,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
         def __init__(self, **kwargs: Any) -> None:
             kwargs.pop("class_name", None)  # core writes it into every dump
-            try:
-                validated(type(self), lambda: super(TIRQwen, self).__init__(**kwargs))
-                self._clients()  # complains of a wrong setting at once
-            except ConfigurationError as error:
-                kwargs.clear()  # for reports with locals
-                error.__traceback__ = None
-                raise
+            construct(self, super().__init__, kwargs)
 
     def settings(self) -> dict[str, Any]:
         """The arguments of both clients."""

@@ -1,11 +1,9 @@
-"""One client in many hands: threads, tasks, event loops, forks."""
+"""One client in many hands: threads, tasks, event loops."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -150,39 +148,6 @@ def test_event_loops_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
             assert list(threads.map(run, names)) == [[[name] * 5] * 3 for name in names]
         assert server.noticed(server.connections)
     assert complaints() == []
-
-
-FORK = """
-import asyncio, os, sys
-from tir_qwen import APIConnectionError, AsyncClient, Client
-messages = [{"role": "user", "content": "Hi"}]
-client, other = Client(base_url=sys.argv[1]), AsyncClient(base_url=sys.argv[1])
-with asyncio.Runner() as runner:
-    def calls(*words):
-        print(*words, client.complete(messages).content, runner.run(other.complete(messages)).content, flush=True)
-    calls("parent")
-    child = os.fork()
-    if not child:
-        with asyncio.Runner() as runner:
-            calls("child")
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    calls("parent")
-"""
-
-
-def test_fork() -> None:
-    """A forked child opens connections of its own, and the parent keeps those that it has."""
-    with Loopback(echo) as server:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", FORK, server.base_url],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "parent Hi Hi\nchild Hi Hi\nparent Hi Hi\n", "")
-        assert server.connections == 4
 
 
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda module: module.__name__)

@@ -157,10 +157,24 @@ class Parameters(BaseModel):
         return super().__deepcopy__(memo)
 
 
-def validated(cls: type[BaseModel], init: Callable[[], None]) -> None:
-    """Run a face's `init`, with pydantic's complaints as a `ConfigurationError` that quotes no value."""
+def construct(model: Parameters, init: Callable[..., None], kwargs: dict[str, Any]) -> None:
+    """Run a face's `init` and make its clients, so that it complains of a wrong setting at once.
+
+    Raises:
+        ConfigurationError: A setting is wrong. It quotes no value; `kwargs` is empty then, for reports with locals.
+    """
     try:
-        init()
+        _validate(type(model), init, kwargs)
+        model._clients()
+    except ConfigurationError as error:
+        kwargs.clear()
+        error.__traceback__ = None
+        raise
+
+
+def _validate(cls: type[BaseModel], init: Callable[..., None], kwargs: dict[str, Any]) -> None:
+    try:
+        init(**kwargs)
     except ValidationError as error:
         problems = [_problem(cls, entry["type"], entry["loc"], entry["msg"]) for entry in error.errors()]
     else:
