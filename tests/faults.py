@@ -169,10 +169,8 @@ KEPT_ALIVE = {
     When(REUSED, WHOLE, answers(requests=2, waits=()), retries=0): {
         "an answer too many": ([WHOLE_ANSWER + completion("Wrong.")], [ANSWER]),
     },
-    When(REUSED, STREAMED, answers(requests=2, waits=()), retries=0): {
-        "an answer too many": ([stream(TEXT) + stream("Wrong.")], [ANSWER]),
-    },
     When(REUSED, STREAMED, answers(), retries=0): {
+        "an answer too many": ([stream(TEXT) + stream("Wrong.")], [ANSWER]),
         "hung after [DONE]": ([BEGIN + REST, HANG], [ANSWER]),
     },
 }

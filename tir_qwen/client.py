@@ -89,10 +89,8 @@ class Client(Caller):
     def _answer(self, exchange: Exchange) -> Generator[Delta]:
         reply = self._open(exchange)
         try:
-            for data in self._pool.read(reply, exchange.clock):
+            while not exchange.done and (data := self._pool.read(reply, exchange.clock)):
                 yield from exchange.feed(data)
-                if exchange.done:
-                    break
             yield from exchange.close()
         except TIRError as error:
             exchange.broke(error)
@@ -176,12 +174,9 @@ class AsyncClient(Caller):
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[Delta]:
         reply = await self._open(exchange)
         try:
-            async with inner(self._pool.read(reply, exchange.clock)) as body:
-                async for data in body:
-                    for delta in exchange.feed(data):
-                        yield delta
-                    if exchange.done:
-                        break
+            while not exchange.done and (data := await self._pool.read(reply, exchange.clock)):
+                for delta in exchange.feed(data):
+                    yield delta
             for delta in exchange.close():
                 yield delta
         except TIRError as error:

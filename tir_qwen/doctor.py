@@ -66,11 +66,11 @@ class _WatchingPool(Pool):
         self.body = b""
         return super().send(request, clock)
 
-    def read(self, reply: Reply, clock: Clock) -> Iterator[bytes]:
+    def read(self, reply: Reply, clock: Clock) -> bytes:
         """As `Pool.read`."""
-        for data in super().read(reply, clock):
-            self.body += data
-            yield data
+        data = super().read(reply, clock)
+        self.body += data
+        return data
 
 
 class Doctor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -125,10 +126,12 @@ class Exchange:
         if not self._begun:
             self._begun = True
             self.dialect.accepted()
-        progress = False
+        progress, limited = False, self.clock.end != inf
         for delta in self._answer.feed(data):
             progress = True
             yield delta
+            if limited and not self.done and not self.clock.left():  # the caller has taken the time
+                raise self.clock.overdue()
         if not progress and self._answer.heard > self._heard:  # more has come, and is held back
             self._heard, progress = self._answer.heard, True
         if not self.done and arrived > (self.clock.end if progress else self.clock.until):

@@ -30,7 +30,7 @@ from .errors import (
 from .secrecy import without_engine, without_secrets
 from .timeouts import Clock, OverdueError
 
-_ENGINES = ("httpx2", "httpx")
+_ENGINES = ("httpx2", "httpx", "httpcore2", "httpcore")
 MAX_TEXT = 500
 """Characters kept of a server's message."""
 
@@ -122,7 +122,7 @@ def error_from_engine(
         return clock.overdue(kind)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
-    if "TransportError" not in kinds:
+    if not kinds & {"TransportError", "NetworkError"}:
         return without_engine(error)
     if answering:
         return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")

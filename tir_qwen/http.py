@@ -9,21 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import re
-from contextvars import ContextVar
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import iscoroutinefunction
 from math import inf
-from time import monotonic
 from typing import Any
 
 from .errors import ConfigurationError
-from .inner import inner
+from .reads import limit
 from .request import Request
 from .secrecy import printable, without_ids
-from .timeouts import Clock, OverdueError, Timeout, timeout_from
+from .timeouts import Clock, Timeout, timeout_from
 
 KEEPALIVE_SECONDS = 4.0
 """How long an idle connection is used: below the 5 s after which uvicorn closes, it is not found dead."""
@@ -129,7 +126,7 @@ class Trace:
         self._events.add(event)
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self.stream = info["return_value"]
-            _limit(self.stream)
+            limit(self.stream)
         elif event == "http2.send_connection_init.started" and self.stream is not None:
             del self.stream.read  # which one call will do for others
 
@@ -138,68 +135,12 @@ class Trace:
         self.note(event, info)
 
 
-clock_of_reads: ContextVar[Clock | None] = ContextVar("clock_of_reads", default=None)
-"""The deadline of the caller's reads of a connection.
-
-The engine has one time limit for each read of a head or a body, and any byte starts it anew. So the deadline has to be
-kept where the bytes are read; and since a connection passes to another thread or task as soon as a body has ended, it
-is the reader's and not the connection's.
-"""
-
-
-class _Read:
-    """A connection's `read` with the caller's deadline."""
-
-    def __init__(self, read: Any) -> None:
-        self._read = read
-
-    def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:
-        clock = clock_of_reads.get()
-        data = self._read(max_bytes, _left(clock, timeout))
-        if clock is not None and data:
-            clock.heard = True
-        return data
-
-
-class _AsyncRead(_Read):
-    async def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the engine's
-        clock = clock_of_reads.get()
-        data = await self._read(max_bytes, _left(clock, timeout))
-        if clock is not None and data:
-            clock.heard = True
-        return data
-
-
-def _left(clock: Clock | None, timeout: float | None) -> float | None:
-    if clock is None:
-        return timeout
-    left = clock.until - monotonic()
-    if left <= 0:
-        raise OverdueError
-    return left if timeout is None or left < timeout else timeout
-
-
-def body_of(response: Any) -> inner[bytes]:
-    """The body of an asynchronous response, as it comes."""
-    own = type(response).__module__.startswith("httpx2")  # httpx leaves the generators within its own to the loop
-    return inner(response.aiter_bytes(), deep=own)
-
-
 def limit_reads(response: Any) -> bool:
     """Have the reads of the response's connection keep the deadline; return whether they have done so all the while.
 
     Not with HTTP/2, where one call's reads serve others.
     """
-    return response.http_version == "HTTP/1.1" and _limit(response.extensions.get("network_stream"))
-
-
-def _limit(stream: Any) -> bool:
-    read = getattr(stream, "read", None)
-    if isinstance(read, _Read):
-        return True
-    if read is not None:
-        stream.read = (_AsyncRead if iscoroutinefunction(read) else _Read)(read)
-    return False
+    return response.http_version == "HTTP/1.1" and limit(response.extensions.get("network_stream"))
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:

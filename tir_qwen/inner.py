@@ -22,19 +22,23 @@ class inner(Generic[_Item]):  # noqa: N801 - as `contextlib.aclosing`
         deep: Whether it closes the generators within it, so that the loop is not to know these either.
     """
 
-    __slots__ = ("_begun", "_deep", "_generator", "aclose")
+    __slots__ = ("_begun", "_deep", "_generator")
 
     def __init__(self, generator: AsyncGenerator[_Item], *, deep: bool = False) -> None:
         self._generator = generator
         self._deep = deep
         self._begun = False
-        self.aclose = generator.aclose
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the generator; one that has not begun has nothing to close, and would tell its loop now."""
+        if self._begun:
+            await self._generator.aclose()
 
     def __aiter__(self) -> Self:
         return self

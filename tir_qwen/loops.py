@@ -14,8 +14,7 @@ from typing import Any
 
 from .errors import TIRError
 from .failure import error_from_engine
-from .http import Trace, body_of, build_request, clock_of_reads, new_async_client
-from .inner import inner
+from .http import Trace, build_request, new_async_client
 from .pool import (
     DRAIN_SECONDS,
     MAX_CONNECTIONS,
@@ -28,6 +27,7 @@ from .pool import (
     is_surplus,
     surplus,
 )
+from .reads import AsyncBody, AsyncChunkedBody, Reading, chunks_of, reading
 from .request import Request
 from .timeouts import Clock
 
@@ -51,7 +51,7 @@ class AsyncPool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        clock_of_reads.set(clock)
+        reading.set(Reading(clock, head=shelf is not None))
         try:
             response = await client.send(
                 build_request(client, request, clock, trace.anote), stream=True, follow_redirects=False
@@ -60,11 +60,13 @@ class AsyncPool:
                 await response.aclose()
                 failure = surplus()
             else:
-                reply = Reply(client, response, body_of(response), shelf)
+                chunks = chunks_of(response)
+                body = AsyncChunkedBody(response, chunks) if chunks else AsyncBody(response)
+                reply = Reply(client, response, body, shelf)
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            clock_of_reads.set(None)
+            reading.set(None)
             if reply is None:
                 await self._give(shelf, client, reusable=False, opened=trace.stream)
                 if shelf is not None and getattr(failure, "stale", False):
@@ -76,21 +78,15 @@ class AsyncPool:
         finally:
             del failure
 
-    async def read(self, reply: Reply, clock: Clock) -> AsyncGenerator[bytes]:
+    async def read(self, reply: Reply, clock: Clock) -> bytes:
         """As `Pool.read`."""
-        while True:
-            clock_of_reads.set(clock)
-            try:
-                data = await anext(reply.body)
-            except StopAsyncIteration:
-                reply.ended = True
-                return
-            except BaseException as error:  # noqa: BLE001 - raised below
-                failure = error_from_engine(error, clock, answering=True)
-                break
-            finally:
-                clock_of_reads.set(None)
-            yield data
+        try:
+            data: bytes = await reply.body.read(clock)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failure = error_from_engine(error, clock, answering=True)
+        else:
+            reply.ended = not data
+            return data
         try:
             raise failure
         finally:
@@ -104,10 +100,8 @@ class AsyncPool:
             if drain and reply.can_be_drained():
                 clock.until = monotonic() + DRAIN_SECONDS
                 with suppress(TIRError):
-                    async with inner(self.read(reply, clock)) as rest:
-                        async for _ in rest:
-                            if monotonic() > clock.until:
-                                break
+                    while await self.read(reply, clock) and monotonic() <= clock.until:
+                        pass
             await reply.response.aclose()
             await reply.body.aclose()
         finally:
@@ -118,11 +112,10 @@ class AsyncPool:
         body = b""
         clock.until = min(clock.until, monotonic() + MAX_ERROR_SECONDS)
         try:
-            async with inner(self.read(reply, clock)) as pieces:
-                async for data in pieces:
-                    body += data
-                    if len(body) > MAX_ERROR_BODY or monotonic() > clock.until:
-                        break
+            while (
+                len(body) <= MAX_ERROR_BODY and monotonic() <= clock.until and (data := await self.read(reply, clock))
+            ):
+                body += data
         except TIRError:
             pass
         finally:

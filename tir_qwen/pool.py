@@ -13,7 +13,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
@@ -23,7 +23,8 @@ from weakref import WeakSet
 
 from .errors import APIConnectionError, ConfigurationError, TIRError
 from .failure import error_from_engine
-from .http import KEEPALIVE_SECONDS, Trace, build_request, clock_of_reads, limit_reads, new_client
+from .http import KEEPALIVE_SECONDS, Trace, build_request, limit_reads, new_client
+from .reads import Body, ChunkedBody, Reading, chunks_of, reading
 from .request import Request
 from .timeouts import Clock
 
@@ -144,7 +145,7 @@ class Pool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        clock_of_reads.set(clock)
+        reading.set(Reading(clock, head=shelf is not None))
         try:
             response = client.send(
                 build_request(client, request, clock, trace.note), stream=True, follow_redirects=False
@@ -153,11 +154,12 @@ class Pool:
                 response.close()
                 failure = surplus()
             else:
-                reply = Reply(client, response, response.iter_bytes(), shelf)
+                chunks = chunks_of(response)
+                reply = Reply(client, response, ChunkedBody(response, chunks) if chunks else Body(response), shelf)
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            clock_of_reads.set(None)
+            reading.set(None)
             if reply is None:
                 self._give(shelf, client, reusable=False, opened=trace.stream)
                 if shelf is not None and getattr(failure, "stale", False):
@@ -170,27 +172,21 @@ class Pool:
         finally:
             del failure  # which would keep this frame, and this frame it
 
-    def read(self, reply: Reply, clock: Clock) -> Iterator[bytes]:
-        """Yield the body as it comes.
+    def read(self, reply: Reply, clock: Clock) -> bytes:
+        """What comes next of the body; nothing once it has ended.
 
         Raises:
             APITimeoutError: A deadline of the clock's has passed.
             StreamInterruptedError: The connection broke.
             MalformedChunkError: The body's compression is corrupt.
         """
-        while True:
-            clock_of_reads.set(clock)
-            try:
-                data = next(reply.body, None)
-            except BaseException as error:  # noqa: BLE001 - raised below
-                failure = error_from_engine(error, clock, answering=True)
-                break
-            finally:
-                clock_of_reads.set(None)
-            if data is None:
-                reply.ended = True
-                return
-            yield data
+        try:
+            data: bytes = reply.body.read(clock)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failure = error_from_engine(error, clock, answering=True)
+        else:
+            reply.ended = not data
+            return data
         try:
             raise failure
         finally:
@@ -202,9 +198,8 @@ class Pool:
             if drain and reply.can_be_drained():
                 clock.until = monotonic() + DRAIN_SECONDS
                 with suppress(TIRError):
-                    for _ in self.read(reply, clock):
-                        if monotonic() > clock.until:
-                            break
+                    while self.read(reply, clock) and monotonic() <= clock.until:
+                        pass
             reply.response.close()
         finally:
             self._give(reply.shelf, reply.client, reusable=reply.ended)
@@ -214,10 +209,8 @@ class Pool:
         body = b""
         clock.until = min(clock.until, monotonic() + MAX_ERROR_SECONDS)
         try:
-            for data in self.read(reply, clock):
+            while len(body) <= MAX_ERROR_BODY and monotonic() <= clock.until and (data := self.read(reply, clock)):
                 body += data
-                if len(body) > MAX_ERROR_BODY or monotonic() > clock.until:
-                    break
         except TIRError:
             pass  # the status says enough
         finally:
