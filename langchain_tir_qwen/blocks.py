@@ -55,9 +55,23 @@ class TIRMessageChunk(_Whole, AIMessageChunk):
         return super().to_json()
 
     @model_validator(mode="after")
-    def _refuse_repaired_tool_calls(self) -> Self:
-        if self.chunk_position != "last" or not self.tool_call_chunks:
+    def init_tool_calls(self) -> Self:
+        """Read `tool_call_chunks`; instead of core's method of this name, which tries to repair each of them."""
+        chunks = self.tool_call_chunks
+        if not (chunks or self.tool_calls or self.invalid_tool_calls):  # nearly every chunk
             return self
+        if chunks and self.chunk_position == "last":
+            self._read_whole_calls()
+        elif any(_may_be_object(chunk["args"]) for chunk in chunks) or not chunks:
+            super().init_tool_calls()  # type: ignore[operator]
+        else:
+            self.invalid_tool_calls = [
+                invalid_tool_call(name=chunk["name"], args=chunk["args"], id=chunk["id"], error=None)
+                for chunk in chunks
+            ]
+        return self
+
+    def _read_whole_calls(self) -> None:
         calls = [read_tool_call(chunk["id"], chunk["name"], chunk["args"] or "") for chunk in self.tool_call_chunks]
         self.tool_calls = [call for call in calls if call["type"] == "tool_call"]
         self.invalid_tool_calls = [call for call in calls if call["type"] == "invalid_tool_call"]
@@ -67,7 +81,11 @@ class TIRMessageChunk(_Whole, AIMessageChunk):
                 {**next(found)} if isinstance(block, dict) and block.get("type") in _CALL_BLOCKS else block
                 for block in self.content
             ]
-        return self
+
+
+def _may_be_object(arguments: str | None) -> bool:
+    """Whether a piece of arguments may be an object, if it is repaired; core takes nothing for an empty one."""
+    return not arguments or arguments.lstrip().startswith("{")
 
 
 _CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call"})

@@ -174,17 +174,17 @@ def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
     facts = response_metadata(delta.response) if delta.response else {}
     if delta.finish_reason or delta.logprobs:
         facts |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
-    message = TIRMessageChunk(
-        content=delta.content,
-        additional_kwargs={"reasoning_content": delta.reasoning} if delta.reasoning else {},
-        tool_call_chunks=[
+    said: dict[str, Any] = {}  # each field that is given, be it empty, has to be validated
+    if delta.reasoning:
+        said["additional_kwargs"] = {"reasoning_content": delta.reasoning}
+    if delta.tool_calls:
+        said["tool_call_chunks"] = [
             ToolCallChunk(name=call.name, args=call.arguments, id=call.id, index=call.index, type="tool_call_chunk")
             for call in delta.tool_calls
-        ],
-        usage_metadata=usage_metadata(delta.usage) if delta.usage else None,
-        response_metadata={"model_provider": PROVIDER, **facts},
-        chunk_position="last" if delta.last else None,
-    )
+        ]
+    if delta.last:
+        said |= {"usage_metadata": usage_metadata(delta.usage), "chunk_position": "last"}
+    message = TIRMessageChunk(content=delta.content, response_metadata={"model_provider": PROVIDER, **facts}, **said)
     return ChatGenerationChunk(message=message, generation_info=facts or None)
 
 
