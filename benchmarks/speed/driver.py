@@ -1,0 +1,129 @@
+"""Runs jobs in the subjects' processes, in turn, so that a noisy machine disturbs all subjects alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from .subjects import ON_HTTPX
+from .work import Work
+
+
+class Key(NamedTuple):
+    """What a figure is of."""
+
+    group: str
+    case: str
+    subject: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to measure again and again."""
+
+    case: str
+    subject: str
+    columns: tuple[tuple[str, str], ...]
+    """The columns of the table, and what stands in them of the worker's answer."""
+    job: str
+    work: Work
+    times: int = 1
+
+
+@dataclass
+class Results:
+    """All figures of a run, and what failed."""
+
+    figures: dict[Key, list[float]] = field(default_factory=dict)
+    failures: dict[Key, str] = field(default_factory=dict)
+
+    def add(self, key: Key, value: float) -> None:
+        """Add one figure."""
+        self.figures.setdefault(key, []).append(value)
+
+
+class Worker:
+    """The process of a subject."""
+
+    def __init__(self, subject: str, base_url: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.speed.worker", subject, base_url]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment("httpx" if subject.endswith(ON_HTTPX) else "httpx2"),
+        )
+
+    def do(self, job: Job) -> dict[str, float | str]:
+        """Have a job done."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            print(
+                json.dumps({"job": job.job, "work": asdict(job.work), "times": job.times}),
+                file=self._process.stdin,
+                flush=True,
+            )
+            measured: dict[str, float | str] = json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, ValueError):
+            return {"error": f"its process ended ({self._process.wait()})"}
+        return measured
+
+    def stop(self) -> None:
+        """End the process."""
+        with self._process:
+            self._process.terminate()
+
+
+def environment(engine: str = "httpx2") -> dict[str, str]:
+    """The variables for a process that measures: none that point elsewhere."""
+    strange = ("PROXY", "E2E_TIR", "MODEL_API", "OPENAI", "MISTRAL", "LANGCHAIN_", "LANGSMITH_")
+    own = {name: value for name, value in os.environ.items() if not any(part in name.upper() for part in strange)}
+    return {**own, "TIR_QWEN_HTTP_ENGINE": engine, "LANGSMITH_TRACING": "false", "PYTHONHASHSEED": "0"}
+
+
+class Workers:
+    """The processes of all subjects, each started when it is needed first."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for worker in self._workers.values():
+            worker.stop()
+
+    def start(self, subjects: Iterable[str]) -> None:
+        """Start the processes of these subjects side by side."""
+        for subject in subjects:
+            if subject not in self._workers:
+                self._workers[subject] = Worker(subject, self._base_url)
+
+    def run(self, group: str, jobs: list[Job], rounds: int, results: Results) -> None:
+        """Do all jobs in turn, once to warm up and then so many times."""
+        self.start(job.subject for job in jobs)
+        broken: set[Job] = set()
+        for number in range(rounds + 1):
+            for job in jobs:
+                if job in broken:
+                    continue
+                measured = self._workers[job.subject].do(job)
+                if "error" in measured:
+                    broken.add(job)
+                    results.failures[Key(group, job.case, job.subject, job.columns[0][0])] = str(measured["error"])
+                elif number:  # the first round warms up
+                    for column, name in job.columns:
+                        results.add(Key(group, job.case, job.subject, column), float(measured[name]))

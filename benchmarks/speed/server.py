@@ -1,0 +1,118 @@
+"""A loopback server in a process of its own that answers any chat completion at once, or at a model's pace.
+
+It has to cost less than what is measured against it: answers are made once, and written in bursts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from pydantic_core import from_json
+
+from .answers import bursts, events, whole
+from .work import Work
+
+_PHASES = 64
+_phase = count()
+
+
+class Connection(asyncio.Protocol):
+    """Answers the requests of a connection, one after another."""
+
+    def __init__(self) -> None:
+        self._received = b""
+        self._rest: list[bytes] = []  # last piece first
+        self._full = False
+        self._due = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer, once the request is whole."""
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(body) >= length:
+            self._received = b""
+            self._answer(body)
+
+    def _answer(self, body: bytes) -> None:
+        request = from_json(body)
+        content = request["messages"][-1]["content"]
+        work = _work(content if isinstance(content, str) else content[0]["text"])
+        with_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+        if not request.get("stream"):
+            self._transport.write(whole(work))
+        elif work.pace:
+            self._rest = events(work, with_usage)[::-1]
+            # Streams that all began together would all bring their chunks together.
+            self._due = self._loop.time() + work.pace * (next(_phase) % _PHASES) / _PHASES
+            self._write_paced(work.pace)
+        else:
+            self._rest, self._due = bursts(work, with_usage)[::-1], 0.0
+            self._write()
+
+    def _write(self) -> None:
+        while self._rest and not self._full:
+            self._transport.write(self._rest.pop())
+
+    def _write_paced(self, pace: float) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(self._rest.pop())
+        if self._rest:
+            self._due += pace
+            self._loop.call_at(self._due, self._write_paced, pace)
+
+    def pause_writing(self) -> None:
+        """Wait for the client."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on, unless a pace rules."""
+        self._full = False
+        if not self._due:
+            self._write()
+
+
+_works: dict[str, Work] = {}
+
+
+def _work(question: str) -> Work:
+    if question not in _works:
+        _works[question] = Work(**from_json(question))
+    return _works[question]
+
+
+async def main() -> None:
+    """Listen until standard input ends; print the port."""
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Start a server in a process of its own; give its base URL."""
+    command = [sys.executable, "-m", "benchmarks.speed.server"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
