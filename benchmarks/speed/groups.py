@@ -40,7 +40,7 @@ IN_FLIGHT = (1, 16, 64, 256)
 _IMPORTS, _FEW_IMPORTS = 15, 3
 """Of ours, and of the others, which are far from any limit."""
 CHUNKS, CHARACTERS, MESSAGES = (1_000, 10_000, 100_000), (1_000, 10_000, 100_000, 1_000_000), (1, 100, 1_000)
-SYNC, ASYNC, CPU, RATE = "sync", "async", "CPU us", "calls/s"
+SYNC, ASYNC, CPU, RATE, SECONDS = "sync", "async", "CPU us", "calls/s", "seconds"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def flight(workers: Workers, results: Results, options: Options) -> None:
 def paced(workers: Workers, results: Results, options: Options) -> None:
     """256 streams at once of 40 tokens a second each, for 5 seconds if the client keeps up, asynchronous."""
     work = Work(chunks=int(PACED_SECONDS / _PACE), pace=_PACE)
-    columns = ((CPU, "cpu"), ("% of a core", "share"), ("seconds", "wall"))
+    columns = ((CPU, "cpu"), ("% of a core", "share"), (SECONDS, "wall"))
     subjects = (RAW, *OURS, OPENAI, MISTRAL, LIKE)
     jobs = [Job("256 streams", subject, columns, "together", work, at_once=256) for subject in subjects]
     workers.run("paced", jobs, 1, results, warm=False)

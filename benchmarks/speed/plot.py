@@ -9,7 +9,7 @@ from typing import Any
 
 from .driver import Key, Results
 from .files import machine
-from .groups import ASYNC, CPU, RATE, SYNC
+from .groups import ASYNC, CPU, PACED_SECONDS, RATE, SECONDS, SYNC
 from .subjects import (
     CLIENT,
     LANGCHAIN,
@@ -57,12 +57,13 @@ def draw(path: Path, runs: list[Results]) -> None:
     settings = {"svg.fonttype": "none", "svg.hashsalt": "tir-qwen", "font.family": "sans-serif", "font.size": 9}
     with mpl.rc_context(settings):
         heights = [len(subjects) for _, _, subjects in _PANELS]
-        figure = import_module("matplotlib.figure").Figure(
-            figsize=(8, 0.26 * sum(heights) + 2.4), facecolor="white", layout="constrained"
-        )
+        size = (8, 0.26 * sum(heights) + 2.4)
+        figure = import_module("matplotlib.figure").Figure(size, facecolor="white", layout="constrained")
         axes = figure.subplots(len(_PANELS), 1, height_ratios=heights)
         for axis, (title, what, subjects) in zip(axes, _PANELS, strict=True):
             _panel(axis, title, _bars(runs, *what, subjects))
+            if what[0] == "paced":
+                _tell_late(axis, dict(_bars(runs, "paced", what[1], (SECONDS,), subjects)))
         facts = machine()
         where = f"{facts['cpu']}, {facts['cores']} cores, {facts['python']}"
         figure.supxlabel(where, fontsize=8, color="#555555")
@@ -96,3 +97,11 @@ def _panel(axis: Any, title: str, bars: list[tuple[str, list[float]]]) -> None:
     axis.set_title(title, loc="left", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(x=0.08)
+
+
+def _tell_late(axis: Any, seconds: dict[str, list[float]]) -> None:
+    """Say which subjects could not keep up: their time for a token is less, since they read many at once."""
+    for place, (took,) in enumerate(seconds.values()):
+        if took > 1.2 * PACED_SECONDS:
+            text = f"{took:.0f} s instead of {PACED_SECONDS} "
+            axis.text(axis.patches[place].get_width(), place, text, va="center", ha="right", fontsize=8, color="white")
