@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python $(PIP_INSTALL)
+BENCH_VENV := .venv-bench
 
 .PHONY: help demo test check record bench faults soak load fuzz clean
 .DEFAULT_GOAL := help
@@ -30,8 +32,8 @@ check: $(VENV)/.test  ## Lint, formatting and types
 record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/cassettes)
 	$(BIN)/python -m pytest tests/faces $(foreach set,$(SETS),--record $(set))
 
-bench: $(VENV)/.demo  ## Measure what each layer adds to a streamed chunk
-	@$(BIN)/python -m benchmarks
+bench: $(BENCH_VENV)/.done  ## Measure each layer, the frameworks' floors and other integrations; five minutes (RUNS=3: thrice)
+	@$(BENCH_VENV)/bin/python -m benchmarks --runs $(or $(RUNS),1)
 
 faults: $(VENV)/.test  ## Play the table of faults to both engines, and print the measured outcomes
 	@$(BIN)/python -m benchmarks.faults
@@ -47,12 +49,16 @@ fuzz: $(VENV)/.test  ## Look for input that breaks a decoder, a splitter or a ma
 	@$(BIN)/python -m benchmarks.fuzz
 
 clean:  ## Remove the environment and all caches
-	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(BENCH_VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+%/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
+
+$(BENCH_VENV)/.done: pyproject.toml constraints.txt benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable ".[langchain,llama-index]" --requirement benchmarks/requirements.txt
+	@touch $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) --editable ".[langchain,llama-index]"

@@ -1,31 +1,64 @@
-"""How fast each layer is: tables, and files in `benchmarks/results`.
+"""How fast each layer is, next to the frameworks' floors and to other integrations (`make bench`).
 
-python -m benchmarks [--only GROUP] [--runs 1] [--rounds 7] [--chunks 2000]
+python -m benchmarks [--only GROUP] [--runs 1] [--rounds 7] [--chunks 2000] [--out DIRECTORY]
+
+Prints tables; a run of all groups also writes `bench.json` and `bench.svg`. A ratio (x) is to the raw engine and, with
+a framework, its floor besides, in the same run. Exit status 1 if one of ours failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
+from pathlib import Path
 
 from .speed.driver import Results, Workers
-from .speed.groups import GROUPS, Options
-from .speed.report import show
+from .speed.files import write
+from .speed.groups import GROUPS, OURS, Options
+from .speed.plot import draw
+from .speed.report import show, show_targets
 from .speed.server import running
+from .speed.subjects import ON_HTTPX
+
+RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
+def measure(groups: list[str], options: Options) -> Results:
+    """Measure all of it once."""
+    results = Results()
+    with running() as base_url, Workers(base_url) as workers:
+        for name in groups:
+            began = time.monotonic()
+            GROUPS[name](workers, results, options)
+            print(f"measured {name} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return results
+
+
+def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=GROUPS, action="append")
+    parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--runs", type=int, default=1, help="measure all of it so often, and show the spread of ratios")
     parser.add_argument("--rounds", type=int, default=Options.rounds)
     parser.add_argument("--chunks", type=int, default=Options.chunks)
+    parser.add_argument("--out", type=Path, help="where to write, also if some groups are left out")
     asked = parser.parse_args()
-    results, options = Results(), Options(asked.rounds, asked.chunks)
-    for name in asked.only or GROUPS:
-        with running() as base_url, Workers(base_url) as workers:
-            GROUPS[name](workers, results, options)
-        show(name, results)
+    began, options, groups = time.monotonic(), Options(asked.rounds, asked.chunks), asked.only or [*GROUPS]
+    runs = [measure(groups, options) for _ in range(asked.runs)]
+    for name in groups:
+        show(name, runs)
+    show_targets(runs)
+    seconds = time.monotonic() - began
+    print(f"\n{seconds:.0f} seconds")
+    if asked.out or not asked.only:
+        directory = asked.out or RESULTS
+        directory.mkdir(exist_ok=True)
+        write(directory / "bench.json", runs, options, seconds)
+        draw(directory / "bench.svg", runs)
+    failed = {key.subject.removesuffix(ON_HTTPX) for run in runs for key in run.failures}
+    return int(not failed.isdisjoint(OURS))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -62,7 +62,7 @@ def bursts(work: Work, with_usage: bool) -> list[bytes]:
 @lru_cache(maxsize=64)
 def whole(work: Work) -> bytes:
     """An answer that is not streamed."""
-    message = {"role": "assistant", "reasoning_content": None, "content": work.whole, "tool_calls": []}
+    message: dict[str, Any] = {"role": "assistant", "reasoning_content": None, "content": work.whole, "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     counts = {**usage(work), "prompt_tokens_details": None}
     facts = {"id": _FACTS["id"], "object": "chat.completion", **_FACTS, "choices": [choice], "usage": counts}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -35,6 +36,7 @@ class Job:
     job: str
     work: Work
     times: int = 1
+    at_once: int = 1
 
 
 @dataclass
@@ -47,6 +49,10 @@ class Results:
     def add(self, key: Key, value: float) -> None:
         """Add one figure."""
         self.figures.setdefault(key, []).append(value)
+
+    def median(self, group: str, case: str, subject: str, column: str) -> float:
+        """The median of a figure; KeyError if it was not measured."""
+        return median(self.figures[Key(group, case, subject, column)])
 
 
 class Worker:
@@ -66,12 +72,9 @@ class Worker:
         """Have a job done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        asked = {"job": job.job, "work": asdict(job.work), "times": job.times, "at_once": job.at_once}
         try:
-            print(
-                json.dumps({"job": job.job, "work": asdict(job.work), "times": job.times}),
-                file=self._process.stdin,
-                flush=True,
-            )
+            print(json.dumps(asked), file=self._process.stdin, flush=True)
             measured: dict[str, float | str] = json.loads(self._process.stdout.readline())
         except (BrokenPipeError, ValueError):
             return {"error": f"its process ended ({self._process.wait()})"}
@@ -94,7 +97,7 @@ class Workers:
     """The processes of all subjects, each started when it is needed first."""
 
     def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
+        self.base_url = base_url
         self._workers: dict[str, Worker] = {}
 
     def __enter__(self) -> Self:
@@ -110,13 +113,13 @@ class Workers:
         """Start the processes of these subjects side by side."""
         for subject in subjects:
             if subject not in self._workers:
-                self._workers[subject] = Worker(subject, self._base_url)
+                self._workers[subject] = Worker(subject, self.base_url)
 
-    def run(self, group: str, jobs: list[Job], rounds: int, results: Results) -> None:
+    def run(self, group: str, jobs: list[Job], rounds: int, results: Results, *, warm: bool = True) -> None:
         """Do all jobs in turn, once to warm up and then so many times."""
         self.start(job.subject for job in jobs)
         broken: set[Job] = set()
-        for number in range(rounds + 1):
+        for number in range(0 if warm else 1, rounds + 1):
             for job in jobs:
                 if job in broken:
                     continue

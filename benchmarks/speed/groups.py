@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .driver import Job, Results, Workers
+from .driver import Job, Key, Results, Workers, environment
+from .startup import PARTS
 from .subjects import (
     CLIENT,
     LANGCHAIN,
@@ -14,6 +18,7 @@ from .subjects import (
     LLAMA_INDEX,
     LLAMA_INDEX_FLOOR,
     MISTRAL,
+    ON_HTTPX,
     OPENAI,
     RAW,
     RAW_HTTPX,
@@ -23,8 +28,19 @@ from .work import Work
 ON_LANGCHAIN = (LANGCHAIN_FLOOR, LANGCHAIN, OPENAI, MISTRAL)
 ON_LLAMA_INDEX = (LLAMA_INDEX_FLOOR, LLAMA_INDEX, LIKE)
 EVERYONE = (RAW, RAW_HTTPX, CLIENT, *ON_LANGCHAIN, *ON_LLAMA_INDEX)
-FEW = 200
+OURS = (CLIENT, LANGCHAIN, LLAMA_INDEX)
+OF_GROWTH = (CLIENT, LANGCHAIN_FLOOR, LANGCHAIN, LLAMA_INDEX_FLOOR, LLAMA_INDEX)
+_FEW = 200
 """Chunks that are added up one by one, which takes the square of their number."""
+_PACE = 1 / 40
+PACED_SECONDS = 5
+_ANSWERS = 3200
+"""A second, by the server, of short calls in flight."""
+IN_FLIGHT = (1, 16, 64, 256)
+_IMPORTS, _FEW_IMPORTS = 15, 3
+"""Of ours, and of the others, which are far from any limit."""
+CHUNKS, CHARACTERS, MESSAGES = (1_000, 10_000, 100_000), (1_000, 10_000, 100_000, 1_000_000), (1, 100, 1_000)
+SYNC, ASYNC, CPU, RATE, SECONDS = "sync", "async", "CPU us", "calls/s", "seconds"
 
 
 @dataclass(frozen=True)
@@ -34,38 +50,110 @@ class Options:
     rounds: int = 7
     chunks: int = 2000
 
+    @property
+    def fewer(self) -> int:
+        """Rounds of what is no target."""
+        return max(self.rounds // 2, 1)
 
-def both(case: str, subject: str, work: Work, times: int = 1) -> Iterator[Job]:
-    """A stream, synchronous and asynchronous."""
-    yield Job(case, subject, (("sync", "cpu"),), "stream", work, times)
-    yield Job(case, subject, (("async", "cpu"),), "astream", work, times)
+
+def _both(case: str, subject: str, work: Work, times: int = 1) -> Iterator[Job]:
+    yield Job(case, subject, ((SYNC, "cpu"),), "stream", work, times)
+    yield Job(case, subject, ((ASYNC, "cpu"),), "astream", work, times)
 
 
 def stream(workers: Workers, results: Results, options: Options) -> None:
-    """CPU us per chunk."""
-    jobs = [job for subject in EVERYONE for job in both("text", subject, Work(chunks=options.chunks))]
+    """CPU us per chunk of a stream."""
+    jobs = [job for subject in EVERYONE for job in _both("text", subject, Work(chunks=options.chunks))]
     workers.run("stream", jobs, options.rounds, results)
     half = options.chunks // 2
     jobs = []
     for kind in ("reasoning", "tool"):
-        jobs += [job for subject in EVERYONE for job in both(kind, subject, Work(kind, half))]
+        jobs += [job for subject in EVERYONE for job in _both(kind, subject, Work(kind, half))]
     for form in ("v1", "v3"):
         for kind in ("text", "reasoning", "tool"):
             work = Work(kind, half, form=form)
-            jobs += [job for subject in ON_LANGCHAIN for job in both(f"{kind}, {form}", subject, work)]
-    adding = {"text, added up at once": Work(chunks=half, form="sum"), "text, one by one": Work(chunks=FEW, form="fold")}
+            jobs += [job for subject in ON_LANGCHAIN for job in _both(f"{kind}, {form}", subject, work)]
+    adding = {"text, first + rest": Work(chunks=half, form="sum"), "text, one by one": Work(chunks=_FEW, form="fold")}
     for case, work in adding.items():
-        jobs += [job for subject in ON_LANGCHAIN for job in both(case, subject, work, times=half // work.chunks or 1)]
-    workers.run("stream", jobs, (options.rounds + 1) // 2, results)
+        jobs += [job for subject in ON_LANGCHAIN for job in _both(case, subject, work, half // work.chunks or 1)]
+    workers.run("stream", jobs, options.fewer, results)
 
 
 def call(workers: Workers, results: Results, options: Options) -> None:
-    """CPU us per call."""
+    """CPU us per call, one after another."""
     jobs = []
     for subject in EVERYONE:
-        jobs.append(Job("short answer", subject, (("sync", "cpu"),), "call", Work(), times=100))
-        jobs.append(Job("short answer", subject, (("async", "cpu"),), "acall", Work(), times=100))
+        jobs.append(Job("short answer", subject, ((SYNC, "cpu"),), "call", Work(), times=100))
+        jobs.append(Job("short answer", subject, ((ASYNC, "cpu"),), "acall", Work(), times=100))
     workers.run("call", jobs, options.rounds, results)
 
 
-GROUPS: dict[str, Callable[[Workers, Results, Options], None]] = {"stream": stream, "call": call}
+def flight(workers: Workers, results: Results, options: Options) -> None:
+    """Short calls, always so many at once, asynchronous.
+
+    The server takes its time, so that the calls are truly in flight, yet it could answer more than any client asks.
+    """
+    on_httpx = [subject + ON_HTTPX for subject in OURS]
+    for count in IN_FLIGHT:
+        columns, work = ((CPU, "cpu"), (RATE, "rate")), Work(pace=count / _ANSWERS)
+        jobs = [
+            Job(f"{count} at once", subject, columns, "flight", work, max(min(4 * count, 256), 64), count)
+            for subject in (RAW, RAW_HTTPX, *OURS, *on_httpx, OPENAI, LIKE)
+        ]
+        workers.run("flight", jobs, 1 if count > 64 else options.fewer, results, warm=False)
+
+
+def paced(workers: Workers, results: Results, options: Options) -> None:
+    """256 streams at once of 40 tokens a second each, for 5 seconds if the client keeps up, asynchronous."""
+    work = Work(chunks=int(PACED_SECONDS / _PACE), pace=_PACE)
+    columns = ((CPU, "cpu"), ("% of a core", "share"), (SECONDS, "wall"))
+    subjects = (RAW, *OURS, OPENAI, MISTRAL, LIKE)
+    jobs = [Job("256 streams", subject, columns, "together", work, at_once=256) for subject in subjects]
+    workers.run("paced", jobs, 1, results, warm=False)
+
+
+def startup(workers: Workers, results: Results, options: Options) -> None:
+    """Importing a model's module after its framework, and making models: each time in a fresh process."""
+    for number in range(_IMPORTS + 1):
+        for name, (framework, _) in PARTS.items():
+            if name not in OURS and number > _FEW_IMPORTS:
+                continue
+            command = [sys.executable, "-m", "benchmarks.speed.startup", name]
+            done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=False)
+            if done.returncode:
+                results.failures[Key("startup", framework, name, "adds %")] = f"exit status {done.returncode}"
+            elif number:  # the first writes byte code
+                for column, value in json.loads(done.stdout).items():
+                    results.add(Key("startup", framework, name, column), value)
+
+
+def memory(workers: Workers, results: Results, options: Options) -> None:
+    """200 streams at once of 20 chunks: how many kB the process grows by for each, asynchronous."""
+    work, columns = Work(chunks=20, pace=0.1), (("kB per stream", "kb"),)
+    jobs = [
+        Job("200 streams", subject, columns, "memory", work, at_once=200)
+        for subject in (RAW, *OURS, OPENAI, MISTRAL, LIKE)
+    ]
+    with Workers(workers.base_url) as fresh:
+        fresh.run("memory", jobs, 1, results, warm=False)
+
+
+def growth(workers: Workers, results: Results, options: Options) -> None:
+    """CPU us per chunk or per call, with ever more chunks, characters of a tool's arguments, or earlier messages."""
+    works = [("chunks", count, Work(chunks=count)) for count in CHUNKS]
+    works += [("characters", count, Work("tool", count // 20, size=20)) for count in CHARACTERS]
+    for case, count, work in works:
+        columns, times = ((f"{count:,}", "cpu"),), max(1_000 // work.chunks, 1)
+        subjects = OF_GROWTH if work.chunks > 10_000 else (*OF_GROWTH, OPENAI, LIKE)
+        jobs = [Job(case, subject, columns, "stream", work, times) for subject in subjects]
+        small = work.chunks <= 1_000
+        workers.run("growth", jobs, min(options.rounds, 3) if small else 1, results, warm=small)
+    for count in MESSAGES:
+        work, columns, times = Work(history=count), ((f"{count:,}", "cpu"),), max(100 // count, 5)
+        jobs = [Job("messages", subject, columns, "call", work, times) for subject in (RAW, *OF_GROWTH, OPENAI, LIKE)]
+        workers.run("growth", jobs, min(options.rounds, 3), results)
+
+
+GROUPS: dict[str, Callable[[Workers, Results, Options], None]] = {
+    function.__name__: function for function in (stream, call, flight, paced, startup, memory, growth)
+}

@@ -69,7 +69,7 @@ class Model:
             if text := piece["args"] if work.kind == "tool" else piece:
                 count += 1
                 characters += len(text)
-        assert stream.output.content
+        assert isinstance(stream.output, AIMessage)
         return Seen(count, characters)
 
     async def _aevents(self, work: Work) -> Seen:
@@ -79,7 +79,7 @@ class Model:
             if text := piece["args"] if work.kind == "tool" else piece:
                 count += 1
                 characters += len(text)
-        assert (await stream).content
+        assert isinstance(await stream, AIMessage)
         return Seen(count, characters)
 
 
@@ -111,9 +111,9 @@ _READ: dict[tuple[str, str], Callable[[AIMessageChunk], Any]] = {
 def _added_up(form: str, chunks: list[AIMessageChunk]) -> AIMessageChunk:
     full, *rest = chunks
     if form == "sum":
-        return full + rest  # type: ignore[return-value]  # all at once, which core's type does not say
+        return full + rest  # all at once
     for chunk in rest:  # one by one, as its documentation shows it: each step copies all that there is
-        full = full + chunk  # type: ignore[assignment]  # noqa: PLR6104
+        full = full + chunk
     return full
 
 

@@ -31,8 +31,8 @@ from .work import TOOL, Seen, Work, usage
 class Model:
     """An LLM."""
 
-    def __init__(self, llm: LLM) -> None:
-        self._llm = llm
+    def __init__(self, make: Callable[[], LLM]) -> None:
+        self._llm = make()
 
     def llm(self, work: Work) -> LLM:
         """The LLM for this work."""
@@ -166,7 +166,7 @@ class Floor(Model):
     """What LlamaIndex itself costs."""
 
     def __init__(self) -> None:
-        super().__init__(FloorLLM())
+        super().__init__(FloorLLM)
 
     def llm(self, work: Work) -> LLM:
         """See `Model`."""

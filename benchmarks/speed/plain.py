@@ -69,9 +69,9 @@ def _text(chunk: dict[str, Any]) -> str | None:
     for choice in chunk["choices"]:
         delta = choice["delta"]
         if calls := delta.get("tool_calls"):
-            text: str | None = calls[0]["function"].get("arguments")
-            return text
-        return delta.get("content") or delta.get("reasoning_content")
+            delta = {"content": calls[0]["function"].get("arguments")}
+        text: str | None = delta.get("content") or delta.get("reasoning_content")
+        return text
     return None
 
 

@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
         work = _work(content if isinstance(content, str) else content[0]["text"])
         with_usage = bool((request.get("stream_options") or {}).get("include_usage"))
         if not request.get("stream"):
-            self._transport.write(whole(work))
+            self._loop.call_later(work.pace, self._transport.write, whole(work))
         elif work.pace:
             self._rest = events(work, with_usage)[::-1]
             # Streams that all began together would all bring their chunks together.

@@ -87,7 +87,7 @@ def _langchain(make_model: Callable[..., Any]) -> Callable[[str], Subject]:
 
 def _llama_index(make_llm: Callable[[str], Any]) -> Callable[[str], Subject]:
     def make(base_url: str) -> Subject:
-        subject: Subject = import_module(".on_llama_index", __package__).Model(make_llm(base_url))
+        subject: Subject = import_module(".on_llama_index", __package__).Model(lambda: make_llm(base_url))
         return subject
 
     return make

@@ -17,6 +17,10 @@ class Seen(NamedTuple):
     characters: int
 
 
+class WrongAnswerError(Exception):
+    """Less or more has been handed over than was sent."""
+
+
 @dataclass(frozen=True)
 class Work:
     """One call. Equal works have equal questions, so that the server has to write its answer only once."""
@@ -27,7 +31,7 @@ class Work:
     size: int = 6
     """Characters in each chunk."""
     pace: float = 0.0
-    """Seconds between the chunks; 0: as fast as the client takes them."""
+    """Seconds between the chunks, or before a whole answer; 0: as fast as the client takes them."""
     history: int = 1
     """Messages of the conversation, this question included."""
     form: str = "v0"
@@ -55,7 +59,8 @@ class Work:
     @cached_property
     def earlier(self) -> list[tuple[str, str]]:
         """The roles and texts of the messages before the question."""
-        return [("user" if number % 2 else "assistant", f"{number} " + "word " * 40) for number in range(1, self.history)]
+        roles = ("assistant", "user")
+        return [(roles[number % 2], f"{number} " + "word " * 40) for number in range(1, self.history)]
 
     @cached_property
     def wire(self) -> list[dict[str, str]]:
@@ -67,7 +72,9 @@ class Work:
         """Raise unless this is what was sent, so that nothing is fast by being wrong."""
         least, most = (self.chunks, self.chunks + 1) if streamed else (1, 1)
         if seen.characters != len(self.whole) or not least <= seen.chunks <= most:
-            raise ValueError(f"{seen} instead of {self.chunks} chunks and {len(self.whole)} characters")
+            raise WrongAnswerError(
+                f"{seen.chunks} chunks and {seen.characters} characters instead of {self.chunks} and {len(self.whole)}"
+            )
 
 
 def usage(work: Work) -> dict[str, Any]:

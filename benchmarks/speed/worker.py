@@ -10,15 +10,32 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+from ..leaks import megabytes
 from .subjects import ON_HTTPX, SUBJECTS, Subject
 from .work import Seen, Work
 
 LIMIT = 120
 """Seconds for a job; one that takes longer ends the process."""
+_LOOK_SECONDS = 0.1
 Measured = dict[str, float]
+
+
+class Task(NamedTuple):
+    """A job as the worker takes it."""
+
+    subject: Subject
+    loop: asyncio.Runner
+    work: Work
+    times: int
+    at_once: int
+
+    def check(self, seen: Iterable[Seen], *, streamed: bool) -> None:
+        """Raise unless all answers are right."""
+        for one in seen:
+            self.work.check(one, streamed=streamed)
 
 
 class Clock:
@@ -34,58 +51,103 @@ class Clock:
         self.wall = time.perf_counter() - self._wall
 
     def per(self, units: int) -> Measured:
-        """CPU microseconds for each of so many, how many a second, and the seconds of all."""
-        return {"cpu": self.cpu / units * 1e6, "rate": units / self.wall, "wall": self.wall, "share": self.cpu / self.wall}
+        """CPU microseconds for each of so many, how many a second, the seconds of all, and the share of a core."""
+        share = 100 * self.cpu / self.wall
+        return {"cpu": self.cpu / units * 1e6, "rate": units / self.wall, "wall": self.wall, "share": share}
 
 
-def stream(subject: Subject, loop: asyncio.Runner, work: Work, times: int) -> Measured:
+def stream(task: Task) -> Measured:
     """CPU per chunk of streams, one after another."""
     with Clock() as clock:
-        seen = [subject.stream(work) for _ in range(times)]
-    return _checked(seen, work, streamed=True) or clock.per(times * work.chunks)
+        seen = [task.subject.stream(task.work) for _ in range(task.times)]
+    task.check(seen, streamed=True)
+    return clock.per(task.times * task.work.chunks)
 
 
-def astream(subject: Subject, loop: asyncio.Runner, work: Work, times: int) -> Measured:
+def astream(task: Task) -> Measured:
     """As `stream`, asynchronous."""
 
     async def run() -> list[Seen]:
-        return [await subject.astream(work) for _ in range(times)]
+        return [await task.subject.astream(task.work) for _ in range(task.times)]
 
     with Clock() as clock:
-        seen = loop.run(run())
-    return _checked(seen, work, streamed=True) or clock.per(times * work.chunks)
+        seen = task.loop.run(run())
+    task.check(seen, streamed=True)
+    return clock.per(task.times * task.work.chunks)
 
 
-def call(subject: Subject, loop: asyncio.Runner, work: Work, times: int) -> Measured:
+def call(task: Task) -> Measured:
     """CPU per call of whole answers, one after another."""
     with Clock() as clock:
-        seen = [subject.call(work) for _ in range(times)]
-    return _checked(seen, work, streamed=False) or clock.per(times)
+        seen = [task.subject.call(task.work) for _ in range(task.times)]
+    task.check(seen, streamed=False)
+    return clock.per(task.times)
 
 
-def acall(subject: Subject, loop: asyncio.Runner, work: Work, times: int) -> Measured:
+def acall(task: Task) -> Measured:
     """As `call`, asynchronous."""
 
     async def run() -> list[Seen]:
-        return [await subject.acall(work) for _ in range(times)]
+        return [await task.subject.acall(task.work) for _ in range(task.times)]
 
     with Clock() as clock:
-        seen = loop.run(run())
-    return _checked(seen, work, streamed=False) or clock.per(times)
+        seen = task.loop.run(run())
+    task.check(seen, streamed=False)
+    return clock.per(task.times)
 
 
-JOBS: dict[str, Callable[[Subject, asyncio.Runner, Work, int], Measured]] = {
-    "stream": stream,
-    "astream": astream,
-    "call": call,
-    "acall": acall,
+def flight(task: Task) -> Measured:
+    """Whole answers, always so many calls at once: CPU per call."""
+
+    async def caller(numbers: Iterable[int]) -> list[Seen]:
+        return [await task.subject.acall(task.work) for _ in numbers]
+
+    async def run(times: int) -> list[list[Seen]]:
+        numbers = iter(range(times))
+        return await asyncio.gather(*(caller(numbers) for _ in range(task.at_once)))
+
+    task.loop.run(run(task.at_once))  # opens the connections
+    with Clock() as clock:
+        seen = task.loop.run(run(task.times))
+    task.check((one for some in seen for one in some), streamed=False)
+    return clock.per(task.times)
+
+
+def together(task: Task) -> Measured:
+    """Streams all at once: CPU per chunk."""
+
+    async def run(work: Work) -> list[Seen]:
+        return await asyncio.gather(*(task.subject.astream(work) for _ in range(task.at_once)))
+
+    task.loop.run(run(Work(chunks=2)))  # opens the connections
+    with Clock() as clock:
+        seen = task.loop.run(run(task.work))
+    task.check(seen, streamed=True)
+    return clock.per(task.at_once * task.work.chunks)
+
+
+def memory(task: Task) -> Measured:
+    """Streams all at once: by how many kB the process grows for each, at its peak."""
+
+    async def run() -> tuple[list[Seen], float]:
+        streams = asyncio.gather(*(task.subject.astream(task.work) for _ in range(task.at_once)))
+        peak = 0.0
+        while not streams.done():
+            peak = max(peak, megabytes())
+            await asyncio.sleep(_LOOK_SECONDS)
+        return streams.result(), peak
+
+    task.loop.run(task.subject.astream(Work()))  # imports, and the SSL context
+    gc.collect()
+    before = megabytes()
+    seen, peak = task.loop.run(run())
+    task.check(seen, streamed=True)
+    return {"kb": (peak - before) / task.at_once * 1e3}
+
+
+JOBS: dict[str, Callable[[Task], Measured]] = {
+    function.__name__: function for function in (stream, astream, call, acall, flight, together, memory)
 }
-
-
-def _checked(seen: list[Seen], work: Work, *, streamed: bool) -> Measured:
-    for one in seen:
-        work.check(one, streamed=streamed)
-    return {}
 
 
 def main(name: str, base_url: str) -> None:
@@ -99,7 +161,8 @@ def main(name: str, base_url: str) -> None:
             job = json.loads(line)
             faulthandler.dump_traceback_later(LIMIT, exit=True)
             try:
-                measured: Any = JOBS[job["job"]](subject, loop, Work(**job["work"]), job["times"])
+                task = Task(subject, loop, Work(**job["work"]), job["times"], job["at_once"])
+                measured: Any = JOBS[job["job"]](task)
             except Exception as error:  # noqa: BLE001 - of another library, perhaps; it is reported
                 measured = {"error": f"{type(error).__name__}: {error}"[:200]}
             faulthandler.cancel_dump_traceback_later()
