@@ -12,7 +12,7 @@ END = b"0\r\n\r\n"
 MAX_HEAD = 16 * 1024
 """Bytes of a chunk's head, or of the trailers, that are waited for."""
 
-_HEAD = re.compile(rb"\r\n([0-9A-Fa-f]{1,20})(?:[ \t]*|;[^\n]*?)\r\n")
+_HEAD = re.compile(rb"\r\n([0-9A-Fa-f]{1,20})(?:[ \t]{0,%d}|;[^\n]{0,%d}?)\r\n" % (MAX_HEAD, MAX_HEAD))
 """The end of one chunk and the head of the next; extensions mean nothing."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
@@ -67,14 +67,15 @@ class ChunkedDecoder:
                 return at
         self._held = data[at:]
         begun = b"\r\n".startswith(self._held[:2]) and b"\r\n" not in self._held[2:]
-        self.broken = not begun or len(self._held) > MAX_HEAD
+        self.broken = not begun or len(self._held) > MAX_HEAD + 24  # what stands around an extension
         return at
 
     def _read_trailers(self, data: bytes) -> None:
         held = self._held + data
-        if end := _BLANK_LINE.search(held):
+        end = _BLANK_LINE.search(held, 0, MAX_HEAD)
+        if end:
             self.ended = True
             self.rest = held[end.end() :]
         else:
             self._held = held
-            self.broken = len(held) > MAX_HEAD
+            self.broken = len(held) >= MAX_HEAD

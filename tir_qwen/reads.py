@@ -27,12 +27,14 @@ _BROKEN = "the connection broke before the end of the answer (RemoteProtocolErro
 class Reading:
     """For whom the engine reads."""
 
-    __slots__ = ("clock", "head")
+    __slots__ = ("clock", "head", "unsent")
 
     def __init__(self, clock: Clock, *, head: bool = False) -> None:
         self.clock = clock
         self.head = head
         """Whether it is to get no more than a response's head."""
+        self.unsent = b""
+        """The head of the request, which waits for the content."""
 
 
 reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
@@ -93,6 +95,27 @@ class AsyncRead(Read):
         return self._give(data, now)
 
 
+class Write:
+    """A connection's `write`, as the engine calls it; to be awaited if that is.
+
+    The engine writes a request's head and its content one after the other. Together they are one packet, where that is
+    enough, and one call of the system's instead of two, each of which takes as long as all else that writing takes.
+    """
+
+    def __init__(self, write: Any) -> None:
+        self.direct = write
+
+    def __call__(self, data: bytes, timeout: float | None = None) -> Any:
+        """Write for the engine."""
+        now = reading.get()
+        if now is not None and now.head:
+            if data.startswith(b"POST "):
+                now.unsent, data = data, b""
+            elif now.unsent:
+                data, now.unsent = now.unsent + data, b""
+        return self.direct(data, timeout)
+
+
 def _left(now: Reading | None, timeout: float | None) -> float | None:
     return timeout if now is None else seconds_left(now.clock, timeout)
 
@@ -122,6 +145,7 @@ def limit(stream: Any) -> bool:
         return True
     if read is not None:
         stream.read = (AsyncRead if iscoroutinefunction(read) else Read)(read)
+        stream.write = Write(stream.write)
     return False
 
 
