@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, 
 from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.content import ContentBlock, ReasoningContentBlock, TextContentBlock, ToolCallChunk
 from langchain_core.messages.tool import invalid_tool_call, tool_call
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 from pydantic_core import from_json
 
 PROVIDER = "tir_qwen"
@@ -30,6 +30,8 @@ def read_tool_call(id_: str | None, name: str | None, arguments: str) -> ToolCal
 class _Whole(AIMessage):
     """What core makes of a whole chunk: it takes the first base of the chunk's class, which is to be an AIMessage."""
 
+    model_config = ConfigDict(defer_build=True)  # there never is one
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return AIMessage(*args, **kwargs) if cls is _Whole else super().__new__(cls)
 
@@ -41,6 +43,7 @@ class TIRMessageChunk(_Whole, AIMessageChunk):
     sum (`chunk_position == "last"`) such a call is an invalid one here, as it is in a whole answer.
     """
 
+    model_config = ConfigDict(defer_build=False)
     type: Literal["AIMessageChunk"] = "AIMessageChunk"  # type: ignore[assignment]
 
     @classmethod

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from tenacity import RetryAction, RetryCallState, Retrying
 
 from tir_qwen import TIRError
 
 from .errors import as_twin
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 
 def retry_reporter(run_manager: CallbackManagerForLLMRun) -> Callable[[TIRError, float], None]:
@@ -32,6 +35,8 @@ def async_retry_reporter(run_manager: AsyncCallbackManagerForLLMRun) -> Callable
 
 def _state(error: TIRError, delay: float) -> RetryCallState:
     """The retry as tenacity describes one, which is what handlers expect."""
+    from tenacity import RetryAction, RetryCallState, Retrying  # noqa: PLC0415 - takes 5 ms, and few calls are retried
+
     state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = error.attempts
     as_twin(error)

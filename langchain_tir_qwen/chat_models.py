@@ -70,7 +70,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     http_async_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 to use for asynchronous calls."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=False)
 
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 

@@ -77,7 +77,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     async_http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 to use for asynchronous calls."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=False)
 
     if not TYPE_CHECKING:  # type checkers read the signature off the fields
 

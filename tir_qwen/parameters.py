@@ -49,7 +49,7 @@ def _timeout(value: Any) -> Any:
 class Parameters(BaseModel):
     """Parameters of a face. What is unset is not sent: the server's own defaults hold."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=True)
 
     model: str = DEFAULT_MODEL
     """Name of the model, in the path and in the body."""
