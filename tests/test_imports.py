@@ -83,6 +83,24 @@ def test_face_of_llama_index() -> None:
 
 
 @pytest.mark.parametrize(
+    ("face", "before"),
+    [
+        (
+            "langchain_tir_qwen",
+            "import langchain_core.language_models.chat_models; from langchain_core.tools import BaseTool",
+        ),
+        ("llama_index_tir_qwen", "import llama_index.core"),
+    ],
+)
+def test_face_loads_nothing_else(face: str, before: str) -> None:
+    """A program that has loaded the framework loads no other library for its face: it costs the face's own files."""
+    code = f"import sys, json; {before}; known = set(sys.modules); import {face}; new = set(sys.modules) - known"
+    done = python(f"{code}; print(json.dumps(sorted(new)))")
+    names = {name.partition(".")[0] for name in json.loads(done.stdout)} - sys.stdlib_module_names
+    assert names == {face, "tir_qwen"}
+
+
+@pytest.mark.parametrize(
     ("face", "missing", "words"),
     [
         (

@@ -57,7 +57,9 @@ class _Gathered:
         if delta.reasoning:
             self.reasoning.append(delta.reasoning)
         for call in delta.tool_calls:
-            known = self.calls.setdefault(call.index, _Call())
+            known = self.calls.get(call.index)
+            if known is None:
+                known = self.calls[call.index] = _Call()
             known.id = known.id or call.id
             known.name = known.name or call.name
             known.arguments.append(call.arguments)

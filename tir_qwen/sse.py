@@ -49,7 +49,8 @@ class SSEDecoder:
             lines[0] = bytes(self._line) + lines[0]
             self._line.clear()
         for line in lines[:-1]:
-            self._check_size(len(line))
+            if self._size + len(line) > MAX_EVENT_BYTES:
+                raise _too_large()
             if line:
                 self._field(line)
             elif self._data or self._event:
@@ -59,7 +60,8 @@ class SSEDecoder:
                 self._size = 0
                 yield event
         self._line += lines[-1]
-        self._check_size(len(self._line))
+        if self._size + len(self._line) > MAX_EVENT_BYTES:
+            raise _too_large()
 
     def _field(self, line: bytes) -> None:
         if line.startswith(b"data:"):
@@ -72,6 +74,6 @@ class SSEDecoder:
             self._data.append(b"")
         # Anything else is a comment (":"), an id, a retry time or unknown: nothing to a completion.
 
-    def _check_size(self, more: int) -> None:
-        if self._size + more > MAX_EVENT_BYTES:
-            raise MalformedChunkError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+
+def _too_large() -> MalformedChunkError:
+    return MalformedChunkError(f"an event is larger than {MAX_EVENT_BYTES} bytes")
