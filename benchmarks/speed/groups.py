@@ -33,7 +33,7 @@ OF_GROWTH = (CLIENT, LANGCHAIN_FLOOR, LANGCHAIN, LLAMA_INDEX_FLOOR, LLAMA_INDEX)
 _FEW = 200
 """Chunks that are added up one by one, which takes the square of their number."""
 _PACE = 1 / 40
-PACED_SECONDS = 5
+PACED_SECONDS = 4
 _ANSWERS = 3200
 """A second, by the server, of short calls in flight."""
 IN_FLIGHT = (1, 16, 64, 256)
@@ -66,9 +66,10 @@ def stream(workers: Workers, results: Results, options: Options) -> None:
     jobs = [job for subject in EVERYONE for job in _both("text", subject, Work(chunks=options.chunks))]
     workers.run("stream", jobs, options.rounds, results)
     half = options.chunks // 2
+    kinds = ("reasoning", "tool")
+    jobs = [job for kind in kinds for subject in EVERYONE for job in _both(kind, subject, Work(kind, half))]
+    workers.run("stream", jobs, options.fewer, results)
     jobs = []
-    for kind in ("reasoning", "tool"):
-        jobs += [job for subject in EVERYONE for job in _both(kind, subject, Work(kind, half))]
     for form in ("v1", "v3"):
         for kind in ("text", "reasoning", "tool"):
             work = Work(kind, half, form=form)
@@ -76,7 +77,7 @@ def stream(workers: Workers, results: Results, options: Options) -> None:
     adding = {"text, first + rest": Work(chunks=half, form="sum"), "text, one by one": Work(chunks=_FEW, form="fold")}
     for case, work in adding.items():
         jobs += [job for subject in ON_LANGCHAIN for job in _both(case, subject, work, half // work.chunks or 1)]
-    workers.run("stream", jobs, options.fewer, results)
+    workers.run("stream", jobs, min(options.fewer, 2), results)
 
 
 def call(workers: Workers, results: Results, options: Options) -> None:
@@ -95,16 +96,17 @@ def flight(workers: Workers, results: Results, options: Options) -> None:
     """
     on_httpx = [subject + ON_HTTPX for subject in OURS]
     for count in IN_FLIGHT:
-        columns, work = ((CPU, "cpu"), (RATE, "rate")), Work(pace=count / _ANSWERS)
+        columns, work, many = ((CPU, "cpu"), (RATE, "rate")), Work(pace=count / _ANSWERS), count > 64
+        peers = (OPENAI,) if many else (OPENAI, LIKE)  # which have the same client, and take long
         jobs = [
-            Job(f"{count} at once", subject, columns, "flight", work, max(min(4 * count, 256), 64), count)
-            for subject in (RAW, RAW_HTTPX, *OURS, *on_httpx, OPENAI, LIKE)
+            Job(f"{count} at once", subject, columns, "flight", work, max(min(3 * count, 256), 64), count)
+            for subject in (RAW, RAW_HTTPX, *OURS, *on_httpx, *peers)
         ]
-        workers.run("flight", jobs, 1 if count > 64 else options.fewer, results, warm=False)
+        workers.run("flight", jobs, 1 if many else options.fewer, results, warm=False)
 
 
 def paced(workers: Workers, results: Results, options: Options) -> None:
-    """256 streams at once of 40 tokens a second each, for 5 seconds if the client keeps up, asynchronous."""
+    """256 streams at once of 40 tokens a second each, for 4 seconds if the client keeps up, asynchronous."""
     work = Work(chunks=int(PACED_SECONDS / _PACE), pace=_PACE)
     columns = ((CPU, "cpu"), ("% of a core", "share"), (SECONDS, "wall"))
     subjects = (RAW, *OURS, OPENAI, MISTRAL, LIKE)
@@ -140,18 +142,19 @@ def memory(workers: Workers, results: Results, options: Options) -> None:
 
 def growth(workers: Workers, results: Results, options: Options) -> None:
     """CPU us per chunk or per call, with ever more chunks, characters of a tool's arguments, or earlier messages."""
+    rounds = min(options.rounds, 2)
     works = [("chunks", count, Work(chunks=count)) for count in CHUNKS]
-    works += [("characters", count, Work("tool", count // 20, size=20)) for count in CHARACTERS]
+    works += [("characters", count, Work("tool", count // 40, size=40)) for count in CHARACTERS]
     for case, count, work in works:
         columns, times = ((f"{count:,}", "cpu"),), max(1_000 // work.chunks, 1)
         subjects = OF_GROWTH if work.chunks > 10_000 else (*OF_GROWTH, OPENAI, LIKE)
         jobs = [Job(case, subject, columns, "stream", work, times) for subject in subjects]
         small = work.chunks <= 1_000
-        workers.run("growth", jobs, min(options.rounds, 3) if small else 1, results, warm=small)
+        workers.run("growth", jobs, rounds if small else 1, results, warm=small)
     for count in MESSAGES:
         work, columns, times = Work(history=count), ((f"{count:,}", "cpu"),), max(100 // count, 5)
         jobs = [Job("messages", subject, columns, "call", work, times) for subject in (RAW, *OF_GROWTH, OPENAI, LIKE)]
-        workers.run("growth", jobs, min(options.rounds, 3), results)
+        workers.run("growth", jobs, rounds, results)
 
 
 GROUPS: dict[str, Callable[[Workers, Results, Options], None]] = {

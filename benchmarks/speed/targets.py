@@ -40,13 +40,15 @@ def ratio(results: Results, key: Key) -> float | None:
     """A figure by what it cannot be less than: the raw engine's, and with a framework the floor's besides."""
     if key not in results.figures or key.subject in (RAW, RAW_HTTPX, *FLOORS.values()):
         return None
+    floor = FLOORS.get(key.subject.removesuffix(ON_HTTPX))
     if key.group in ("stream", "call"):
         kind = key.case.partition(",")[0]
         parts = [Key(key.group, kind, RAW, key.column)]
-        if key.subject in FLOORS:
-            parts.append(key._replace(subject=FLOORS[key.subject]))
-    elif key.column == CPU:
+        parts += [key._replace(subject=floor)] if floor else []
+    elif key.column == CPU:  # the floors are measured alone: nothing is in flight there
         parts = [key._replace(subject=RAW)]
+        alone = ("call", _SHORT) if key.group == "flight" else ("stream", "text")
+        parts += [Key(*alone, floor, ASYNC)] if floor else []
     else:
         return None
     if not all(part in results.figures for part in parts):
