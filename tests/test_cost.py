@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -151,6 +152,28 @@ def test_calls_per_message(face: str) -> None:
     with Loopback(echo) as server:
         few, more, many = (ours(count_calls(ask(number), 1)) for number in (100, 200, 1000))
     assert 0 < (many - more) / 800 <= 1.05 * (more - few) / 100 < 30
+
+
+@pytest.mark.parametrize("way", [sync_client, async_client], ids=lambda way: way.__name__)
+def test_one_write(way: Callable[[str], Callable[[], int]]) -> None:
+    """A request's head and content are sent together."""
+    sent: list[str] = []
+
+    def note(_: FrameType, kind: str, function: Any) -> None:
+        to = getattr(function, "__self__", None)
+        if kind == "c_call" and isinstance(to, socket.socket) and to.family == socket.AF_INET:
+            sent.extend({function.__name__} & {"send", "sendall", "sendmsg"})
+
+    with Loopback(echo) as server:
+        ask = way(server.base_url)
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            ask()
+        finally:
+            sys.setprofile(before)
+        assert len(server.received) == 1
+    assert sent == ["send"]
 
 
 def test_one_connection() -> None:

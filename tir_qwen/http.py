@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from math import inf
 from typing import Any
 
+from .connection import limit
 from .errors import ConfigurationError
-from .reads import limit
 from .request import Request
 from .secrecy import printable, without_ids
 from .timeouts import Clock, Timeout, timeout_from
@@ -127,6 +127,11 @@ class Trace:
         return "http11.send_request_headers.started" in self._events and not any(
             event.startswith("connection.connect") for event in self._events
         )
+
+    @property
+    def body_begun(self) -> bool:
+        """Whether the engine has begun to read the body: a recorder has it read all of it at once."""
+        return "http11.receive_response_body.started" in self._events
 
     def note(self, event: str, info: Any) -> None:
         """Take note of an event; called by a synchronous engine."""

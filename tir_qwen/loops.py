@@ -12,6 +12,8 @@ from math import isfinite
 from time import monotonic
 from typing import Any
 
+from .body import AsyncBody, AsyncChunkedBody, chunks_of
+from .connection import Use, in_use
 from .errors import TIRError
 from .failure import error_from_engine
 from .http import Trace, build_request, new_async_client
@@ -27,7 +29,6 @@ from .pool import (
     is_surplus,
     surplus,
 )
-from .reads import AsyncBody, AsyncChunkedBody, Reading, chunks_of, reading
 from .request import Request
 from .timeouts import Clock
 
@@ -51,7 +52,7 @@ class AsyncPool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        reading.set(Reading(clock, head=shelf is not None))
+        in_use.set(Use(clock, head=shelf is not None))
         try:
             response = await client.send(
                 build_request(client, request, clock, trace.anote), stream=True, follow_redirects=False
@@ -60,13 +61,13 @@ class AsyncPool:
                 await response.aclose()
                 failure = surplus()
             else:
-                chunks = chunks_of(response)
+                chunks = None if trace.body_begun else chunks_of(response)
                 body = AsyncChunkedBody(response, chunks) if chunks else AsyncBody(response)
                 reply = Reply(client, response, body, shelf)
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            reading.set(None)
+            in_use.set(None)
             if reply is None:
                 await self._give(shelf, client, reusable=False, opened=trace.stream)
                 if shelf is not None and getattr(failure, "stale", False):

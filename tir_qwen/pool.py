@@ -21,10 +21,11 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
+from .body import Body, ChunkedBody, chunks_of
+from .connection import Use, in_use
 from .errors import APIConnectionError, ConfigurationError, TIRError
 from .failure import error_from_engine
 from .http import KEEPALIVE_SECONDS, Trace, build_request, limit_reads, new_client
-from .reads import Body, ChunkedBody, Reading, chunks_of, reading
 from .request import Request
 from .timeouts import Clock
 
@@ -145,7 +146,7 @@ class Pool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        reading.set(Reading(clock, head=shelf is not None))
+        in_use.set(Use(clock, head=shelf is not None))
         try:
             response = client.send(
                 build_request(client, request, clock, trace.note), stream=True, follow_redirects=False
@@ -154,12 +155,12 @@ class Pool:
                 response.close()
                 failure = surplus()
             else:
-                chunks = chunks_of(response)
+                chunks = None if trace.body_begun else chunks_of(response)
                 reply = Reply(client, response, ChunkedBody(response, chunks) if chunks else Body(response), shelf)
         except BaseException as error:  # noqa: BLE001 - raised below, free of its context
             reply, failure = None, error_from_engine(error, clock, stale=is_stale(trace, clock, began))
         finally:
-            reading.set(None)
+            in_use.set(None)
             if reply is None:
                 self._give(shelf, client, reusable=False, opened=trace.stream)
                 if shelf is not None and getattr(failure, "stale", False):
