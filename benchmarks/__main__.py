@@ -1,6 +1,6 @@
 """How fast each layer is, next to the frameworks' floors and to other integrations (`make bench`).
 
-python -m benchmarks [--only GROUP] [--runs 1] [--rounds 7] [--chunks 2000] [--out DIRECTORY]
+python -m benchmarks [--only GROUP] [--runs 1] [--rounds 5] [--chunks 2000] [--out DIRECTORY]
 
 Prints tables; a run of all groups also writes `bench.json` and `bench.svg`. A ratio (x) is to the raw engine and, with
 a framework, its floor besides, in the same run. Exit status 1 if one of ours failed.

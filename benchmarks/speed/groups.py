@@ -47,7 +47,7 @@ SYNC, ASYNC, CPU, RATE, SECONDS = "sync", "async", "CPU us", "calls/s", "seconds
 class Options:
     """How much is measured."""
 
-    rounds: int = 7
+    rounds: int = 5
     chunks: int = 2000
 
     @property
