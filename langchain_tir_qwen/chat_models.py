@@ -29,7 +29,6 @@ from .callbacks import async_retry_reporter, retry_reporter
 from .errors import errors_for_langchain
 from .messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
 from .profile import profile_of
-from .structured import StructuredOutputParser, any_object, read_schema, with_raw
 from .tokens import TOKENS_PER_MESSAGE, estimate, load
 
 
@@ -239,6 +238,9 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         Raises:
             OutputParserException: (when called) The answer is not the object; says so if max_tokens cut it.
         """
+        # Not every program asks for objects, and this is a tenth of what an import takes.
+        from .structured import StructuredOutputParser, any_object, read_schema, with_raw  # noqa: PLC0415
+
         if schema is None and method != "json_mode":
             raise ValueError(f"schema is required with method={method!r}.")
         wanted = any_object() if schema is None else read_schema(schema)

@@ -87,8 +87,17 @@ class Worker:
 
 
 def environment(engine: str = "httpx2") -> dict[str, str]:
-    """The variables for a process that measures: none that point elsewhere."""
-    strange = ("PROXY", "E2E_TIR", "MODEL_API", "OPENAI", "MISTRAL", "LANGCHAIN_", "LANGSMITH_")
+    """The variables for a process that measures: none that point elsewhere, or have each import compile."""
+    strange = (
+        "PYTHONDONTWRITEBYTECODE",
+        "PROXY",
+        "E2E_TIR",
+        "MODEL_API",
+        "OPENAI",
+        "MISTRAL",
+        "LANGCHAIN_",
+        "LANGSMITH_",
+    )
     own = {name: value for name, value in os.environ.items() if not any(part in name.upper() for part in strange)}
     return {**own, "TIR_QWEN_HTTP_ENGINE": engine, "LANGSMITH_TRACING": "false", "PYTHONHASHSEED": "0"}
 

@@ -14,9 +14,11 @@ from .subjects import (
     CLIENT,
     LANGCHAIN,
     LANGCHAIN_FLOOR,
+    LANGCHAIN_LEAST,
     LIKE,
     LLAMA_INDEX,
     LLAMA_INDEX_FLOOR,
+    LLAMA_INDEX_LEAST,
     MISTRAL,
     ON_HTTPX,
     OPENAI,
@@ -83,7 +85,7 @@ def stream(workers: Workers, results: Results, options: Options) -> None:
 def call(workers: Workers, results: Results, options: Options) -> None:
     """CPU us per call, one after another."""
     jobs = []
-    for subject in EVERYONE:
+    for subject in (*EVERYONE, LANGCHAIN_LEAST, LLAMA_INDEX_LEAST):
         jobs.append(Job("short answer", subject, ((SYNC, "cpu"),), "call", Work(), times=100))
         jobs.append(Job("short answer", subject, ((ASYNC, "cpu"),), "acall", Work(), times=100))
     workers.run("call", jobs, options.rounds, results)

@@ -13,6 +13,7 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
 
+from .plain import Raw
 from .work import TOOL, Seen, Work, usage
 
 
@@ -131,6 +132,8 @@ class FloorModel(BaseChatModel):
     """Builds what every integration has to build of an answer, and nothing else."""
 
     _work: Work = PrivateAttr()
+    _engine: Raw | None = PrivateAttr(default=None)
+    """Asked for whole answers, if it is there; what it says is thrown away."""
 
     def _stream(self, *args: object, **kwargs: object) -> Iterator[ChatGenerationChunk]:
         for text in self._work.texts:
@@ -143,6 +146,11 @@ class FloorModel(BaseChatModel):
         yield ChatGenerationChunk(message=_last(self._work))
 
     def _generate(self, *args: object, **kwargs: object) -> ChatResult:
+        if self._engine:
+            self._engine.call(self._work)
+        return self._result()
+
+    def _result(self) -> ChatResult:
         message = AIMessage(
             content=self._work.whole,
             usage_metadata=_usage(self._work),
@@ -151,7 +159,9 @@ class FloorModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(self, *args: object, **kwargs: object) -> ChatResult:
-        return self._generate()
+        if self._engine:
+            await self._engine.acall(self._work)
+        return self._result()
 
     @property
     def _llm_type(self) -> str:
@@ -182,14 +192,15 @@ def _usage(work: Work) -> UsageMetadata:
 
 
 class Floor(Model):
-    """What LangChain itself costs."""
+    """What LangChain itself costs, or with an engine what no integration on this engine can be below."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Raw | None = None) -> None:
         super().__init__(FloorModel)
+        self._engine = engine
 
     def model(self, work: Work) -> BaseChatModel:
         """See `Model`."""
         model = super().model(work)
         assert isinstance(model, FloorModel)
-        model._work = work
+        model._work, model._engine = work, self._engine
         return model

@@ -25,6 +25,7 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 from pydantic import PrivateAttr
 
+from .plain import Raw
 from .work import TOOL, Seen, Work, usage
 
 
@@ -92,6 +93,8 @@ class FloorLLM(CustomLLM):
     """Builds what every integration has to build of an answer, and nothing else."""
 
     _work: Work = PrivateAttr()
+    _engine: Raw | None = PrivateAttr(default=None)
+    """Asked for whole answers, if it is there; what it says is thrown away."""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -125,11 +128,15 @@ class FloorLLM(CustomLLM):
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """A whole answer."""
+        if self._engine:
+            self._engine.call(self._work)
         return self._whole()
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """As `chat`."""
+        if self._engine:
+            await self._engine.acall(self._work)
         return self._whole()
 
     def _whole(self) -> ChatResponse:
@@ -163,13 +170,14 @@ def _response(kind: str, so_far: str, text: str) -> ChatResponse:
 
 
 class Floor(Model):
-    """What LlamaIndex itself costs."""
+    """What LlamaIndex itself costs, or with an engine what no integration on this engine can be below."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Raw | None = None) -> None:
         super().__init__(FloorLLM)
+        self._engine = engine
 
     def llm(self, work: Work) -> LLM:
         """See `Model`."""
         assert isinstance(self._llm, FloorLLM)
-        self._llm._work = work
+        self._llm._work, self._llm._engine = work, self._engine
         return self._llm

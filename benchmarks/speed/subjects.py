@@ -67,9 +67,10 @@ def _ours(base_url: str) -> Subject:
     return subject
 
 
-def _floor(framework: str) -> Callable[[str], Subject]:
-    def make(_: str) -> Subject:
-        subject: Subject = import_module(f".on_{framework}", __package__).Floor()
+def _floor(framework: str, *, on_engine: bool = False) -> Callable[[str], Subject]:
+    def make(base_url: str) -> Subject:
+        engine = _raw("httpx2")(base_url) if on_engine else None
+        subject: Subject = import_module(f".on_{framework}", __package__).Floor(engine)
         return subject
 
     return make
@@ -97,6 +98,7 @@ RAW, RAW_HTTPX = "httpx2 + JSON", "httpx + JSON"
 CLIENT = "tir_qwen client"
 LANGCHAIN_FLOOR, LANGCHAIN = "LangChain's floor", "ChatTIRQwen"
 LLAMA_INDEX_FLOOR, LLAMA_INDEX = "LlamaIndex's floor", "TIRQwen"
+LANGCHAIN_LEAST, LLAMA_INDEX_LEAST = "httpx2 in LangChain", "httpx2 in LlamaIndex"
 OPENAI, MISTRAL, LIKE = "ChatOpenAI", "ChatMistralAI", "OpenAILike"
 ON_HTTPX = " on httpx"
 """After the name of ours: with the other engine."""
@@ -106,10 +108,12 @@ SUBJECTS: dict[str, Callable[[str], Subject]] = {
     RAW_HTTPX: _raw("httpx"),
     CLIENT: _ours,
     LANGCHAIN_FLOOR: _floor("langchain"),
+    LANGCHAIN_LEAST: _floor("langchain", on_engine=True),
     LANGCHAIN: _langchain(make_chat_tir_qwen),
     OPENAI: _langchain(make_openai),
     MISTRAL: _langchain(make_mistral),
     LLAMA_INDEX_FLOOR: _floor("llama_index"),
+    LLAMA_INDEX_LEAST: _floor("llama_index", on_engine=True),
     LLAMA_INDEX: _llama_index(make_tir_qwen),
     LIKE: _llama_index(make_openai_like),
 }

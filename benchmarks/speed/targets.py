@@ -14,9 +14,11 @@ from .subjects import (
     CLIENT,
     LANGCHAIN,
     LANGCHAIN_FLOOR,
+    LANGCHAIN_LEAST,
     LIKE,
     LLAMA_INDEX,
     LLAMA_INDEX_FLOOR,
+    LLAMA_INDEX_LEAST,
     MISTRAL,
     ON_HTTPX,
     OPENAI,
@@ -25,8 +27,8 @@ from .subjects import (
 )
 
 FLOORS = {
-    **dict.fromkeys((LANGCHAIN, OPENAI, MISTRAL), LANGCHAIN_FLOOR),
-    **dict.fromkeys((LLAMA_INDEX, LIKE), LLAMA_INDEX_FLOOR),
+    **dict.fromkeys((LANGCHAIN, OPENAI, MISTRAL, LANGCHAIN_LEAST), LANGCHAIN_FLOOR),
+    **dict.fromkeys((LLAMA_INDEX, LIKE, LLAMA_INDEX_LEAST), LLAMA_INDEX_FLOOR),
 }
 _MODELS = ((LANGCHAIN, "LangChain", OPENAI), (LLAMA_INDEX, "LlamaIndex", LIKE))
 _METHODS = {
