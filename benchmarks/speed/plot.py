@@ -28,6 +28,8 @@ _COLOURS |= dict.fromkeys((CLIENT, LANGCHAIN, LLAMA_INDEX), "#1668b8")
 _OTHER = "#d1772b"
 _LABELS = {LANGCHAIN: f"{LANGCHAIN} (LangChain)", LLAMA_INDEX: f"{LLAMA_INDEX} (LlamaIndex)"}
 _LABELS |= {OPENAI: f"{OPENAI} (LangChain)", MISTRAL: f"{MISTRAL} (LangChain)", LIKE: f"{LIKE} (LlamaIndex)"}
+_GAP = "\u00a0"
+"""A space that SVG keeps at the ends of a text."""
 _PANELS = (
     (
         "CPU per streamed chunk, µs (dark: sync, light: async)",
@@ -91,7 +93,7 @@ def _panel(axis: Any, title: str, bars: list[tuple[str, list[float]]]) -> None:
             at = place + (number - (len(values) - 1) / 2) * height
             colour = _COLOURS.get(subject, _OTHER)
             axis.barh(at, value, height, color=colour, alpha=0.6 if number else 1, linewidth=0)
-            axis.text(value, at, f" {value:.0f}", va="center", fontsize=7 if len(values) > 1 else 8)
+            axis.text(value, at, f"{_GAP}{value:.0f}", va="center", fontsize=7 if len(values) > 1 else 8)
     axis.set_yticks(range(len(bars)), [_LABELS.get(subject, subject) for subject, _ in bars])
     axis.invert_yaxis()
     axis.set_title(title, loc="left", fontsize=10)
@@ -103,5 +105,5 @@ def _tell_late(axis: Any, seconds: dict[str, list[float]]) -> None:
     """Say which subjects could not keep up: their time for a token is less, since they read many at once."""
     for place, (took,) in enumerate(seconds.values()):
         if took > 1.2 * PACED_SECONDS:
-            text = f"{took:.0f} s instead of {PACED_SECONDS} "
+            text = f"{took:.0f} s instead of {PACED_SECONDS}{_GAP}"
             axis.text(axis.patches[place].get_width(), place, text, va="center", ha="right", fontsize=8, color="white")
