@@ -148,8 +148,10 @@ def test_one_connection_for_all(monkeypatch: pytest.MonkeyPatch, driver: Driver,
 
 
 @both_clients
-def test_an_end_that_comes_late(driver: Driver) -> None:
+def test_an_end_that_comes_late(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
     """The end of the body is waited for, for a moment, so that the connection can be kept."""
+    monkeypatch.setattr("tir_qwen.pool.DRAIN_SECONDS", 5.0)
+    monkeypatch.setattr("tir_qwen.loops.DRAIN_SECONDS", 5.0)
     with Loopback(lambda _: [AB[: -len(END)] + b"0\r", b"\nx-sum: 1\r\n\r", b"\n"]) as server:
         server.pause = 0.02
         assert in_turn(driver, server.base_url, [True] * 3) == ["ab"] * 3

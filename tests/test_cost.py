@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import httpx2
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.llms import ChatMessage
@@ -135,6 +136,22 @@ def test_calls_per_chunk(way: Callable[[str], Callable[[], int]], kind: str) -> 
     assert sum(many[package] - few[package] for package in ENGINE) / (MANY - FEW) < 0.2
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+@pytest.mark.parametrize("way", [sync_client, async_client], ids=lambda way: way.__name__)
+def test_a_head_that_comes_in_two(way: Callable[[str], Callable[[], int]], cut: int) -> None:
+    """Where a head is cut within the blank line at its end, its chunks cost no more."""
+    counted = []
+    for number in (FEW, MANY):
+        raw = b"".join([STREAM_HEAD, *KINDS["text"](number), event("", "stop"), DONE, END])
+        cut_at = len(STREAM_HEAD) - cut
+        pieces = [raw[:cut_at], raw[cut_at:]]
+        with Loopback(lambda _, pieces=pieces: pieces) as server:
+            server.pause = 0.05
+            counted.append(count_calls(way(server.base_url), number))
+    few, many = counted
+    assert sum(many[package] - few[package] for package in ENGINE) / (MANY - FEW) < 0.2
+
+
 @pytest.mark.parametrize("face", ["langchain", "llama_index"])
 def test_calls_per_message(face: str) -> None:
     """A message of the history costs the same, however long that is."""
@@ -154,9 +171,21 @@ def test_calls_per_message(face: str) -> None:
     assert 0 < (many - more) / 800 <= 1.05 * (more - few) / 100 < 30
 
 
-@pytest.mark.parametrize("way", [sync_client, async_client], ids=lambda way: way.__name__)
-def test_one_write(way: Callable[[str], Callable[[], int]]) -> None:
-    """A request's head and content are sent together."""
+def users_own(base_url: str) -> Callable[[], int]:
+    """A stream over a client of the user's."""
+
+    def ask() -> int:
+        with httpx2.Client() as given:
+            return sum(1 for _ in Client(base_url=base_url, http_client=given).stream(MESSAGES))
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("way", "writes"), [(sync_client, 1), (async_client, 1), (users_own, 2)], ids=["sync", "async", "the user's own"]
+)
+def test_writes(way: Callable[[str], Callable[[], int]], writes: int) -> None:
+    """A request's head and content are sent together; what a client of the user's does is left to it."""
     sent: list[str] = []
 
     def note(_: FrameType, kind: str, function: Any) -> None:
@@ -173,7 +202,7 @@ def test_one_write(way: Callable[[str], Callable[[], int]]) -> None:
         finally:
             sys.setprofile(before)
         assert len(server.received) == 1
-    assert sent == ["send"]
+    assert sent == ["send"] * writes
 
 
 def test_one_connection() -> None:

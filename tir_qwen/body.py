@@ -18,6 +18,7 @@ from .timeouts import Clock
 MAX_BYTES = 64 * 1024
 """Of one read, as the engines do."""
 _BROKEN = "the connection broke before the end of the answer (RemoteProtocolError)"
+"""As for any other body, where the engine has found it."""
 
 
 class Body:
@@ -93,6 +94,7 @@ class Chunks:
         self.direct = read.direct
         self._read = read
         self._decoder = ChunkedDecoder()
+        self._told = False
 
     @property
     def ended(self) -> bool:
@@ -120,15 +122,20 @@ class Chunks:
         return self._decoder.feed(data)
 
     def end(self) -> bool:
-        """Have the engine find the end of the body; not if more than that has come: the connection is of no use."""
+        """Have the engine find the end of the body, once; not if more has come: the connection is of no use then."""
+        if self._told or self._decoder.rest:
+            return False
+        self._told = True
         self._read.put(END)
-        return not self._decoder.rest
+        return True
 
 
 def chunks_of(response: Any) -> Chunks | None:
     """The chunks of a response's body, if it is in chunks and the engine has read nothing of it."""
     read = getattr(response.extensions.get("network_stream"), "read", None)
-    if not isinstance(read, Read) or not read.after_head or response.status_code != 200:
+    if (
+        not isinstance(read, Read) or not read.after_head or response.status_code != 200
+    ):  # some others have no body, whatever their head says
         return None
     coding = response.headers.get("transfer-encoding", ""), response.headers.get("content-encoding", "identity")
     return Chunks(read) if [name.lower() for name in coding] == ["chunked", "identity"] else None

@@ -20,12 +20,14 @@ _BLANK_LINE = re.compile(rb"\n\r?\n")
 class Use:
     """A call's use of a connection, by way of the engine."""
 
-    __slots__ = ("clock", "head", "unsent")
+    __slots__ = ("clock", "own", "sent", "unsent")
 
-    def __init__(self, clock: Clock, *, head: bool = False) -> None:
+    def __init__(self, clock: Clock, *, own: bool = False) -> None:
         self.clock = clock
-        self.head = head
-        """Whether it is for the response's head alone."""
+        self.own = own
+        """Whether it is to send a request over a connection of ours, and to read no more than the response's head."""
+        self.sent = False
+        """Whether that request has been sent: what came before was a proxy's."""
         self.unsent = b""
         """The head of the request, which waits for the content."""
 
@@ -33,8 +35,8 @@ class Use:
 in_use: ContextVar[Use | None] = ContextVar("in_use", default=None)
 """Set while the engine works for a call.
 
-The engine has one time limit for each read of a head or a body, and any byte starts it anew. So the deadline has to be
-kept where the bytes are read; and since a connection passes to another thread or task as soon as a body has ended, it
+The engine has one time limit for each read, and any byte starts it anew. So the deadline has to be kept where the bytes
+are read; and since a connection passes to another thread or task as soon as a body has ended, it
 is the reader's and not the connection's.
 """
 
@@ -67,7 +69,7 @@ class Read:
 
     def _give(self, data: bytes, now: Use | None) -> bytes:
         self._held, self.after_head = b"", False
-        if now is None or not now.head:
+        if now is None or not (now.own and now.sent):
             return data
         searched = self._end + data
         if found := _BLANK_LINE.search(searched):
@@ -101,12 +103,15 @@ class Write:
     def __call__(self, data: bytes, timeout: float | None = None) -> Any:
         """Write for the engine."""
         now = in_use.get()
-        if now is not None and now.head:
+        if now is not None and now.own:
             if data.startswith(b"POST "):
                 now.unsent, data = data, b""
             elif now.unsent:
-                data, now.unsent = now.unsent + data, b""
-        return self.direct(data, timeout)
+                data, now.unsent, now.sent = now.unsent + data, b"", True
+        try:
+            return self.direct(data, timeout)
+        finally:
+            data = b""  # for reports with locals, should this be interrupted
 
 
 def _left(now: Use | None, timeout: float | None) -> float | None:
@@ -133,7 +138,7 @@ def seconds_left(clock: Clock, timeout: float | None = None) -> float | None:
     return None if left == inf else left
 
 
-def limit(stream: Any) -> bool:
+def take_over(stream: Any) -> bool:
     """Have the engine use a connection by way of the above; return whether it did so already."""
     read = getattr(stream, "read", None)
     if isinstance(read, Read):

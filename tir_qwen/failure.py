@@ -122,6 +122,7 @@ def error_from_engine(
         return clock.overdue(kind)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
+    kinds |= {"NetworkError"} if type(error).__module__ == "ssl" else set()  # anyio passes it through
     if not kinds & {"TransportError", "NetworkError"}:
         return without_engine(error)
     if answering:

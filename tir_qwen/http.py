@@ -14,9 +14,10 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from importlib.util import find_spec
 from math import inf
+from operator import call
 from typing import Any
 
-from .connection import limit
+from .connection import take_over
 from .errors import ConfigurationError
 from .request import Request
 from .secrecy import printable, without_ids
@@ -96,10 +97,15 @@ def build_request(client: Any, request: Request, clock: Clock, trace: Any) -> An
     limits = clock.timeout
     connect, first, read = (clock.left(part) for part in (limits.connect, limits.first_delta, limits.between_deltas))
     timeout = (connect, max(first, read), first, first)  # to connect, to read, to write, to get a connection
-    kind: Any = type(client.base_url)
+    try:
+        url = _parsed(type(client.base_url), request.url)
+    except Exception:  # noqa: BLE001 - the engine's, or of what it calls; it may quote the URL
+        url = None
+    if url is None:
+        raise ConfigurationError("the HTTP engine cannot use the URL: check base_url and model.")
     return client.build_request(
         "POST",
-        _parsed(kind, request.url),
+        url,
         headers=dict(request.headers),
         content=request.content,
         timeout=tuple(None if seconds == inf else seconds for seconds in timeout),
@@ -107,10 +113,8 @@ def build_request(client: Any, request: Request, clock: Clock, trace: Any) -> An
     )
 
 
-@lru_cache(64)
-def _parsed(kind: type, url: str) -> Any:
-    """A URL of the client's engine, parsed once: that takes as long as the rest of its request."""
-    return kind(url)
+_parsed: Any = lru_cache(64)(call)
+"""A URL of an engine's class: parsing takes as long as the rest of a request. (Not a function with locals.)"""
 
 
 class Trace:
@@ -138,7 +142,7 @@ class Trace:
         self._events.add(event)
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             self.stream = info["return_value"]
-            limit(self.stream)
+            take_over(self.stream)
         elif event == "http2.send_connection_init.started" and self.stream is not None:
             del self.stream.read, self.stream.write  # which one call will do for others
 
@@ -147,12 +151,12 @@ class Trace:
         self.note(event, info)
 
 
-def limit_reads(response: Any) -> bool:
-    """Have the reads of the response's connection keep the deadline; return whether they have done so all the while.
+def is_taken_over(response: Any) -> bool:
+    """Whether the engine has used the response's connection by way of `connection` all the while; it does from now on.
 
     Not with HTTP/2, where one call's reads serve others.
     """
-    return response.http_version == "HTTP/1.1" and limit(response.extensions.get("network_stream"))
+    return response.http_version == "HTTP/1.1" and take_over(response.extensions.get("network_stream"))
 
 
 def _redact_urls(record: logging.LogRecord) -> bool:

@@ -52,7 +52,7 @@ class AsyncPool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        in_use.set(Use(clock, head=shelf is not None))
+        in_use.set(Use(clock, own=shelf is not None))
         try:
             response = await client.send(
                 build_request(client, request, clock, trace.anote), stream=True, follow_redirects=False

@@ -25,7 +25,7 @@ from .body import Body, ChunkedBody, chunks_of
 from .connection import Use, in_use
 from .errors import APIConnectionError, ConfigurationError, TIRError
 from .failure import error_from_engine
-from .http import KEEPALIVE_SECONDS, Trace, build_request, limit_reads, new_client
+from .http import KEEPALIVE_SECONDS, Trace, build_request, is_taken_over, new_client
 from .request import Request
 from .timeouts import Clock
 
@@ -146,7 +146,7 @@ class Pool:
         reply: Reply | None = None
         failure: BaseException
         trace, began = Trace(), monotonic()
-        in_use.set(Use(clock, head=shelf is not None))
+        in_use.set(Use(clock, own=shelf is not None))
         try:
             response = client.send(
                 build_request(client, request, clock, trace.note), stream=True, follow_redirects=False
@@ -280,7 +280,7 @@ def is_stale(trace: Trace, clock: Clock, began: float) -> bool:
 
 def is_surplus(response: Any, trace: Trace, clock: Clock) -> bool:
     """Whether a response was there before its request: the server has sent one too many to an earlier one."""
-    return limit_reads(response) and trace.reused and not clock.heard
+    return is_taken_over(response) and trace.reused and not clock.heard
 
 
 def surplus() -> APIConnectionError:
