@@ -133,9 +133,9 @@ class Chunks:
 def chunks_of(response: Any) -> Chunks | None:
     """The chunks of a response's body, if it is in chunks and the engine has read nothing of it."""
     read = getattr(response.extensions.get("network_stream"), "read", None)
-    if (
-        not isinstance(read, Read) or not read.after_head or response.status_code != 200
-    ):  # some others have no body, whatever their head says
+    if not isinstance(read, Read) or not read.after_head:
+        return None
+    if response.status_code != 200:  # some others have no body, whatever their head says
         return None
     coding = response.headers.get("transfer-encoding", ""), response.headers.get("content-encoding", "identity")
     return Chunks(read) if [name.lower() for name in coding] == ["chunked", "identity"] else None

@@ -36,8 +36,8 @@ in_use: ContextVar[Use | None] = ContextVar("in_use", default=None)
 """Set while the engine works for a call.
 
 The engine has one time limit for each read, and any byte starts it anew. So the deadline has to be kept where the bytes
-are read; and since a connection passes to another thread or task as soon as a body has ended, it
-is the reader's and not the connection's.
+are read; and since a connection passes to another thread or task as soon as a body has ended, it is the reader's, not
+the connection's.
 """
 
 
