@@ -15,7 +15,6 @@ from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import to_json
@@ -30,6 +29,9 @@ from .errors import errors_for_langchain
 from .messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
 from .profile import profile_of
 from .tokens import TOKENS_PER_MESSAGE, estimate, load
+
+if TYPE_CHECKING:  # a program without tools does not load it
+    from langchain_core.tools import BaseTool
 
 
 class ChatTIRQwen(BaseChatModel, Parameters):

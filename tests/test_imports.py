@@ -87,7 +87,7 @@ def test_face_of_llama_index() -> None:
     [
         (
             "langchain_tir_qwen",
-            "import langchain_core.language_models.chat_models; from langchain_core.tools import BaseTool",
+            "import langchain_core.language_models.chat_models",
         ),
         ("llama_index_tir_qwen", "import llama_index.core"),
     ],
