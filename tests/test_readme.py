@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from langchain_tir_qwen import ChatTIRQwen
+from llama_index_tir_qwen import TIRQwen
 from tests.captured import CAPTURES
 from tests.loopback import Loopback, Received
+from tir_qwen import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -43,6 +46,37 @@ def test_there_are_snippets() -> None:
     shown = "\n".join(SNIPPETS)
     for name in ("ChatTIRQwen(", "TIRQwen(", "Client(", "base_url="):
         assert name in shown
+
+
+MIGRATION = README.partition("## Coming from")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("code", re.findall(r"`((?:ChatTIRQwen|TIRQwen)\([^`]*\))`", MIGRATION))
+def test_what_to_write_instead(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What replaces another integration's line asks the same URL as that did, with the arguments that it names."""
+    made = {"ChatTIRQwen": ChatTIRQwen, "TIRQwen": TIRQwen, "token": "token"}
+    there = re.findall(r'base_url="https://infer\.e2enetworks\.net(/[^"]*)"', MIGRATION)
+    with Loopback(answer) as server:
+        monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token")
+        monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")
+        monkeypatch.setenv("MODEL_API_CLIENT_HOST", server.url)
+        model = eval(code, made)
+        model.invoke("Hi") if isinstance(model, ChatTIRQwen) else model.complete("Hi")
+        (request,) = server.received
+    assert [f"{path}/chat/completions" for path in there] == [request.target.partition("?")[0]]
+    body = request.json()
+    named = {name: body[name] for name in ("max_tokens", "top_k", "chat_template_kwargs") if name in body}
+    assert named in ({}, {"max_tokens": 500}, {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}})
+    assert len(named) == sum(name in code for name in ("max_tokens", "top_k", "enable_thinking"))
+
+
+@pytest.mark.parametrize("name", ["max_completion_tokens", "request_timeout"])
+def test_another_ones_names(name: str) -> None:
+    """An argument that only another integration knows is an error that suggests the right one."""
+    assert name in MIGRATION
+    right = {"max_completion_tokens": "max_tokens", "request_timeout": "timeout"}[name]
+    with pytest.raises(ConfigurationError, match=f"there is no argument '{name}' .did you mean '{right}'"):
+        ChatTIRQwen(project_id=6530, access_token="token", **{name: 1})
 
 
 def test_links() -> None:
