@@ -106,7 +106,7 @@ def silent(after: bytes = b"") -> Any:
 
     def answer(_: Received) -> Iterator[bytes]:
         yield after
-        threading.Event().wait(1.5)
+        threading.Event().wait(6)
 
     return answer
 
@@ -126,7 +126,7 @@ def test_each_part_limits_its_own(driver: Driver, timeout: Timeout, words: str) 
     with Loopback(silent(begun)) as server:
         began = time.monotonic()
         outcome = outcome_of(driver.deltas(driver.make(base_url=server.base_url, timeout=timeout, max_retries=0)))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 30
     assert outcome.error is APITimeoutError
     assert words in outcome.words
 
@@ -139,7 +139,7 @@ def test_the_total_counts_retries(driver: Driver, streamed: bool) -> None:
         client = driver.make(base_url=server.base_url, timeout=Timeout(first_delta=0.2, total=0.9), max_retries=9)
         began = time.monotonic()
         error = failure(driver, client, streamed)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10  # nine more attempts would take longer
     assert type(error) is APITimeoutError
     assert error.attempts == len(server.received) == 2
 
@@ -150,10 +150,10 @@ def test_a_wait_that_the_total_forbids(driver: Driver, streamed: bool) -> None:
     """A server that wants a longer pause than is left is not waited for: its refusal is the error, at once."""
     busy = response(b"", "429 Too Many Requests", retry_after="30")
     with Loopback(in_turn(busy)) as server:
-        client = driver.make(base_url=server.base_url, timeout=Timeout(total=5))
+        client = driver.make(base_url=server.base_url, timeout=Timeout(total=20))
         began = time.monotonic()
         error = failure(driver, client, streamed)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
     assert type(error) is RateLimitError
     assert error.attempts == 1
 
@@ -179,7 +179,7 @@ def test_a_second_request_has_what_the_first_has_left(driver: Driver) -> None:
 
     def answer(_: Received) -> Iterator[bytes]:
         if len(server.received) == 2:
-            threading.Event().wait(1.5)
+            threading.Event().wait(6)
         time.sleep(0.3)
         yield completion("no object")
 
@@ -188,7 +188,7 @@ def test_a_second_request_has_what_the_first_has_left(driver: Driver) -> None:
         began = time.monotonic()
         format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
         assert driver.complete(client, response_format=format_).content == "no object"
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 5
     assert len(server.received) == 2
 
 
