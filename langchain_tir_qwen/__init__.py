@@ -1,4 +1,4 @@
-"""Qwen3-32B on E2E Networks' TIR as a LangChain chat model."""
+"""Qwen3-32B on E2E Networks' TIR as a LangChain chat model: `ChatTIRQwen`."""
 
 try:
     import langchain_core  # noqa: F401

@@ -40,14 +40,29 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     The reasoning never is in an answer's `content`; it is in `additional_kwargs["reasoning_content"]` and, as a
     `reasoning` block, in `content_blocks`. One instance serves any number of threads, tasks and event loops.
 
-        model = ChatTIRQwen(project_id=6530, access_token="...")
-        for chunk in model.stream("What is the capital of France?"):
-            print(chunk.content, end="")
+    ```python
+    from langchain_tir_qwen import ChatTIRQwen
 
-    Parameters that are unset are not sent; all of them may be given at call time too, or by `bind`.
+    model = ChatTIRQwen(project_id=6530, access_token="...", max_tokens=4096)
+
+    message = model.invoke("What is the capital of France?")
+    print(message.content)
+    print(message.additional_kwargs["reasoning_content"])
+    print(message.usage_metadata["output_tokens"])
+    print(message.response_metadata["finish_reason"])
+
+    for chunk in model.stream("What is the capital of France?", temperature=0.2):
+        print(chunk.content, end="")
+    ```
+
+    Parameters that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
+    `enable_thinking`, `tool_calling`, `timeout` and `max_retries` may be given at call time too, as above, or by
+    `bind`; there they win, and further fields of the body may stand beside them.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
+        TIRError: (when called) See `tir_qwen.TIRError`. Each is an error of `langchain_core.exceptions` as well:
+            `tir_qwen.RateLimitError` a `ModelRateLimitError`, for example.
     """
 
     access_token: SecretStr | None = Field(
@@ -55,21 +70,23 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         validation_alias=AliasChoices("access_token", "api_key", "tir_access_token"),
         exclude=True,
     )
-    """Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`."""
+    """Auth Token of the project, also as `api_key`; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete base
+    URL on this machine."""
     base_url: str | None = Field(default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"), repr=False, exclude=True)
-    """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
+    """A complete base URL with its path (a dedicated endpoint, a local vLLM), or a host alone; environment
+    `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     streaming: bool = False
-    """Stream also where a whole answer is asked for; unset: LangChain decides."""
+    """Stream also where a whole answer is asked for, so that callbacks see it grow; unset: LangChain decides."""
     stream_usage: bool = True
-    """Ask for token counts at the end of a stream."""
+    """Ask for token counts at the end of a stream; they are in the last chunk's `usage_metadata`."""
     extra_body: dict[str, Any] | None = None
-    """Further fields of the body, over all others."""
+    """Further fields of the body, over all others: `{"min_tokens": 5}`, say."""
     tokenizer_file: str | None = None
-    """Qwen3-32B's `tokenizer.json`, for exact token counts (by the optional library tokenizers)."""
+    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts (by the optional library tokenizers)."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 to use for synchronous calls."""
+    """A client of httpx or httpx2 to use for synchronous calls, with its own pool; it stays open and is not pickled."""
     http_async_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 to use for asynchronous calls."""
+    """As `http_client`, an `AsyncClient` for asynchronous calls."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=False)
 
@@ -201,13 +218,32 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Offer tools.
+        """Offer tools; the calls are in the answer's `tool_calls`.
+
+        ```python
+        from langchain_tir_qwen import ChatTIRQwen
+
+
+        def get_weather(city: str) -> str:
+            "Get the current weather of a city."
+            return "Sunny, 22 °C"
+
+
+        message = ChatTIRQwen().bind_tools([get_weather]).invoke("What is the weather in Paris?")
+        print(message.tool_calls[0]["name"], message.tool_calls[0]["args"])
+        ```
+
+        A call whose arguments are no JSON object, or were cut, is in `invalid_tool_calls`. `create_agent` of langchain
+        binds tools by itself.
 
         Args:
             tools: Pydantic classes, functions, LangChain tools or JSON schemas.
             tool_choice: `auto`, `none`, `any` or `required` (or True), the name of a tool, or the wire's own dict.
-            strict: Whether arguments must follow the schema.
-            **kwargs: Further parameters of the call.
+            strict: Whether arguments must follow the schema; sent along with each tool.
+            **kwargs: Further parameters of the call, such as `parallel_tool_calls=False`.
+
+        Raises:
+            ConfigurationError: `tool_choice` names none of the tools.
         """
         if tools:
             kwargs["tools"] = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
@@ -226,6 +262,20 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     ) -> Runnable[LanguageModelInput, Any]:
         """Answer with an object.
 
+        ```python
+        from langchain_tir_qwen import ChatTIRQwen
+        from pydantic import BaseModel
+
+
+        class Capital(BaseModel):
+            city: str
+            country: str
+
+
+        capital = ChatTIRQwen().with_structured_output(Capital).invoke("What is the capital of France?")
+        print(capital.city)
+        ```
+
         Args:
             schema: What the object is to be: a pydantic class (an instance of it is returned), a dataclass (likewise),
                 a TypedDict or a JSON schema (a dict is returned). May be left out with `json_mode`.
@@ -238,6 +288,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         A stream gives the object as it grows.
 
         Raises:
+            ValueError: `schema` is missing, or `method` is another.
             OutputParserException: (when called) The answer is not the object; says so if max_tokens cut it.
         """
         # Not every program asks for objects, and this is a tenth of what an import takes.
@@ -266,7 +317,11 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(build=wanted.build)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The ids of a text's tokens; needs `tokenizer_file`."""
+        """The ids of a text's tokens.
+
+        Raises:
+            ConfigurationError: There is no `tokenizer_file`, it cannot be read, or tokenizers is not installed.
+        """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         if self.tokenizer_file is None:
@@ -283,7 +338,12 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         return len(self.get_token_ids(text))
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """How many tokens a conversation and its tools have in the chat template, about."""
+        """How many tokens a conversation and its tools have in the chat template, about; see `get_num_tokens`.
+
+        Args:
+            messages: The conversation.
+            tools: Whatever `bind_tools` takes.
+        """
         texts = [to_json(convert_to_openai_tool(tool)).decode() for tool in tools or []]
         for message in messages_to_wire(messages):
             calls = message.get("tool_calls")

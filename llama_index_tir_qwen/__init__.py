@@ -1,4 +1,4 @@
-"""Qwen3-32B on E2E Networks' TIR as a LlamaIndex LLM."""
+"""Qwen3-32B on E2E Networks' TIR as a LlamaIndex LLM: `TIRQwen`."""
 
 try:
     import llama_index.core  # noqa: F401

@@ -41,14 +41,27 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     The reasoning never is in an answer's text; it is a `ThinkingBlock` of the message, and streams as
     `response.additional_kwargs["thinking_delta"]`. One instance serves any number of threads, tasks and event loops.
 
-        llm = TIRQwen(project_id=6530, api_key="...")
-        for response in llm.stream_complete("What is the capital of France?"):
-            print(response.delta, end="")
+    ```python
+    from llama_index.core.llms import ChatMessage
+    from llama_index_tir_qwen import TIRQwen
 
-    Parameters that are unset are not sent; all of them may be given at call time too, where they win.
+    llm = TIRQwen(project_id=6530, api_key="...", max_tokens=4096)
+
+    response = llm.chat([ChatMessage("What is the capital of France?")])
+    print(response.message.content)
+    print(response.additional_kwargs["completion_tokens"])
+
+    for response in llm.stream_complete("What is the capital of France?", temperature=0.2):
+        print(response.delta, end="")
+    ```
+
+    Parameters that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
+    `enable_thinking`, `tool_calling`, `timeout` and `max_retries` may be given at call time too, as above; there they
+    win, and further fields of the body may stand beside them.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
+        TIRError: (when called) See `tir_qwen.TIRError`.
     """
 
     # A plain string: core's `to_json` cannot write a SecretStr, and a pickle of one would lose the token.
@@ -58,24 +71,27 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         repr=False,
         exclude=True,
     )
-    """Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`."""
+    """Auth Token of the project, also as `access_token`; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete
+    base URL on this machine."""
     api_base: str | None = Field(
         default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"),
         validation_alias=AliasChoices("api_base", "base_url"),
         repr=False,
         exclude=True,
     )
-    """A complete base URL (a dedicated endpoint, a local vLLM), or a host; environment `E2E_TIR_BASE_URL`."""
+    """A complete base URL with its path (a dedicated endpoint, a local vLLM), or a host alone, also as `base_url`;
+    environment `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     system_prompt: str | None = Field(default=None, repr=False)
     """Stands before what core itself asks: predictions, structured ones, queries; not before a chat."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
-    """Tokens of prompt and answer together that the endpoint allows."""
+    """Tokens of prompt and answer together that the endpoint allows; core plans prompts by it. `tir-qwen doctor` says
+    what it is."""
     additional_kwargs: dict[str, Any] | None = Field(default_factory=dict)
-    """Further fields of the body, over all others."""
+    """Further fields of the body, over all others: `{"min_tokens": 5}`, say."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 to use for synchronous calls."""
+    """A client of httpx or httpx2 to use for synchronous calls, with its own pool; it stays open and is not pickled."""
     async_http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 to use for asynchronous calls."""
+    """As `http_client`, an `AsyncClient` for asynchronous calls."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=False)
 
@@ -100,7 +116,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What core plans prompts and agents by."""
+        """What core plans prompts and agents by: `context_window`, and `max_tokens` (4,096 if unset) for the answer."""
         return LLMMetadata(
             context_window=self.context_window,
             num_output=self.max_tokens or DEFAULT_NUM_OUTPUT,
@@ -111,12 +127,28 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Answer a conversation."""
+        """Answer a conversation.
+
+        The message holds a `ThinkingBlock` if the model has reasoned, a `TextBlock`, and a `ToolCallBlock` for each
+        call of a tool. The token counts are the response's `additional_kwargs["prompt_tokens"]`, `completion_tokens`
+        and `total_tokens`; `raw` is the response of the wire, with all answers where `n` is more than 1.
+
+        Args:
+            messages: The conversation.
+            **kwargs: Parameters of this call, by the names of the constructor or of the wire.
+
+        Raises:
+            TIRError: See `tir_qwen.TIRError`.
+        """
         return self._chat(messages, kwargs)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Answer a conversation in pieces; each response holds the message as far as it has come."""
+        """Answer a conversation in pieces; each response holds the message as far as it has come.
+
+        `delta` is what has come of the answer since the last one, and `additional_kwargs["thinking_delta"]` of the
+        reasoning. The last response has an empty `delta`, the token counts and the whole `raw`, as that of `chat`.
+        """
         return self._stream_chat(messages, kwargs)
 
     @llm_chat_callback()
@@ -133,12 +165,18 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer a prompt, as the one message of a user."""
+        """Answer a prompt, as the one message of a user; the reasoning is `additional_kwargs["thinking"]`.
+
+        Args:
+            prompt: The text; `completion_to_prompt` is applied to it, if there is one.
+            formatted: Whether it has been already.
+            **kwargs: Parameters of this call, as for `chat`.
+        """
         return completion_from_response(self._chat(self._as_chat(prompt, formatted), kwargs))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Answer a prompt in pieces."""
+        """Answer a prompt in pieces; `text` is the answer as far as it has come, otherwise as `stream_chat`."""
         responses = self._stream_chat(self._as_chat(prompt, formatted), kwargs)
 
         def completions() -> CompletionResponseGen:

@@ -42,8 +42,32 @@ class StructuredPrediction(FunctionCalling):
     ) -> Any:
         """Predict an object of `output_cls`.
 
+        ```python
+        from llama_index.core.prompts import PromptTemplate
+        from llama_index_tir_qwen import TIRQwen
+        from pydantic import BaseModel
+
+
+        class Capital(BaseModel):
+            city: str
+            country: str
+
+
+        prompt = PromptTemplate("What is the capital of {country}?")
+        print(TIRQwen().structured_predict(Capital, prompt, country="France").city)
+        ```
+
+        With `pydantic_program_mode` as it is, or `DEFAULT`, the server enforces the schema over the whole answer; with
+        `FUNCTION` the model calls a tool with the object as its arguments; with `LLM` the prompt alone asks for it.
+
+        Args:
+            output_cls: A pydantic class.
+            prompt: What to ask.
+            llm_kwargs: Parameters of this call, as for `chat`.
+            **prompt_args: What to put into the prompt.
+
         Raises:
-            ValueError: The answer is not such an object.
+            ValueError: The answer is not such an object; says so if max_tokens cut it.
         """
         dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)

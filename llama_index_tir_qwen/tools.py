@@ -63,6 +63,28 @@ class FunctionCalling(FunctionCallingLLM):
     ) -> list[ToolSelection]:
         """The tool calls of an answer; while it streams, with their arguments as far as they have come.
 
+        ```python
+        from llama_index.core.tools import FunctionTool
+        from llama_index_tir_qwen import TIRQwen
+
+
+        def get_weather(city: str) -> str:
+            "Get the current weather of a city."
+            return "Sunny, 22 °C"
+
+
+        llm = TIRQwen()
+        tools = [FunctionTool.from_defaults(get_weather)]
+        response = llm.chat_with_tools(tools, "What is the weather in Paris?")
+        for call in llm.get_tool_calls_from_response(response, error_on_no_tool_call=False):
+            print(call.tool_name, call.tool_kwargs)
+        ```
+
+        Args:
+            response: Of `chat_with_tools`, or one of a stream.
+            error_on_no_tool_call: Raise where there is none; else the list is empty.
+            **kwargs: Core's; not used.
+
         Raises:
             ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is whole, and the arguments
                 of a call are not a JSON object.
@@ -82,7 +104,7 @@ class FunctionCalling(FunctionCallingLLM):
     # In streams, core's programs forget to require the tool by which they ask for an object.
 
     def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
-        """As core's."""
+        """Answer a conversation in pieces, with tools to call; the arguments are those of core's `chat_with_tools`."""
         if _of_a_program(tools):
             kwargs["tool_required"] = True
         return super().stream_chat_with_tools(tools, *args, **kwargs)
@@ -90,7 +112,7 @@ class FunctionCalling(FunctionCallingLLM):
     async def astream_chat_with_tools(
         self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
     ) -> ChatResponseAsyncGen:
-        """As core's."""
+        """As `stream_chat_with_tools`."""
         if _of_a_program(tools):
             kwargs["tool_required"] = True
         return await super().astream_chat_with_tools(tools, *args, **kwargs)
@@ -105,7 +127,15 @@ class FunctionCalling(FunctionCallingLLM):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """As core's, with the system prompt before the history."""
+        """Have the model call one of the tools, and run what it calls; the system prompt stands before the history.
+
+        Args:
+            tools: What it may call.
+            user_msg: The last message, after the history.
+            chat_history: The messages before.
+            *args: Core's: `verbose`, `allow_parallel_tool_calls`.
+            **kwargs: Core's (`error_on_no_tool_call`, ...), and parameters of the call.
+        """
         return super().predict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
 
     async def apredict_and_call(

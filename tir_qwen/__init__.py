@@ -1,4 +1,9 @@
-"""The transport to Qwen3-32B on E2E Networks' TIR (or to any OpenAI-compatible vLLM), without a framework."""
+"""The transport to Qwen3-32B on E2E Networks' TIR (or to any OpenAI-compatible vLLM), without a framework.
+
+`Client` and `AsyncClient` ask, `Completion` and `Delta` are what they answer, and `TIRError` is the root of all that
+can go wrong. `langchain_tir_qwen.ChatTIRQwen` and `llama_index_tir_qwen.TIRQwen` stand on them, and raise the same
+errors.
+"""
 
 from .client import AsyncClient, Client
 from .errors import (

@@ -49,18 +49,27 @@ class Caller:
         """Read the settings; nothing is opened before the first call.
 
         Args:
-            project_id: TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`.
-            access_token: Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`.
+            project_id: TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete
+                base URL.
+            access_token: Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete base
+                URL on this machine.
             model: Name of the model in the path and in the body.
-            base_url: A complete base URL or a host, see `tir_qwen.settings.resolve_endpoint`; environment
-                `E2E_TIR_BASE_URL` or `MODEL_API_CLIENT_HOST`.
-            apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY`.
-            default_headers: Further headers for every request.
-            allow_http: Accept plain http on other machines than this one.
-            timeout: Seconds without progress of the server (default 600), or its parts: see `tir_qwen.Timeout`.
-            max_retries: Requests after a first one that failed before its answer began.
-            http_client: A client of httpx or httpx2 to use; it stays open.
-            abilities: What is known of each model's endpoint; clients may share what they find out.
+            base_url: A complete base URL with its path (a dedicated endpoint, a vLLM of your own): requests go to
+                `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`. Or a host alone: requests go to
+                `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
+                `MODEL_API_CLIENT_HOST`. Default: `https://infer.e2enetworks.net`.
+            apikey: Sent as the query parameter `apikey`, where a gateway wants it; environment `E2E_TIR_API_KEY` (not
+                with a complete base URL).
+            default_headers: Further headers for every request; their values count as secrets.
+            allow_http: Accept plain http on other machines than this one: token and prompts then travel unencrypted.
+            timeout: Seconds without progress of the server (600 if unset, and 5 to connect), or its parts: see
+                `tir_qwen.Timeout`.
+            max_retries: Further requests after one that failed before its answer began: statuses 408, 409, 429 and 5xx,
+                connections, time limits. The pauses grow from 0.5 to 8 seconds, or are what `Retry-After` says, up to
+                60.
+            http_client: A client of httpx or httpx2 to use, with its own pool; it stays open.
+            abilities: What is known of each model's endpoint; clients that are given the same dict share what they find
+                out.
 
         Raises:
             ConfigurationError: A setting is missing or malformed.

@@ -22,7 +22,20 @@ from .types import Completion, Delta
 
 
 class Client(Caller):
-    """A client of one endpoint, for any number of threads. For the arguments see `help(Client.__init__)`."""
+    """Asks one endpoint; one instance serves any number of threads.
+
+    ```python
+    from tir_qwen import Client
+
+    with Client() as client:  # E2E_TIR_ACCESS_TOKEN and E2E_TIR_PROJECT_ID say who asks
+        question = {"role": "user", "content": "What is the capital of France?"}
+        answer = client.complete([question], temperature=0.6, max_tokens=4096)
+        print(answer.reasoning, answer.content, answer.usage)
+    ```
+
+    It holds up to 1,000 connections (further calls wait for one) and keeps up to 100 of them between calls. It can be
+    copied, pickled and used after a fork; each copy then has connections of its own.
+    """
 
     _pool_type = Pool
     _pool: Pool
@@ -31,15 +44,26 @@ class Client(Caller):
         """Ask for a whole answer.
 
         Args:
-            messages: Messages as on the wire.
-            **params: Fields of the body (`temperature`, `max_tokens`, `tools`, ...; None is unset), and
-                `enable_thinking`, `extra_body`, `model`, `timeout`, `max_retries`, `on_retry` (called with the error
-                and the delay in seconds before each further request), `tool_calling` (`native` offers tools in the
-                request, `prompted` in the messages, `auto` in the request as long as the server takes them),
-                `schema_in` (where the schema of a `response_format` is: `request`, `messages`, or `both`).
+            messages: Messages as on the wire: dicts with a `role` (`system`, `user`, `assistant` or `tool`) and a
+                `content`, oldest first.
+            **params: Fields of the request's body by their names on the wire (`temperature`, `max_tokens`, `stop`,
+                `tools`, `response_format`, ...); None is unset. The following ones are not sent as they are:
+
+                - `enable_thinking`: False has the model answer without reasoning first.
+                - `extra_body`: further fields (a dict), over all others.
+                - `model`, `timeout`, `max_retries`: in place of the client's.
+                - `on_retry`: called with the error and the delay in seconds before each further request (awaited by
+                  `AsyncClient`).
+                - `tool_calling`: `native` offers tools in the request, `prompted` in the messages, `auto` (the default)
+                  in the request as long as the server takes them.
+                - `schema_in`: where the schema of a `response_format` is: `request` (the default), `messages`, or
+                  `both`.
 
         Raises:
-            TIRError: See `tir_qwen.errors`.
+            ConfigurationError: An argument is malformed; nothing was sent.
+            APIStatusError: The server refused the request, after the retries if it is worth any.
+            APIConnectionError: There was no response, after the retries; `APITimeoutError` if a time limit ran out.
+            StreamError: The answer began and went wrong; its `partial` is the `Completion` of what had arrived.
         """
         fold = Fold()
         for delta in self._deltas(messages, params, stream=False):
@@ -49,8 +73,21 @@ class Client(Caller):
     def stream(self, messages: Messages, **params: Any) -> Generator[Delta]:
         """Ask for an answer in pieces; arguments and errors as for `complete`.
 
-        The last delta holds the usage (`stream_options=None` does not ask for it). Leaving the loop early closes the
-        connection, which makes the server stop.
+        ```python
+        from contextlib import closing
+
+        from tir_qwen import Client
+
+        question = {"role": "user", "content": "What is the capital of France?"}
+        with closing(Client().stream([question])) as deltas:
+            for delta in deltas:
+                print(delta.reasoning, delta.content, sep="", end="")
+        print(delta.usage)
+        ```
+
+        The request is sent when the first delta is asked for. The last delta holds the token counts
+        (`stream_options=None` does not ask for them). Closing the generator early closes the connection, which makes
+        the server stop; a `for` loop that is left closes it as soon as nobody refers to it.
         """
         return self._deltas(messages, params, stream=True)
 
@@ -122,7 +159,27 @@ class Client(Caller):
 
 
 class AsyncClient(Caller):
-    """As `Client`, for any number of tasks and event loops; the arguments are the same."""
+    """As `Client`, for any number of tasks and event loops; the arguments are the same.
+
+    ```python
+    import asyncio
+
+    from tir_qwen import AsyncClient
+
+
+    async def main() -> None:
+        async with AsyncClient() as client:
+            answers = await asyncio.gather(
+                client.complete([{"role": "user", "content": "What is the capital of France?"}]),
+                client.complete([{"role": "user", "content": "What is the capital of Peru?"}]),
+            )
+        for answer in answers:
+            print(answer.content)
+
+
+    asyncio.run(main())
+    ```
+    """
 
     _pool_type = AsyncPool
     _pool: AsyncPool
@@ -135,7 +192,26 @@ class AsyncClient(Caller):
         return fold.completion()
 
     def stream(self, messages: Messages, **params: Any) -> AsyncGenerator[Delta]:
-        """As `Client.stream`; close the generator (`contextlib.aclosing`) to have the connection closed at once."""
+        """As `Client.stream`; close the generator to have the connection closed at once.
+
+        ```python
+        import asyncio
+        from contextlib import aclosing
+
+        from tir_qwen import AsyncClient
+
+
+        async def main() -> None:
+            async with AsyncClient() as client:
+                question = {"role": "user", "content": "What is the capital of France?"}
+                async with aclosing(client.stream([question])) as deltas:
+                    async for delta in deltas:
+                        print(delta.content, end="")
+
+
+        asyncio.run(main())
+        ```
+        """
         return self._deltas(messages, params, stream=True)
 
     async def aclose(self) -> None:

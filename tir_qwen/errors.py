@@ -30,12 +30,24 @@ if TYPE_CHECKING:
 
 
 class TIRError(Exception):
-    """Base of all errors of this library.
+    """Base of all errors of this library. None holds the token, the project id or the prompt; each can be pickled.
+
+    ```python
+    from tir_qwen import Client, RateLimitError, TIRError
+
+    question = {"role": "user", "content": "What is the capital of France?"}
+    try:
+        print(Client().complete([question]).content)
+    except RateLimitError as error:
+        print(f"Busy after {error.attempts} requests; wait for {error.retry_after or 60} s.")
+    except TIRError as error:
+        print(error, error.partial.content if error.partial else "")
+    ```
 
     Attributes:
         is_retryable: Whether the same call may well succeed if it is made again.
         attempts: How many requests were sent for the call (0: none).
-        partial: What had arrived of the answer, if anything had.
+        partial: What had arrived of the answer, once one had begun (perhaps an empty one); else None.
     """
 
     is_retryable = False
@@ -44,11 +56,13 @@ class TIRError(Exception):
 
 
 class ConfigurationError(TIRError, ValueError):
-    """A setting or an argument is missing or malformed; nothing was sent."""
+    """A setting or an argument is missing or malformed, and its text names it; nothing was sent. Also a ValueError."""
 
 
 class APIConnectionError(TIRError):
     """The server could not be reached, or the connection broke before its response.
+
+    It was tried again as often as `max_retries` allows, unless the server's certificate is not valid.
 
     Attributes:
         stale: Whether it was an idle connection that the server had closed meanwhile: no fault, and no lost attempt.
@@ -59,11 +73,17 @@ class APIConnectionError(TIRError):
 
 
 class APITimeoutError(APIConnectionError):
-    """The server took longer than `timeout` to connect, to start its response, or to go on with it."""
+    """The server took longer than `timeout` to connect, to start its response, or to go on with it.
+
+    The text names the part of `tir_qwen.Timeout` that ran out. Within an answer it is not tried again, and `partial`
+    holds what had arrived.
+    """
 
 
 class APIStatusError(TIRError):
-    """The server answered with another status than 200.
+    """The server answered with another status than 2xx. This class itself: one that has none of its own, as 413.
+
+    408, 409, 429 and 5xx are tried again, as often as `max_retries` allows.
 
     Attributes:
         status_code: The HTTP status.
@@ -92,39 +112,45 @@ class APIStatusError(TIRError):
 
 
 class BadRequestError(APIStatusError):
-    """400 or 422: the server does not accept the request as it is."""
+    """400 or 422: the server does not accept the request as it is; the text says what of it."""
 
 
 class ContextOverflowError(BadRequestError):
-    """The prompt, or the prompt together with `max_tokens`, does not fit into the model's context window."""
+    """The prompt, or the prompt together with `max_tokens`, does not fit into the model's context window.
+
+    Shorten the prompt, or lower `max_tokens`; the text says how many tokens the server allows, where it tells.
+    """
 
 
 class AuthenticationError(APIStatusError):
-    """401: the access token is missing, wrong or expired."""
+    """401: the access token is missing, wrong or expired; TIR's stop working 365 days after they were made."""
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the access token does not open this project or model."""
+    """403: the access token does not open this project or model; TIR's belong to one project."""
 
 
 class NotFoundError(APIStatusError):
-    """404: no such project, model or path."""
+    """404: no such project, model or path; check `project_id`, `model` and `base_url`."""
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests."""
+    """429: too many requests, after the retries; `retry_after` says how long to wait, if the server does."""
 
     is_retryable = True
 
 
 class InternalServerError(APIStatusError):
-    """5xx: the server, or the gateway in front of it, failed."""
+    """5xx: the server, or the gateway in front of it, failed, after the retries."""
 
     is_retryable = True
 
 
 class StreamError(TIRError):
-    """The answer began with a 200 and then went wrong; `partial` holds what had arrived."""
+    """The answer began with a 2xx and then went wrong; `partial` holds what had arrived.
+
+    It is not asked for again: a caller that has read half an answer would read another one after it.
+    """
 
 
 class StreamInterruptedError(StreamError):
@@ -143,7 +169,7 @@ class ServerStreamError(StreamError):
     Whether it is worth another try cannot be read off its `code`: vLLM 0.9.2 says 400 even when its engine has died.
 
     Attributes:
-        body: The error as the server described it.
+        body: The error as the server described it (a JSON object or a short text); None if it said nothing.
     """
 
     is_retryable = True

@@ -52,43 +52,63 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=True)
 
     model: str = DEFAULT_MODEL
-    """Name of the model, in the path and in the body."""
+    """Name of the model, in the path and in the body; any model on TIR's GenAI API, such as `deepseek_v3`."""
     project_id: str | StrictInt | None = Field(
         default_factory=lambda: os.environ.get("E2E_TIR_PROJECT_ID"), repr=False, exclude=True
     )
-    """TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`."""
+    """TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL."""
     apikey: str | None = Field(default=None, repr=False, exclude=True)
-    """Sent as the query parameter `apikey`, where a gateway wants it; environment `E2E_TIR_API_KEY`."""
+    """Sent as the query parameter `apikey`, where a gateway wants it; environment `E2E_TIR_API_KEY` (not with a
+    complete base URL)."""
 
     temperature: float | None = None
-    """Qwen's authors recommend 0.6 with thinking and 0.7 without, and never 0 with thinking."""
+    """How freely to choose, from 0. Qwen's authors recommend 0.6 with thinking and 0.7 without, and never 0 with
+    thinking."""
     max_tokens: int | None = None
-    """Upper limit of reasoning and answer together."""
+    """Upper limit of reasoning and answer together, in tokens. One that ends within the reasoning leaves an empty
+    answer with the finish reason `length`."""
     top_p: float | None = None
+    """Choose among the likeliest tokens that have this probability together, above 0 and up to 1. Qwen's authors
+    recommend 0.95 with thinking and 0.8 without."""
     frequency_penalty: float | None = None
+    """-2 to 2: against tokens by how often they have been written."""
     presence_penalty: float | None = None
-    """0 to 2 against endless repetition."""
+    """-2 to 2: against tokens that have been written at all. Qwen's authors recommend 0 to 2 against endless
+    repetition."""
     top_k: int | None = None
+    """Choose among so many of the likeliest tokens, from 1; 0 is all of them. Qwen's authors recommend 20. Not
+    documented by the operator: vLLM's own."""
     min_p: float | None = None
+    """Choose among tokens that have this share of the likeliest one's probability, 0 to 1. Qwen's authors recommend 0.
+    Not documented by the operator: vLLM's own."""
     repetition_penalty: float | None = None
+    """Above 1: against tokens of the prompt and of the answer so far; 1 is none. Not documented by the operator: vLLM's
+    own."""
     seed: int | None = None
+    """Of the random choice: the same request with the same seed mostly has the same answer."""
     n: int | None = None
-    """Answers to one prompt; not with streaming."""
+    """Answers to one prompt; not with streaming, and 1 with temperature 0."""
     stop: list[str] | str | None = None
+    """Texts that end the answer, which does not hold them; in the reasoning they count too."""
     logprobs: bool | None = None
+    """Have the log-probability of each token reported."""
     top_logprobs: int | None = None
+    """With `logprobs`: of so many of the likeliest tokens at each place, too; vLLM allows 20."""
     enable_thinking: bool | None = None
-    """Whether to reason before the answer; unset: the server's default, which is to reason."""
+    """Whether to reason before the answer; unset: the server's default, which is to reason. Where the server refuses or
+    ignores it, `/no_think` or `/think` is written at the end of the last message."""
     tool_calling: Literal["auto", "native", "prompted"] = "auto"
     """How tools are offered: in the request (`native`), in the messages (`prompted`), or in the request as long as the
     server takes them (`auto`)."""
 
     timeout: Annotated[float | Timeout | None, BeforeValidator(_timeout)] = None
-    """Seconds without progress of the server, or a `tir_qwen.Timeout`; unset: 600, and 5 to connect."""
+    """Seconds without progress of the server, or a `tir_qwen.Timeout` (or a dict of its parts); unset: 600, and 5 to
+    connect. What runs out ends in a `tir_qwen.APITimeoutError`."""
     max_retries: int = Field(default=2, ge=0)
-    """Requests after a first one that failed before its answer began."""
+    """Further requests after one that failed before its answer began: statuses 408, 409, 429 and 5xx, connections, time
+    limits. What has begun is never asked for twice."""
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
-    """Further headers for every request."""
+    """Further headers for every request; their values count as secrets."""
     allow_http: bool = False
     """Accept plain http on other machines than this one: token and prompts then travel unencrypted."""
 

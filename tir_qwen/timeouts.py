@@ -22,6 +22,12 @@ WHOLE_PATIENCE = 10
 class Timeout:
     """Time limits of a call, in seconds; None is no limit. What runs out ends in an `APITimeoutError`.
 
+    ```python
+    from tir_qwen import Client, Timeout
+
+    client = Client(timeout=Timeout(first_delta=120, between_deltas=30, total=900))
+    ```
+
     Attributes:
         connect: To be connected with the server, encryption included.
         first_delta: From the request to the first piece of the answer. A whole answer is one piece: this limits it,
@@ -30,6 +36,9 @@ class Timeout:
             which gateways keep a connection alive, do not count; neither does the time that the caller takes.
         total: From the call to its last piece; further requests, the waits before them, and the caller's time
             included.
+
+    Raises:
+        ConfigurationError: A limit is no number above 0 and up to 1,000,000.
     """
 
     connect: float | None = CONNECT_TIMEOUT

@@ -1,0 +1,1 @@
+"""The API reference, generated from the docstrings: `python -m docs [FOLDER]`."""
