@@ -10,6 +10,7 @@ Errors of the HTTP engine are turned into ours here, and are never chained: they
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -201,7 +202,9 @@ class Pool:
                 with suppress(TIRError):
                     while self.read(reply, clock) and monotonic() <= clock.until:
                         pass
-            reply.response.close()
+            # While Python 3.13.0 finalizes, it dies within the engine's own close; _give closes the connection too.
+            if reply.shelf is None or not sys.is_finalizing():
+                reply.response.close()
         finally:
             self._give(reply.shelf, reply.client, reusable=reply.ended)
 
