@@ -7,14 +7,20 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
 
-.PHONY: help demo test check record bench faults soak load fuzz clean
+.PHONY: help demo notebooks record-notebooks docs test check record bench faults soak load fuzz dist matrix clean
 .DEFAULT_GOAL := help
 
 help:  ## Explain the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live with credentials, else on recorded answers
 	@$(BIN)/python -m demo
+
+notebooks: $(VENV)/.test  ## Run the notebooks and store what they print: live with credentials, else on recorded answers
+	@$(BIN)/python -m notebooks $(NOTEBOOKS)
+
+docs: $(VENV)/.test  ## Build the API reference from the docstrings into site/
+	@$(BIN)/python -W error -m docs
 
 test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on httpx, with coverage
 	@$(MAKE) --no-print-directory check
@@ -22,7 +28,7 @@ test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on
 	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet --numprocesses auto
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto
+	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto -m "not once"
 
 check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff check .
@@ -31,6 +37,9 @@ check: $(VENV)/.test  ## Lint, formatting and types
 
 record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/cassettes)
 	$(BIN)/python -m pytest tests/faces $(foreach set,$(SETS),--record $(set))
+
+record-notebooks: $(VENV)/.test  ## Record what the notebooks ask anew, at the endpoint of the environment: NOTEBOOKS="05_batches ..."
+	@$(BIN)/python -m notebooks.record $(NOTEBOOKS)
 
 bench: $(BENCH_VENV)/.done  ## Measure each layer, the frameworks' floors and other integrations; five minutes (RUNS=3: thrice)
 	@$(BENCH_VENV)/bin/python -m benchmarks --runs $(or $(RUNS),1)
@@ -48,8 +57,17 @@ fuzz: $(VENV)/.test  ## Look for input that breaks a decoder, a splitter or a ma
 	@$(INSTALL) atheris
 	@$(BIN)/python -m benchmarks.fuzz
 
+dist: $(VENV)/.test  ## Build sdist and wheel into dist/, check them, and list what the wheel holds
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m zipfile --list dist/*.whl
+
+matrix:  ## Try the wheel in clean environments (ONLY=lowest: some; WITH="langchain-core==1.7.1": all tests with that)
+	@$(PYTHON) -m matrix --only "$(ONLY)" $(foreach each,$(PYTHONS),--python $(each)) $(if $(WITH),--with "$(WITH)")
+
 clean:  ## Remove the environment and all caches
-	rm -rf $(VENV) $(BENCH_VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(BENCH_VENV) .matrix .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 %/bin/python:

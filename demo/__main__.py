@@ -101,8 +101,8 @@ def chat(llm: TIRQwen) -> Generator[Part]:
                 yield "reasoning", reasoning
             if response.delta:
                 yield "answer", response.delta
-            if (response.raw or {}).get("usage"):
-                yield "usage", response.raw["usage"]
+            if usage := (response.raw or {}).get("usage"):
+                yield "usage", usage
 
 
 def show(parts: Generator[Part]) -> dict[str, int] | None:

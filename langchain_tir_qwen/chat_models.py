@@ -33,6 +33,10 @@ from .tokens import TOKENS_PER_MESSAGE, estimate, load
 if TYPE_CHECKING:  # a program without tools does not load it
     from langchain_core.tools import BaseTool
 
+    Token = SecretStr | str  # which the constructor takes too
+else:
+    Token = SecretStr
+
 
 class ChatTIRQwen(BaseChatModel, Parameters):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
@@ -65,7 +69,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
             `tir_qwen.RateLimitError` a `ModelRateLimitError`, for example.
     """
 
-    access_token: SecretStr | None = Field(
+    access_token: Token | None = Field(
         default_factory=lambda: _secret_from_env("E2E_TIR_ACCESS_TOKEN"),
         validation_alias=AliasChoices("access_token", "api_key", "tir_access_token"),
         exclude=True,

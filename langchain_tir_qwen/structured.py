@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, is_dataclass
+from inspect import getdoc
 from operator import itemgetter
 from typing import Any
 
@@ -60,7 +61,11 @@ def read_schema(schema: Any) -> Schema:
         return _schema(schema.__name__, old.schema(), old.parse_obj, schema)
     if isinstance(schema, type) and is_dataclass(schema):
         adapter = TypeAdapter(schema)
-        return _schema(schema.__name__, adapter.json_schema(), adapter.validate_python)
+        json = adapter.json_schema()
+        # pydantic before 2.13 leaves the docstring out; where there is none, dataclass has written the signature there.
+        if (text := getdoc(schema)) and not text.startswith(f"{schema.__name__}("):
+            json.setdefault("description", text)
+        return _schema(schema.__name__, json, adapter.validate_python)
     if isinstance(schema, dict):
         if schema.get("type") in ("function", "json_schema") and isinstance(schema.get(schema["type"]), dict):
             schema = schema[schema["type"]]

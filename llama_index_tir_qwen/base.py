@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -17,7 +17,6 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
 )
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from pydantic import AliasChoices, ConfigDict, Field
 
@@ -33,6 +32,17 @@ from .messages import (
 )
 from .stream import ResponseStream
 from .structured import StructuredPrediction
+
+if TYPE_CHECKING:  # core's have no types, so mypy would take what they decorate for Any
+    Method = TypeVar("Method", bound=Callable[..., Any])
+
+    def llm_chat_callback() -> Callable[[Method], Method]:
+        """Core's own."""
+
+    def llm_completion_callback() -> Callable[[Method], Method]:
+        """Core's own."""
+else:
+    from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
 
 class TIRQwen(CustomLLM, StructuredPrediction, Parameters):

@@ -23,6 +23,8 @@ from tests.loopback import Loopback, Received, completion, response
 from tir_qwen import TIRError
 from tir_qwen.parameters import Parameters
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 TOKEN = "canary-of-the-token-4711"
 
@@ -125,7 +127,7 @@ def test_fields(face: type[Parameters], built: tuple[Path, list[str]]) -> None:
     """A model's page shows and its search finds the fields of this package; the framework's are named, folded."""
     module = face.__module__.partition(".")[0]
     bases = [base for base in face.__mro__ if base.__module__.partition(".")[0] in MODULES]
-    own = {name for base in bases for name in base.__annotations__ if name in face.model_fields}
+    own = {name for base in bases for name in vars(base).get("__annotations__", {}) if name in face.model_fields}
     html = page(built[0], module)
     shown = set(re.findall(rf'<div id="{face.__name__}\.(\w+)" class="classattr">', html))
     assert own >= {"temperature", "timeout", "max_retries", *Parameters.model_fields}

@@ -28,8 +28,11 @@ def answer(request: Received) -> list[bytes]:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
-def test_snippets(snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_snippets(
+    snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """Each snippet runs as it stands, and prints the answer if it prints anything."""
+    monkeypatch.chdir(tmp_path)  # where it may write
     with Loopback(answer) as server:
         monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token")
         monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")

@@ -22,7 +22,10 @@ from langchain_tir_qwen.batches import AnswerBatch, AnswerFile
 from tests.faces.test_batches import ANSWERED, NO_MESSAGE, REFUSED, question, read, rows_of
 from tests.loopback import Loopback, completion, response
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # Ray's own
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),  # Ray's own
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,241 @@
+"""What must work wherever the package is installed: run by the interpreter of a clean environment, with its extras.
+
+    python -I matrix/smoke.py [langchain] [llama-index] [ray]
+
+Needs the standard library and the installed package alone, so that nothing hides a dependency that is not declared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from importlib.metadata import version
+from importlib.resources import files
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import tir_qwen
+from tir_qwen import AsyncClient, Client
+
+FACES = {"langchain": "langchain_tir_qwen", "llama-index": "llama_index_tir_qwen"}
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+CITY = {"name": "Paris"}
+CALL = {"id": "call-1", "type": "function", "function": {"name": "City", "arguments": json.dumps(CITY)}}
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers as vLLM does: a tool call where tools are offered, an object where one is asked for, else a sentence."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        """Answer, whole or streamed."""
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        content = json.dumps(CITY) if asked.get("response_format") else "It is Paris."
+        said = {"tool_calls": [CALL]} if asked.get("tools") else {"content": content}
+        reason = "tool_calls" if asked.get("tools") else "stop"
+        if asked.get("stream"):
+            self.send("text/event-stream", stream(said, reason))
+        else:
+            message = {"role": "assistant", "reasoning_content": "Hm.", "content": None, **said}
+            choice = {"index": 0, "message": message, "finish_reason": reason}
+            self.send("application/json", json.dumps({"id": "1", "choices": [choice], "usage": USAGE}).encode())
+
+    def send(self, kind: str, body: bytes) -> None:
+        """Send a response."""
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+def stream(said: dict[str, Any], reason: str) -> bytes:
+    """An answer in pieces, each word one."""
+    words = str(said.get("content", "")).replace(" ", " \0").split("\0")
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, {"reasoning_content": "Hm."}]
+    if "tool_calls" in said:
+        deltas.append({"tool_calls": [{"index": 0, **CALL}]})
+    else:
+        deltas += [{"content": word} for word in words]
+    choices: list[Any] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": reason})
+    chunks: list[dict[str, Any]] = [{"id": "1", "choices": [choice]} for choice in choices]
+    chunks.append({"id": "1", "choices": [], "usage": USAGE})
+    return b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+def same(found: object, expected: object) -> None:
+    """Complain if they differ."""
+    if found != expected:
+        raise AssertionError(f"{found!r} is not {expected!r}")
+
+
+def installed() -> None:
+    """The package is the installed one, typed, and of one version."""
+    for package in ("tir_qwen", *FACES.values()):
+        place = Path(str(files("tir_qwen"))).parent / package
+        same(place.is_relative_to(sys.prefix), True)
+        same((place / "py.typed").is_file(), True)
+    same(tir_qwen.__version__, version("tir-qwen"))
+
+
+def command(url: str) -> None:
+    """The command `tir-qwen` is there, and its doctor finds the endpoint usable."""
+    program = str(Path(sys.executable).parent / "tir-qwen")
+    same(run(program, "--version"), f"{tir_qwen.__version__}\n")
+    same("doctor" in run(program, "--help"), True)
+    report = json.loads(run(program, "doctor", "--json", "--base-url", url))
+    same(report["usable"], True)
+
+
+def run(*arguments: str) -> str:
+    """What a program prints; complain if it fails."""
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    same((done.returncode, done.stderr), (0, ""))
+    return done.stdout
+
+
+def transport(url: str) -> None:
+    """Both clients answer, whole and in pieces."""
+
+    async def asynchronously() -> None:
+        async with AsyncClient(base_url=url) as client:
+            same((await client.complete(MESSAGES)).content, "It is Paris.")
+            same("".join([delta.content async for delta in client.stream(MESSAGES)]), "It is Paris.")
+
+    with Client(base_url=url) as client:
+        completion = client.complete(MESSAGES)
+        same((completion.content, completion.reasoning, completion.usage), ("It is Paris.", "Hm.", USAGE))
+        deltas = list(client.stream(MESSAGES))
+        same([delta.content for delta in deltas if delta.content], ["It ", "is ", "Paris."])
+        same(deltas[-1].usage, USAGE)
+    asyncio.run(asynchronously())
+
+
+def absent(face: str) -> None:
+    """Without its framework a face says what to install."""
+    try:
+        import_module(FACES[face])
+    except ModuleNotFoundError as error:
+        same(str(error).partition(": ")[2], f'pip install "tir-qwen[{face}]"')
+    else:
+        raise AssertionError(f"{FACES[face]} can be imported without its extra")
+
+
+def langchain(url: str) -> None:
+    """LangChain: answers, streams, tools and objects."""
+    from pydantic import BaseModel  # noqa: PLC0415
+
+    from langchain_tir_qwen import ChatTIRQwen  # noqa: PLC0415
+
+    class City(BaseModel):
+        """A city."""
+
+        name: str
+
+    async def asynchronously() -> None:
+        same((await model.ainvoke("?")).content, "It is Paris.")
+        same("".join([str(chunk.content) async for chunk in model.astream("?")]), "It is Paris.")
+
+    model = ChatTIRQwen(base_url=url)
+    answer = model.invoke("?")
+    same((answer.content, answer.additional_kwargs), ("It is Paris.", {"reasoning_content": "Hm."}))
+    same(answer.usage_metadata and answer.usage_metadata["total_tokens"], 8)
+    same([chunk.content for chunk in model.stream("?") if chunk.content], ["It ", "is ", "Paris."])
+    asyncio.run(asynchronously())
+    calls = model.bind_tools([City]).invoke("?").tool_calls
+    same([(call["name"], call["args"]) for call in calls], [("City", CITY)])
+    same(model.with_structured_output(City).invoke("?"), City(name="Paris"))
+    same(list(model.with_structured_output(City).stream("?"))[-1], City(name="Paris"))
+
+
+def llama_index(url: str) -> None:
+    """LlamaIndex: answers, streams, tools and objects."""
+    from llama_index.core.llms import ChatMessage  # noqa: PLC0415
+    from llama_index.core.prompts import PromptTemplate  # noqa: PLC0415
+    from llama_index.core.tools import FunctionTool  # noqa: PLC0415
+    from pydantic import BaseModel  # noqa: PLC0415
+
+    from llama_index_tir_qwen import TIRQwen  # noqa: PLC0415
+
+    class City(BaseModel):
+        """A city."""
+
+        name: str
+
+    async def asynchronously() -> None:
+        same((await llm.acomplete("?")).text, "It is Paris.")
+        responses = [response async for response in await llm.astream_chat([ChatMessage("?")])]
+        same("".join(response.delta or "" for response in responses), "It is Paris.")
+
+    def city(name: str) -> str:
+        return name
+
+    llm = TIRQwen(api_base=url)
+    same(llm.complete("?").text, "It is Paris.")
+    deltas = [response.delta for response in llm.stream_chat([ChatMessage("?")])]
+    same([delta for delta in deltas if delta], ["It ", "is ", "Paris."])
+    asyncio.run(asynchronously())
+    tool = FunctionTool.from_defaults(fn=city, name="City")
+    selections = llm.get_tool_calls_from_response(llm.chat_with_tools([tool], user_msg="?"))
+    same([(selection.tool_name, selection.tool_kwargs) for selection in selections], [("City", CITY)])
+    same(llm.structured_predict(City, PromptTemplate("?")), City(name="Paris"))
+
+
+def ray(url: str) -> None:
+    """Ray: a chain travels to a worker of a real local Ray, and answers a data set there."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DATA_DISABLE_PROGRESS_BARS="1")
+    ray = import_module("ray")
+    data = import_module("ray.data")
+    from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
+
+    from langchain_tir_qwen import ChatTIRQwen  # noqa: PLC0415
+    from langchain_tir_qwen.batches import AnswerBatch  # noqa: PLC0415
+
+    chain = RunnableLambda(itemgetter("prompt")) | ChatTIRQwen(base_url=url)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        rows = data.from_items([{"prompt": str(number)} for number in range(4)])
+        workers = data.ActorPoolStrategy(size=1)
+        answered = rows.map_batches(AnswerBatch, fn_constructor_args=(chain,), batch_size=2, compute=workers).take_all()
+    finally:
+        ray.shutdown()
+    said = sorted((row["prompt"], row["response"], row["reasoning"]) for row in answered)
+    same(said, [(str(number), "It is Paris.", "Hm.") for number in range(4)])
+
+
+def main(extras: list[str]) -> None:
+    """Check what an environment with these extras must be able to do."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        os.environ.pop(name, None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        installed()
+        command(url)
+        transport(url)
+        checks: dict[str, Callable[[str], None]] = {"langchain": langchain, "llama-index": llama_index, "ray": ray}
+        has = {*extras, "langchain"} if "ray" in extras else set(extras)
+        for extra in FACES.keys() - has:
+            absent(extra)
+        for extra, check in checks.items():
+            if extra in has:
+                check(url)
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
