@@ -126,7 +126,8 @@ def killed_twice(base_url: str, counting: Counting, number: int) -> bool:
             there, took = path.read_bytes().count(b"\n"), time.perf_counter() - began
             told = "killed" if kill_at else f"ended with status {program.returncode}"
             print(f"  {told} after {took:.1f} s: {there:,} answers in the file, {counting.asked.total():,} requests")
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        with path.open() as lines:
+            rows = [json.loads(line) for line in lines]
     return verdict(rows, counting, number, again=2 * CONCURRENCY)
 
 

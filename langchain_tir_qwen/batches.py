@@ -18,7 +18,7 @@ chain = ChatPromptTemplate.from_template("Name the capital of {country}.") | Cha
 async def main() -> None:
     with AnswerFile("answers.jsonl") as file:
         async for row in answer_rows(chain, file.missing(rows), keep=file.add):
-            print(row["id"], row["response"])
+            print(row["id"], row["error"] or row["response"])
 
 
 asyncio.run(main())
@@ -29,8 +29,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from inspect import isawaitable
 from itertools import islice
 from typing import Any
 
@@ -47,69 +48,93 @@ __all__ = ["AnswerBatch", "AnswerFile", "answer_rows"]
 
 _AT_A_TIME = 10_000
 """Rows for which a task is made at once: some 100 MB. Between two such parts the slowest answer is waited for."""
+_ADVICE = "\nFor troubleshooting, visit: "
+"""What LangChain adds to its errors."""
 _SAME_FOR_ALL = (AuthenticationError, PermissionDeniedError, NotFoundError)
 
 
-async def answer_rows(
+def answer_rows(
     chain: Runnable[Any, Any],
     rows: Iterable[Row],
     *,
     max_concurrency: int = 32,
     keep: Callable[[Row], object] | None = None,
-) -> AsyncIterator[Row]:
+) -> AsyncGenerator[Row]:
     """Ask a chain about each row, and yield the rows with their answers in the order in which these come.
 
     Args:
         chain: Takes a row (a prompt template picks the columns that it names; for a bare model:
             `itemgetter("prompt") | model`) and returns a message, a text, an object, or what
-            `with_structured_output(..., include_raw=True)` returns.
+            `with_structured_output(..., include_raw=True)` returns. Callbacks and tags are its own, by `with_config`.
         rows: The data set; an iterator is read 10,000 rows at a time.
         max_concurrency: How many rows are asked about at once.
         keep: Called with each row the moment that its answer is there, however slow the reader of this iterator is
             (`AnswerFile.add`).
 
     Yields:
-        The row, and the columns `response` (text, or the object as JSON values), `reasoning`, `finish_reason`,
-        `input_tokens`, `output_tokens` (None where the chain returns no message), and `error`: None, or why there is no
-        answer, after the model's own retries.
+        The row, and the columns `response` (text, or the object as JSON values; a message with tool calls is an object
+            with `text` and `tool_calls`), `reasoning`, `finish_reason` (`length`: max_tokens has cut it),
+            `input_tokens`, `output_tokens` (None where the chain returns no message), and `error`: None, or why there
+            is no answer, after the model's own retries. A text that was to be an object and is none is the `response`
+            beside its `error`.
 
     Raises:
         AuthenticationError: The token is wrong; every row would fail alike. So with `PermissionDeniedError` and
-            `NotFoundError`, and with any error that is neither a `TIRError` nor an `OutputParserException`.
+            `NotFoundError`, and with any error of the chain or of `keep` that is neither a `TIRError` nor an
+            `OutputParserException`. No row is asked about from then on; those at work are kept.
         ValueError: A row already has one of these columns.
 
-    Leaving the loop ends the calls that are at work.
+    Leaving the loop ends the calls that are at work. (Where the iterator has a name, put it into `contextlib.aclosing`:
+    Python closes it no sooner than the name is gone.)
     """
+    return _answers(chain, rows, _turns(max_concurrency), keep)
+
+
+def _turns(max_concurrency: int) -> asyncio.Semaphore:
+    if max_concurrency < 1:
+        raise ValueError(f"max_concurrency must be 1 or more, not {max_concurrency}.")
+    return asyncio.Semaphore(max_concurrency)
+
+
+async def _answers(
+    chain: Runnable[Any, Any], rows: Iterable[Row], turns: asyncio.Semaphore, keep: Callable[[Row], object] | None
+) -> AsyncGenerator[Row]:
     tasks: set[asyncio.Task[Any] | None] = set()
-    # Not LangChain's own: what waits for its turn there complains, a line a row, that it was never awaited.
-    turns = asyncio.Semaphore(max_concurrency)
+    failures: list[Exception] = []
     left = False
     part: deque[Row]
 
-    async def ask(_: Row) -> Row:
+    async def ask(_: None) -> Row | None:
         if left:
             raise asyncio.CancelledError
         task = asyncio.current_task()
         tasks.add(task)
         try:
+            # Not LangChain's max_concurrency: what waits there for its turn complains that it was never awaited.
             async with turns:
+                if failures:
+                    return None
                 # asyncio begins its tasks in any order; but neighbours may share a prefix, which servers cache.
                 answered = await _answered(chain, part.popleft())
+                if keep and isawaitable(kept := keep(answered)):
+                    await kept
+                return answered
+        except Exception as error:  # noqa: BLE001 - raised below, as soon as the reader asks for more
+            failures.append(error)
+            return None
         finally:
             tasks.discard(task)
-        if keep:
-            keep(answered)
-        return answered
 
     runnable = RunnableLambda(ask, name="answer_row")
     remaining = iter(rows)
     try:
         while part := deque(islice(remaining, _AT_A_TIME)):
-            async with aclosing(runnable.abatch_as_completed(list(part), return_exceptions=True)) as results:  # type: ignore[type-var]
-                async for _, result in results:
-                    if isinstance(result, BaseException):
-                        raise result
-                    yield result
+            async with aclosing(runnable.abatch_as_completed([None] * len(part))) as results:  # type: ignore[type-var]
+                async for _, row in results:
+                    if failures:
+                        raise failures[0]
+                    if row is not None:
+                        yield row
     finally:
         left = True
         ending = [task for task in tasks if task]
@@ -123,10 +148,11 @@ async def _answered(chain: Runnable[Any, Any], row: Row) -> Row:
         raise ValueError(f"the rows have columns of the names that answers have: {', '.join(taken)}; rename them.")
     columns: Row = dict.fromkeys(COLUMNS)
     try:
-        columns.update(_columns(await chain.ainvoke(row)))
+        columns.update(_columns(await chain.ainvoke(dict(row))))
     except (TIRError, OutputParserException) as error:
         if isinstance(error, _SAME_FOR_ALL):
             raise
+        columns["response"] = getattr(error, "llm_output", None)
         columns["error"] = _told(error)
     return {**row, **columns}
 
@@ -136,21 +162,29 @@ def _columns(output: Any) -> Row:
     if isinstance(output, AIMessage):
         usage = output.usage_metadata
         return {
-            "response": output.text,
+            "response": _response(output),
             "reasoning": output.additional_kwargs.get("reasoning_content", ""),
             "finish_reason": output.response_metadata.get("finish_reason"),
             "input_tokens": usage and usage["input_tokens"],
             "output_tokens": usage and usage["output_tokens"],
         }
     if isinstance(output, Mapping) and set(output) == {"raw", "parsed", "parsing_error"}:
-        error = output["parsing_error"]
-        parsed = to_jsonable_python(output["parsed"])
-        return {**_columns(output["raw"]), "response": parsed, "error": error and _told(error)}
+        columns = _columns(output["raw"])
+        if output["parsing_error"]:
+            return {**columns, "error": _told(output["parsing_error"])}
+        return {**columns, "response": to_jsonable_python(output["parsed"])}
     return {"response": to_jsonable_python(output)}
 
 
+def _response(message: AIMessage) -> Any:
+    calls = [
+        {"name": call["name"], "args": call["args"]} for call in (*message.tool_calls, *message.invalid_tool_calls)
+    ]
+    return {"text": str(message.text), "tool_calls": calls} if calls else str(message.text)
+
+
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {str(error).partition(_ADVICE)[0]}"
 
 
 class AnswerBatch:
@@ -165,20 +199,26 @@ class AnswerBatch:
     )
     ```
 
+    Chains should end in texts, or in objects of one class: Ray's columns have one type. A rate limiter cannot be
+    pickled; `max_concurrency` and the number of workers are the limit there. A worker that dies has its block asked
+    again.
+
     Args:
         chain: As of `answer_rows`.
-        max_concurrency: How many rows of a batch are asked about at once.
+        max_concurrency: How many rows each worker asks about at once.
     """
 
     def __init__(self, chain: Runnable[Any, Any], *, max_concurrency: int = 32) -> None:
         self._chain = chain
-        self._max_concurrency = max_concurrency
+        self._turns = _turns(max_concurrency)  # of all batches: Ray hands out several at once
 
-    async def __call__(self, batch: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
-        """Answer a batch (arrays or pandas' series, by column); yield it with the columns of the answers."""
-        columns = {name: batch[name].tolist() for name in batch}
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        results = answer_rows(self._chain, rows, max_concurrency=self._max_concurrency)
-        answered = [row async for row in results]
+    async def __call__(self, batch: Any) -> AsyncIterator[dict[str, list[Any]]]:
+        """Answer a batch of any of Ray's formats; yield it by columns, with those of the answers."""
+        if hasattr(batch, "to_pylist"):  # pyarrow's
+            rows = batch.to_pylist()
+        else:
+            columns = {name: batch[name].tolist() for name in batch}
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        answered = [row async for row in _answers(self._chain, rows, self._turns, keep=None)]
         if answered:
             yield {name: [row[name] for row in answered] for name in answered[0]}

@@ -65,7 +65,7 @@ def by_whom(row: Row) -> str:
 def answered_by(ray: Any, server: Loopback, rows: list[Row], **settings: Any) -> Any:
     """A data set that two workers answer."""
     chain = RunnableLambda(by_whom) | ChatTIRQwen(base_url=server.base_url, **settings)
-    return ray.data.from_items(rows, override_num_blocks=8).map_batches(
+    return ray.data.from_items(rows, override_num_blocks=4).map_batches(
         AnswerBatch,
         fn_constructor_args=(chain,),
         batch_size=5,
@@ -105,6 +105,18 @@ def test_two_workers(ray: Any, tmp_path: Path) -> None:
     assert str(os.getpid()) not in workers
     assert {request.headers["authorization"] for request in requests} == {"Bearer the-token"}
     assert {request.json()["seed"] for request in requests} == {7}
+
+
+def test_rows_that_ray_changes(ray: Any, tmp_path: Path) -> None:
+    """Rows whose numbers and columns Ray brings into line with each other are not asked again by the next run."""
+    rows: list[Row] = [{"id": 1, "prompt": "a", "n": 5}, {"id": 2, "prompt": "b", "note": None, "n": None}]
+    path = tmp_path / "answers.jsonl"
+    with Loopback(lambda request: [completion(question(request)[0])]) as server, AnswerFile(path) as file:
+        for row in answered_by(ray, server, file.missing(rows)).iter_rows():
+            file.add(row)
+    with AnswerFile(path) as file:
+        assert file.missing(rows) == []
+    assert read(path) == [{**row, "response": row["prompt"], **ANSWERED} for row in rows]
 
 
 def test_a_wrong_token(ray: Any) -> None:
