@@ -95,10 +95,10 @@ class TornTags:
         if self._torn:
             return text
         text, self._head = self._head + text, ""
-        if self._lead.startswith(text):
+        self._torn = text.startswith(self._lead)
+        if not self._torn and self._lead.startswith(text):
             self._head = text
             return ""
-        self._torn = text.startswith(self._lead)
         self.settled = not self._torn
         return text.removeprefix(self._lead)
 
@@ -117,7 +117,7 @@ class TornTags:
         before = max(self._lag - len(_CLOSE), 0)
         found, tag = text[before : self._lag], _CLOSE[-self._lag :]
         if self._doubtful and tag.startswith(found) and (found or not ended):
-            late = text[:before] if self._torn else _without_opening(text[:before])
+            late = text[:before] if self._torn or self._head else _without_opening(text[:before])
             return late or "\n", text[self._lag :]  # the newline before the tag, if it was thrown away
         whole = self._head == self._lead[:-1] and not text
         return "" if whole or not ended else self._head, text
@@ -177,6 +177,9 @@ def _overlap(text: str, mark: str) -> int:
 
 
 def _without_opening(text: str) -> str:
-    """The text without the end of an opening tag at its start."""
-    length = len(_OPEN)
-    return next((text[end:] for end in range(length, 0, -1) if text.startswith(_OPEN[-end:])), text)
+    """The text without what is left of an opening tag at its start."""
+    for start in range(len(_OPEN)):
+        lead = f"{_OPEN[start:]}\n"
+        if text.startswith(lead) or lead.startswith(text):
+            return text[len(lead) :]
+    return text
