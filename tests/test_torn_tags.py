@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tir_qwen.answer import AnswerDecoder
 from tir_qwen.choice import Expected
 from tir_qwen.dialect import Abilities, Dialect
 
@@ -131,19 +132,18 @@ def test_a_stream_is_read_the_same_wherever_it_is_cut(
     assert decode(*bytewise(body), expected=Expected(lag=server.lag)).said[:2] == server.says
 
 
-@FIXED
-@given(THINKING, ANSWER, st.integers(2, 20), st.integers(0, 30))
-def test_a_stream_that_breaks_off_shows_no_piece_of_a_tag(
-    thinking: list[str], answer: list[str], length: int, number: int
-) -> None:
+@pytest.mark.parametrize("thinking", [["\n\n"], ["\n", "Hm.", "\n"], ["\n", "So ", "I ", "count.", "\n"]], ids=len)
+def test_a_stream_that_breaks_off_shows_no_piece_of_a_tag(thinking: list[str]) -> None:
     """What has come of a stream that breaks off anywhere is the beginning of what would have come."""
-    server = Server(thinking, answer, "¤" * length)
-    cut = [{"choices": [{"index": 0, "delta": delta}]} for delta in server.deltas[: number + 1]]
-    outcome = decode(events(*cut), expected=Expected(lag=server.lag))
-    assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
-    reasoning, content = server.says
-    assert reasoning.startswith(outcome.said[0])
-    assert content.startswith(outcome.said[1])
+    for length in range(2, len(OPEN + "".join(thinking) + CLOSE) + 1):  # a longer one tears no tags
+        server = Server(thinking, [*"\n\n> Less is more."], "¤" * length)
+        reasoning, content = server.says
+        chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in server.deltas]
+        for number in range(1, len(chunks)):
+            outcome = decode(events(*chunks[:number]), expected=Expected(lag=server.lag))
+            assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
+            assert reasoning.startswith(outcome.said[0]), (length, number)
+            assert content.startswith(outcome.said[1]), (length, number)
 
 
 def say(reasoning: str | None, content: str) -> list[dict[str, str]]:
@@ -205,11 +205,39 @@ def test_answers_to_one_prompt_are_each_mended() -> None:
     assert [(one.reasoning, one.content) for one in choices] == [("Hm.", "Yes.")] * 2
 
 
-def test_a_call_after_torn_tags() -> None:
+@pytest.mark.parametrize("held", ["y.", "y.\n</"], ids=["the end of the reasoning", "a piece of the tag as well"])
+def test_a_call_after_torn_tags(held: str) -> None:
     """Where a call follows, what was held back is told apart before it; the call is what the server says."""
-    deltas = [*say("<think>\nHm", "y.\n</"), native('{"city": "Paris"}', first=0)]
+    deltas = [*say("<think>\nHm", held), native('{"city": "Paris"}', first=0)]
     outcome = decode(stream(*deltas, finish_reason="tool_calls"), expected=Expected(tools=True, lag=11))
     assert outcome.said == ("Hmy.", "", [("get_weather", '{"city": "Paris"}')], "tool_calls")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "both"])
+def test_torn_tags_under_any_name_of_the_reasoning(field: str) -> None:
+    """Torn tags are found by whichever name a version gives to the reasoning."""
+    names = ["reasoning", "reasoning_content"] if field == "both" else [field]
+    for thinking, length in ((["\n", "Hm.", "\n"], 2), (["\n\n"], 12)):
+        server = Server(thinking, ["\n\n", "Yes."], "¤" * length)
+        texts = [next(iter(delta.items())) for delta in server.deltas]
+        deltas = [dict.fromkeys(["content"] if name == "content" else names, text) for name, text in texts]
+        assert read(deltas, server.lag) == ("".join(thinking).strip("\n"), "Yes.")
+
+
+def test_what_is_held_back_has_been_heard() -> None:
+    """Text that waits for the place of a tag is progress: no time limit takes it for silence."""
+    decoder = AnswerDecoder(expected=Expected(lag=5))
+    heard = []
+    for delta in say("hi", "nk"):
+        assert [one.content for one in decoder.feed(events({"choices": [{"index": 0, "delta": delta}]}))] == []
+        heard.append(decoder.heard)
+    assert heard == [1, 2, 3, 4]
+
+
+def test_an_answer_without_reasoning_streams_at_once() -> None:
+    """Where no reasoning came, nothing is held back."""
+    outcome = decode(stream({"content": ""}, {"content": ">"}, {"content": " Yes"}), expected=Expected(lag=11))
+    assert [delta.content for delta in outcome.deltas if delta.content] == [">", " Yes"]
 
 
 def test_the_answer_streams() -> None:

@@ -144,7 +144,7 @@ class ChoiceDecoder:
             self.heard += 1
         if reasoning:
             reasoning = torn.reasoning(reasoning)
-        elif said.get("reasoning_content") == "":
+        elif "" in (said.get("reasoning_content"), said.get("reasoning")):
             torn.blank()
         if content:
             late, content = torn.content(content)

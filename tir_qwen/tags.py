@@ -114,13 +114,16 @@ class TornTags:
         """As `content`, where no more of it comes; unless the answer `ended`, because it is broken off."""
         self.settled = True
         text = "".join(self._pieces)
+        begun = self._torn or bool(self._head)
+        if not begun and text.startswith(_OPEN):  # a block so short is whole
+            return "", text
         before = max(self._lag - len(_CLOSE), 0)
         found, tag = text[before : self._lag], _CLOSE[-self._lag :]
         if self._doubtful and tag.startswith(found) and (found or not ended):
-            late = text[:before] if self._torn or self._head else _without_opening(text[:before])
+            late = text[:before] if begun else _without_opening(text[:before])
             return late or "\n", text[self._lag :]  # the newline before the tag, if it was thrown away
-        whole = self._head == self._lead[:-1] and not text
-        return "" if whole or not ended else self._head, text
+        cut = self._head == self._lead[:-1] and not text
+        return "" if cut or not ended else self._head, text
 
     @property
     def _doubtful(self) -> bool:
