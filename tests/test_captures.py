@@ -26,7 +26,7 @@ SETUPS = {
     "vllm-0.32.0": 149,
     "vllm-0.32.0-faults": 25,
     "vllm-0.32.0-no-parsers": 19,
-    "vllm-0.9.2": 149,
+    "vllm-0.9.2": 177,
     "vllm-0.9.2-no-reasoning-parser": 14,
     "vllm-0.9.2-no-tool-parser": 8,
     "vllm-0.9.2/faults": 13,

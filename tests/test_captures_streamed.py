@@ -16,6 +16,7 @@ from .decoding import Outcome, bytewise, decode
 NO_FINISH = "0.9.2 says stop in whole answers of required tools and nothing in streams, where the calls say tool_calls"
 ALL_TOOL_CALLS = "0.10.2 says tool_calls in streams, stop in whole answers"
 SWALLOWED = "a stream's parser swallows the torn <tool_call> that a whole answer holds"
+LOST = "0.9.2 loses up to eight characters before the end of streamed reasoning where there are stop strings"
 NEWLINE = "a stream's parser passes on the newline that ends a malformed call"
 DIFFERENCES: dict[str, tuple[set[str], str]] = {
     "vllm-0.10.2/stream_tool_auto_truncated": ({"calls"}, SWALLOWED),
@@ -30,6 +31,12 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
     ),
     "vllm-0.32.0/stream_tool_auto_truncated": ({"calls"}, SWALLOWED),
     "vllm-0.32.0/stream_tool_required_truncated": ({"calls"}, SWALLOWED),
+    "vllm-0.9.2/stream_stop_of_12": ({"reasoning"}, LOST),
+    "vllm-0.9.2/stream_stop_of_5": ({"reasoning"}, LOST),
+    "vllm-0.9.2/stream_stop_of_7_in_answer": ({"reasoning"}, LOST),
+    "vllm-0.9.2/stream_stop_of_8": ({"reasoning"}, LOST),
+    "vllm-0.9.2/stream_stop_of_9": ({"reasoning"}, LOST),
+    "vllm-0.9.2/stream_stop_of_several": ({"reasoning"}, LOST),
     "vllm-0.9.2/stream_tool_auto_truncated": ({"calls"}, SWALLOWED),
     "vllm-0.9.2/stream_tool_malformed_call": ({"calls"}, NEWLINE),
     "vllm-0.9.2/stream_tool_required_nothink": ({"finish_reason"}, NO_FINISH),
@@ -109,8 +116,8 @@ def test_a_stream_says_what_the_whole_answer_says(whole: Capture, streamed: Capt
 
 
 def test_streams_are_compared_and_no_difference_is_out_of_date() -> None:
-    """All 96 questions that were asked both ways are compared, and each listed difference is one of them."""
-    assert len(pairs()) == 96
+    """All 110 questions that were asked both ways are compared, and each listed difference is one of them."""
+    assert len(pairs()) == 110
     assert set(DIFFERENCES) <= {streamed.id for _, streamed in pairs()}
 
 

@@ -108,6 +108,8 @@ def written(number: int) -> Iterator[dict[str, Any]]:
 STREAMS: dict[str, Callable[[int], Iterable[dict[str, Any]]]] = {
     "text": lambda number: [{"content": " word"}] * number,
     "reasoning": lambda number: [{"reasoning": " word"}] * number,
+    "torn reasoning": lambda number: [{"reasoning_content": "<think>\n"}, *[{"reasoning_content": " word"}] * number],
+    "torn content": lambda number: [{"reasoning_content": "<think>\n"}, *[{"content": " word"}] * number],
     "inline thinking": lambda number: [{"content": "<think>"}, *[{"content": " a < b"}] * number],
     "white space before the answer": lambda number: [{"content": "  "}] * number,
     "held-back newlines": lambda number: [{"content": "a"}, *[{"content": "\n"}] * number],
@@ -128,7 +130,11 @@ def chunk_with_logprobs() -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize("expected", [Expected(), TOOLS, Expected(tools=True, named="f", no_thinking=True)], ids=repr)
+@pytest.mark.parametrize(
+    "expected",
+    [Expected(), TOOLS, Expected(tools=True, named="f", no_thinking=True), Expected(lag=100_000)],
+    ids=repr,
+)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_stream_takes_steps_and_memory_by_its_length(kind: str, expected: Expected) -> None:
     """A stream of eight times as many chunks takes eight times the steps, and no more memory than that."""

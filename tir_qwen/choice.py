@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from .calls import CallSplitter
 from .errors import MalformedChunkError
-from .tags import NewlineTrimmer, ThinkSplitter
+from .tags import NewlineTrimmer, ThinkSplitter, TornTags
 from .types import JSON, Delta, ToolCallDelta
 from .wire import object_of
 
@@ -27,6 +27,7 @@ class Expected:
         written: The tools stood in the messages: an object for an answer may be a call without its tags.
         one_call: No more than one call was allowed.
         no_thinking: Thinking was switched off: an answer filed under reasoning is an answer.
+        lag: By so many characters a stream's text may lag behind its tokens, in case that a stop string comes.
     """
 
     tools: bool = False
@@ -34,6 +35,7 @@ class Expected:
     written: bool = False
     one_call: bool = False
     no_thinking: bool = False
+    lag: int = 0
 
 
 NOTHING = Expected()
@@ -44,8 +46,8 @@ class ChoiceDecoder:
 
     __slots__ = (
         *("_arguments", "_calls", "_content", "_doubted", "_expected", "_id", "_index", "_is_arguments", "_numbers"),
-        *("_plain", "_reasoned", "_reasoning", "_said", "_seam", "_splitter", "_think", "_untagged", "_worded"),
-        *("finished", "heard"),
+        *("_plain", "_reasoned", "_reasoning", "_said", "_seam", "_splitter", "_think", "_torn", "_untagged"),
+        *("_worded", "finished", "heard"),
     )
 
     def __init__(self, index: int, expected: Expected, id_: str | None = None) -> None:
@@ -55,6 +57,7 @@ class ChoiceDecoder:
         self._expected = expected
         self._id = f"{id_ or uuid4().hex}-{index}" if index else id_ or uuid4().hex
         self._think: ThinkSplitter | None = ThinkSplitter()  # None: all further content is answer
+        self._torn = TornTags(expected.lag) if expected.lag else None  # None: tags come whole, or not at all
         self._reasoned = False
         self._reasoning = NewlineTrimmer(leading=True)
         self._content = NewlineTrimmer(leading=False)
@@ -64,7 +67,7 @@ class ChoiceDecoder:
         self._numbers: dict[tuple[str, int], int] = {}  # calls by who numbered them and how: their number here
         self._is_arguments = None if expected.named else False  # whether the text is; None: not yet known
         self._untagged: list[str] = []  # a named call, or its arguments, without tags
-        self._plain = expected == NOTHING  # text is text
+        self._plain = expected == Expected(lag=expected.lag)  # text is text
         self._doubted: list[str] = []  # reasoning that may be the answer
         self.heard = 0
         """Deltas that held anything, though it may still be held back."""
@@ -77,8 +80,11 @@ class ChoiceDecoder:
         said = choice.get("delta")
         if said is None:
             said = choice.get("message") or {}
+            self._torn = None  # that is of streams
         delta = Delta(self._index)
         expect(said, dict, "delta")
+        if self._torn is not None:
+            said = self._mended(self._torn, said)
         if reasoning := said.get("reasoning_content") or said.get("reasoning"):
             self.heard += 1
             if self._think is not None:  # the server parses the reasoning: a tag in the content is a quotation
@@ -128,6 +134,25 @@ class ChoiceDecoder:
         if not self.finished:
             self._flush(delta, cut=True, ended=False)
         return delta
+
+    def _mended(self, torn: TornTags, said: JSON) -> JSON:
+        """A delta without what torn tags leave in it."""
+        reasoning = expect(said.get("reasoning_content") or said.get("reasoning") or "", str, "reasoning")
+        content = expect(said.get("content") or "", str, "content")
+        late = ""
+        if reasoning or content:
+            self.heard += 1
+        if reasoning:
+            reasoning = torn.reasoning(reasoning)
+        elif "" in (said.get("reasoning_content"), said.get("reasoning")):
+            torn.blank()
+        if content:
+            late, content = torn.content(content)
+        elif said.get("tool_calls") and not self._expected.named:
+            late, content = torn.close(ended=False)
+        if torn.settled:
+            self._torn = None
+        return {**said, "reasoning_content": reasoning + late, "reasoning": None, "content": content}
 
     def _add_reasoning(self, delta: Delta, reasoning: str) -> None:
         if not self._reasoned:
@@ -187,6 +212,11 @@ class ChoiceDecoder:
 
     def _add_call(self, delta: Delta, call: ToolCallDelta) -> None:
         """Add a piece of a call; its id and its name come out once, though some versions repeat them or send null."""
+        if self._torn is not None and self._expected.named:  # its arguments stand where the content would
+            late, call.arguments = self._torn.content(call.arguments)
+            self._add_reasoning(delta, late)
+            if self._torn.settled:
+                self._torn = None
         known = self._calls.get(call.index)
         if known is None:
             known = self._calls[call.index] = ToolCallDelta(call.index)
@@ -231,6 +261,12 @@ class ChoiceDecoder:
         return doubted
 
     def _flush(self, delta: Delta, *, cut: bool, ended: bool = True) -> None:
+        if self._torn is not None:
+            late, content = self._torn.close(ended=ended)
+            self._torn = None
+            if late:
+                self._add_reasoning(delta, late)
+            self._add_content(delta, content)
         if self._think is not None:
             reasoning, content = self._think.close()
             self._think = None

@@ -125,6 +125,7 @@ class Dialect:
             one_call=_field(params, "parallel_tool_calls") is False,
             no_thinking=_thinking(params) is False,
             written=self.writes_tools,
+            lag=_lag(params),
         )
 
     def write(self) -> tuple[Messages, JSON]:
@@ -242,6 +243,14 @@ def _thinking(params: JSON) -> Any:
     template = _field(params, "chat_template_kwargs")
     own = template.get("enable_thinking") if isinstance(template, Mapping) else None
     return params.get("enable_thinking") if own is None else own
+
+
+def _lag(params: JSON) -> int:
+    """How far vLLM's text lags behind its tokens, so that no stop string gets out."""
+    stop = _field(params, "stop")
+    texts = [stop] if isinstance(stop, str) else stop if isinstance(stop, list | tuple) else []
+    longest = max([1, *(len(text) for text in texts if isinstance(text, str))])
+    return 0 if _field(params, "include_stop_str_in_output") else longest - 1
 
 
 def _without_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:

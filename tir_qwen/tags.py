@@ -59,6 +59,78 @@ class ThinkSplitter:
         return None, held
 
 
+class TornTags:
+    """Takes out what vLLM 0.9 leaves of the tags in a stream with stop strings, though it parses the reasoning.
+
+    Its text lags behind its tokens by one character less than the longest stop string, in case that one comes. Its
+    parser goes by the tokens: it throws away what text comes with a tag's token, which is the text so far before the
+    tag's end. So the reasoning begins with the last characters of `<think>`, as many as the lag, the content with those
+    of `</think>`; of a longer lag with the end of the reasoning, then the whole tag. The characters of the reasoning
+    that were thrown away are lost.
+
+    Only text at these very places is taken for a tag, and only after reasoning that begins like this: servers that do
+    better, and answers that begin with `>`, are left alone.
+    """
+
+    __slots__ = ("_blank", "_head", "_lag", "_lead", "_length", "_pieces", "_torn", "settled")
+
+    def __init__(self, lag: int) -> None:
+        """Begin a stream whose text lags behind by so many characters, at least one."""
+        self.settled = False
+        """True once all further text is what it is said to be."""
+        self._lag = lag
+        self._lead = f"{_OPEN[-lag:]}\n"  # the model's own reasoning begins with the newline
+        self._torn = False  # whether the reasoning began with that
+        self._head = ""  # its beginning, while that cannot be told
+        self._blank = False
+        self._pieces: list[str] = []  # of the content
+        self._length = 0
+
+    def blank(self) -> None:
+        """Note a piece of reasoning without text: a short one may lag behind until its end."""
+        self._blank = True
+
+    def reasoning(self, text: str) -> str:
+        """What of a piece of the reasoning is known to be that."""
+        if self._torn:
+            return text
+        text, self._head = self._head + text, ""
+        self._torn = text.startswith(self._lead)
+        if not self._torn and self._lead.startswith(text):
+            self._head = text
+            return ""
+        self.settled = not self._torn
+        return text.removeprefix(self._lead)
+
+    def content(self, text: str) -> tuple[str, str]:
+        """What a piece of the content, or of the arguments in its place, adds to the reasoning and to the content."""
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._length < self._lag and self._doubtful:
+            return "", ""
+        return self.close()
+
+    def close(self, *, ended: bool = True) -> tuple[str, str]:
+        """As `content`, where no more of it comes; unless the answer `ended`, because it is broken off."""
+        self.settled = True
+        text = "".join(self._pieces)
+        begun = self._torn or bool(self._head)
+        if not begun and text.startswith(_OPEN):  # a block so short is whole
+            return "", text
+        before = max(self._lag - len(_CLOSE), 0)
+        found, tag = text[before : self._lag], _CLOSE[-self._lag :]
+        if self._doubtful and tag.startswith(found) and (found or not ended):
+            late = text[:before] if begun else _without_opening(text[:before])
+            return late or "\n", text[self._lag :]  # the newline before the tag, if it was thrown away
+        cut = self._head == self._lead[:-1] and not text
+        return "" if cut or not ended else self._head, text
+
+    @property
+    def _doubtful(self) -> bool:
+        """Whether the content may begin with a tag."""
+        return self._torn or self._blank or bool(self._head)
+
+
 class NewlineTrimmer:
     """Drops the newlines around a text: leading ones at once, trailing ones held back until more text follows.
 
@@ -105,3 +177,12 @@ def _overlap(text: str, mark: str) -> int:
         if text.endswith(mark[:length]):
             return length
     return 0
+
+
+def _without_opening(text: str) -> str:
+    """The text without what is left of an opening tag at its start."""
+    for start in range(len(_OPEN)):
+        lead = f"{_OPEN[start:]}\n"
+        if text.startswith(lead) or lead.startswith(text):
+            return text[len(lead) :]
+    return text
