@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 from pydantic_core import to_json
 
 from .calls import CallSplitter
-from .errors import MalformedChunkError
+from .fields import call_delta, expect, items
 from .tags import NewlineTrimmer, ThinkSplitter, TornTags
 from .types import JSON, Delta, ToolCallDelta
 from .wire import object_of
-
-_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ class ChoiceDecoder:
             self.heard += 1
             self._drop()
             for position, call in enumerate(items(said, "tool_calls")):
-                piece = _call_delta(position, call)
+                piece = call_delta(position, call)
                 piece.index = self._number("server", piece.index)
                 self._add_call(delta, piece)
         if (logprobs := choice.get("logprobs")) is not None:
@@ -292,36 +289,3 @@ def _inner(text: str) -> str:
     call = object_of(text) or {}
     inner = call.get("arguments", call.get("parameters"))
     return to_json(inner).decode() if len(call) == 2 and "name" in call and isinstance(inner, dict) else text
-
-
-def _call_delta(position: int, call: Any) -> ToolCallDelta:
-    """Read a tool call, or a piece of one."""
-    index = expect(call, dict, "tool call").get("index")
-    if index is None:  # a whole answer numbers by position
-        index = position
-    function = expect(call.get("function") or {}, dict, "function")
-    arguments = function.get("arguments") or ""
-    if isinstance(arguments, dict):
-        arguments = to_json(arguments).decode()
-    return ToolCallDelta(
-        expect(index, int, "index"),
-        expect(call.get("id") or "", str, "id") or None,
-        expect(function.get("name") or "", str, "name") or None,
-        expect(arguments, str, "arguments"),
-    )
-
-
-def expect(value: Any, kind: type, name: str) -> Any:
-    """Return `value`, which must be of `kind`."""
-    if type(value) is not kind:
-        raise MalformedChunkError(f"a chunk of the answer has something else than {_NAMES[kind]} for its {name}")
-    return value
-
-
-def items(parent: JSON, name: str) -> list[Any]:
-    """The list `name` of `parent`, which may be null or missing."""
-    found = parent.get(name)
-    if found is None:
-        return []
-    listed: list[Any] = expect(found, list, name)
-    return listed

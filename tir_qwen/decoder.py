@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from .choice import NOTHING, ChoiceDecoder, Expected, expect, items
+from .choice import NOTHING, ChoiceDecoder, Expected
 from .errors import MalformedChunkError, ServerStreamError, StreamInterruptedError
 from .failure import error_from_frame
+from .fields import expect, items
 from .types import JSON, Delta, Usage
 
 _GAVE_UP = frozenset({"abort", "error"})
