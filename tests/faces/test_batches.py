@@ -32,7 +32,7 @@ from langchain_tir_qwen.answer_file import Row
 from langchain_tir_qwen.batches import AnswerBatch, AnswerFile, answer_rows
 from tests.captured import CAPTURES
 from tests.loopback import Loopback, completion, echo, response
-from tir_qwen import AuthenticationError
+from tir_qwen import AuthenticationError, NotFoundError, PermissionDeniedError, TIRError
 
 WHOLE = next(capture.raw for capture in CAPTURES if capture.id == "vllm-0.9.2/plain_think")
 ANSWERED = {"reasoning": "", "finish_reason": "stop", "input_tokens": 0, "output_tokens": 3, "error": None}
@@ -228,6 +228,19 @@ async def test_leaving_ends_the_calls() -> None:
         assert 4 <= len(server.received) <= 5  # the first one's place may have been taken
 
 
+async def test_leaving_before_it_begins() -> None:
+    """Who leaves before anything was asked has nothing asked behind his back."""
+    with Loopback(echo) as server:
+        results = answer_rows(asks(server), rows_of(100), max_concurrency=4)
+        first = asyncio.ensure_future(anext(results))
+        await asyncio.sleep(0)  # the tasks are there, and none has begun
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await results.aclose()
+        assert await tasks_left() == set()
+        assert server.received == []
+
+
 REFUSED = response({"message": "no"}, "400 Bad Request")
 
 
@@ -256,19 +269,29 @@ async def test_a_row_that_fails(tmp_path: Path) -> None:
     assert asked == {f"Question {at}": 2 if at == 3 else 1 for at in range(6)}
 
 
-async def test_what_fails_for_all() -> None:
-    """A wrong token ends the whole at once, rather than after thousands of refusals."""
-    with Loopback(lambda _: [response({"error": "Unauthorized"}, "401 Unauthorized")]) as server:
-        with pytest.raises(AuthenticationError):
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [("401 No", AuthenticationError), ("403 No", PermissionDeniedError), ("404 No", NotFoundError)],
+    ids=["401", "403", "404"],
+)
+async def test_what_fails_for_all(status: str, kind: type[TIRError]) -> None:
+    """A wrong token, project or model ends the whole at once, rather than after thousands of refusals."""
+    with Loopback(lambda _: [response({"error": "no"}, status)]) as server:
+        with pytest.raises(kind):
             await answers(asks(server), rows_of(500), max_concurrency=4)
         assert len(server.received) < 20
 
 
-async def test_a_mistake_in_the_chain() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, OSError])
+async def test_a_mistake_in_the_chain(error: type[Exception]) -> None:
     """A bug of the chain is raised: else each answer would be paid for and thrown away."""
+
+    def fails(_: Any) -> None:
+        raise error
+
     with Loopback(echo) as server:
-        with pytest.raises(ZeroDivisionError):
-            await answers(asks(server) | (lambda _: 1 / 0), rows_of(500), max_concurrency=4)
+        with pytest.raises(error):
+            await answers(asks(server) | fails, rows_of(500), max_concurrency=4)
         assert len(server.received) < 20
 
 
@@ -441,7 +464,8 @@ def test_another_key(tmp_path: Path) -> None:
     with AnswerFile(path, key="name") as file:
         file.add({**rows[0], "response": "a", **NO_MESSAGE})
     with AnswerFile(path, key="name") as file:
-        assert file.missing([*rows, {"name": "b"}]) == [{"name": "b"}]
+        turned = {**rows[0], "more": {"a": [None], "b": 1}}
+        assert file.missing([turned, {"name": "b"}]) == [{"name": "b"}]
     assert json.loads(path.read_text("utf-8")) == {
         "name": "né",
         "size": 1,
