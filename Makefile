@@ -7,7 +7,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint c
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
 
-.PHONY: help demo notebooks record-notebooks docs test check record bench faults soak load fuzz dist matrix clean
+.PHONY: help demo notebooks record-notebooks docs test check record bench faults soak load batches fuzz dist matrix clean
 .DEFAULT_GOAL := help
 
 help:  ## Explain the commands
@@ -52,6 +52,9 @@ soak: $(VENV)/.demo  ## Leave 10,000 calls at any point, on each engine, and cou
 
 load: $(VENV)/.demo  ## 500 streams at once and 5,000 queued calls through one instance, on each engine
 	@$(BIN)/python -m benchmarks.load
+
+batches: $(VENV)/.test  ## 2,000 prompts by a program that is killed twice, then by one worker of Ray and by two
+	@$(BIN)/python -m benchmarks.batches
 
 fuzz: $(VENV)/.test  ## Look for input that breaks a decoder, a splitter or a mapping: a coverage-guided minute for each
 	@$(INSTALL) atheris

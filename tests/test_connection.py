@@ -136,12 +136,23 @@ def test_proxies(
 
 def test_locals_of_a_write_that_is_interrupted() -> None:
     """Ctrl-C while a long prompt is sent leaves neither credentials nor the prompt in the traceback's locals."""
+    main, stopped = threading.get_ident(), threading.Event()
+
+    def interrupt() -> None:
+        connection, _ = deaf.accept()
+        with connection:
+            connection.recv(1)  # it is being sent
+            while not stopped.wait(1):  # until it is heard: what runs within a collection of garbage swallows one
+                signal.pthread_kill(main, signal.SIGINT)
+
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         client = Client(**SETTINGS, base_url=f"http://127.0.0.1:{deaf.getsockname()[1]}/v1")
-        main = threading.get_ident()
-        threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
         with pytest.raises(KeyboardInterrupt) as caught:
             client.complete([{"role": "user", "content": "word " * 5_000_000}])
+        stopped.set()
+        interrupting.join()
     assert hunted(caught.value) == []
 
 
