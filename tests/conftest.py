@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytest_plugins = ["tests.cassette_plugin"]
@@ -13,6 +15,12 @@ VARIABLES = (
     "E2E_TIR_PROJECT_ID",
     "MODEL_API_CLIENT_HOST",
 )
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C interrupt, also where a shell has put the tests into the background, which do not hear it there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

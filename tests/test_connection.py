@@ -142,7 +142,7 @@ def test_locals_of_a_write_that_is_interrupted() -> None:
         connection, _ = deaf.accept()
         with connection:
             connection.recv(1)  # it is being sent
-            while not stopped.wait(1):  # until it is heard: what runs within a collection of garbage swallows one
+            while not stopped.wait(1):  # until it is heard: one within a collection of garbage is swallowed
                 signal.pthread_kill(main, signal.SIGINT)
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
