@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -206,13 +208,16 @@ def ray(url: str) -> None:
     from langchain_tir_qwen.batches import AnswerBatch  # noqa: PLC0415
 
     chain = RunnableLambda(itemgetter("prompt")) | ChatTIRQwen(base_url=url)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # where Ray's sockets have names short enough
+    os.environ.update(RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN_PATH=f"{folder}/token")
+    ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False, logging_level="ERROR")
     try:
         rows = data.from_items([{"prompt": str(number)} for number in range(4)])
         workers = data.ActorPoolStrategy(size=1)
         answered = rows.map_batches(AnswerBatch, fn_constructor_args=(chain,), batch_size=2, compute=workers).take_all()
     finally:
         ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
     said = sorted((row["prompt"], row["response"], row["reasoning"]) for row in answered)
     same(said, [(str(number), "It is Paris.", "Hm.") for number in range(4)])
 
