@@ -347,9 +347,10 @@ def test_killed_twice(tmp_path: Path) -> None:
 
 
 def test_half_a_line_is_asked_again(tmp_path: Path) -> None:
-    """Wherever a kill has cut the last line, it is removed, and its row is missing."""
+    """Wherever a kill has cut the last line, within a character too, it is removed, and its row is missing."""
     rows = rows_of(2)
-    lines = [json.dumps({**row, "response": "é", **NO_MESSAGE}).encode() + b"\n" for row in rows]
+    answered = [{**row, "response": 'é नमस्ते 😀 "q" \\', **NO_MESSAGE} for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in answered]
     path = tmp_path / "answers.jsonl"
     for end in range(len(lines[1]) - 1):
         path.write_bytes(lines[0] + lines[1][:end])
@@ -357,7 +358,7 @@ def test_half_a_line_is_asked_again(tmp_path: Path) -> None:
             assert file.missing(rows) == rows[1:]
             assert path.read_bytes() == lines[0]
             file.add({**rows[1], "response": "a", **NO_MESSAGE})
-        assert [row["response"] for row in read(path)] == ["é", "a"]
+        assert read(path) == [answered[0], {**answered[1], "response": "a"}]
     path.write_bytes(lines[0] + lines[1][:-1])
     with AnswerFile(path) as file:
         assert file.missing(rows) == []  # nothing but the end of the line is missing
