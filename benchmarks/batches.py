@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from demo.replay import Received, ReplayServer
 from langchain_tir_qwen import ChatTIRQwen
-from langchain_tir_qwen.answer_file import Row
+from langchain_tir_qwen._answer_file import Row
 from langchain_tir_qwen.batches import AnswerBatch
 
 from .server import whole

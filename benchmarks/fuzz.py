@@ -25,17 +25,18 @@ from langchain_core import messages as langchain
 from llama_index.core.base.llms import types as llama
 from pydantic import ValidationError
 
-from langchain_tir_qwen.messages import messages_to_wire as langchain_to_wire
-from llama_index_tir_qwen.messages import messages_to_wire as llama_index_to_wire
+from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
+from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
 from tests.captured import CAPTURES
 from tir_qwen import Client, ConfigurationError, TIRError
-from tir_qwen.answer import AnswerDecoder
-from tir_qwen.calls import CallSplitter
-from tir_qwen.choice import Expected
-from tir_qwen.failure import error_from_frame, error_from_response
-from tir_qwen.request import build_request
-from tir_qwen.settings import resolve_endpoint
-from tir_qwen.tags import NewlineTrimmer, ThinkSplitter
+from tir_qwen._request.build import build_request
+from tir_qwen._request.endpoint import resolve_endpoint
+from tir_qwen._response.choice import DecodingOptions
+from tir_qwen._response.response import ResponseDecoder
+from tir_qwen._response.server_errors import error_from_frame, error_from_response
+from tir_qwen._response.text.newlines import NewlineTrimmer
+from tir_qwen._response.text.think_tags import ThinkSplitter
+from tir_qwen._response.text.tool_calls import ToolCallParser
 
 PACKAGES = ["tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen"]
 MAX_LENGTH = 4096
@@ -118,9 +119,9 @@ def pieces(body: Any, cuts: bytes) -> Iterator[Any]:
     return (body[start:end] for start, end in zip(places, places[1:] or places, strict=False))
 
 
-def decoded(body: Any, expected: Expected) -> tuple[str, ...]:
+def decoded(body: Any, expected: DecodingOptions) -> tuple[str, ...]:
     """All that comes of an answer, in words; ids that are made anew each time are left out."""
-    decoder = AnswerDecoder((), expected)
+    decoder = ResponseDecoder((), expected)
     deltas, error = [], ""
     try:
         for piece in body:
@@ -137,7 +138,7 @@ def fuzz_decoder(data: bytes) -> None:
     """An answer is the same however its bytes are cut, and whatever was expected."""
     body, cuts, flags = data[:-5], data[-5:-1], data[-1] if data else 0
     named = "get_weather" if flags & 2 else None
-    expected = Expected(bool(flags & 1), named, bool(flags & 4), bool(flags & 8), bool(flags & 16))
+    expected = DecodingOptions(bool(flags & 1), named, bool(flags & 4), bool(flags & 8), bool(flags & 16))
     whole = decoded([body], expected)
     assert decoded(pieces(body, cuts), expected) == whole
     assert decoded((body[at : at + 1] for at in range(min(len(body), 400))), expected) == decoded(
@@ -160,7 +161,7 @@ def trimmed(texts: Iterator[str], leading: bool) -> tuple[str, str]:
 
 def called(texts: Iterator[str]) -> list[list[str]]:
     """Texts, and calls as number, id, name and arguments."""
-    splitter = CallSplitter(str)
+    splitter = ToolCallParser(str)
     found: list[list[str]] = []
     for text in texts:
         for each in splitter.feed(text):

@@ -7,8 +7,8 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
-from tir_qwen.request import Request, build_request
-from tir_qwen.settings import DEFAULT_MODEL, resolve_endpoint
+from tir_qwen._request.build import Request, build_request
+from tir_qwen._request.endpoint import DEFAULT_MODEL, resolve_endpoint
 
 from .questions import EXCHANGES, RECORDED
 

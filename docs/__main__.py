@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from tir_qwen import __version__, errors
-from tir_qwen.parameters import Parameters
+from tir_qwen._integrations.parameters import ModelSettings
 
 PACKAGES = ("tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen")
 MODULES = (*PACKAGES, "langchain_tir_qwen.batches")
@@ -31,10 +31,10 @@ INNER = frozenset(
     }
 )
 """Members of the package's own use, or of a framework's, that no user calls."""
-_ORDER = ("tir_qwen.client", "tir_qwen.timeouts", "tir_qwen.types")
+_ORDER = ("tir_qwen._client.client", "tir_qwen.timeouts", "tir_qwen.types")
 _PICTURE = cleandoc(errors.__doc__ or "").split("\n\n")[1]
 """The tree of errors, which stands once, in its module."""
-_PLAIN = get_type_hints(Parameters)  # without what pydantic is told by annotations
+_PLAIN = get_type_hints(ModelSettings)  # without what pydantic is told by annotations
 _MODULE = re.compile(r"\b(?!tir_qwen)(?:[a-z_]\w*\.)+(?=[A-Z])")
 """The path before a class of the frameworks'; ours is needed for a link."""
 _DOT = r'<span class="o">\.</span>'

@@ -42,7 +42,7 @@ from pydantic_core import to_jsonable_python
 
 from tir_qwen import AuthenticationError, NotFoundError, PermissionDeniedError, TIRError
 
-from .answer_file import COLUMNS, AnswerFile, Row
+from ._answer_file import COLUMNS, AnswerFile, Row
 
 __all__ = ["AnswerBatch", "AnswerFile", "answer_rows"]
 

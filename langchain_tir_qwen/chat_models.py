@@ -20,15 +20,14 @@ from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import to_json
 
 from tir_qwen import ConfigurationError, __version__
-from tir_qwen.inner import inner
-from tir_qwen.parameters import Parameters, construct
+from tir_qwen._integrations import ModelSettings, aclosing_unhooked, construct
 
-from .blocks import PROVIDER
-from .callbacks import async_retry_reporter, retry_reporter
+from ._content_blocks import PROVIDER
+from ._messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
+from ._profile import model_profile
+from ._retry_callbacks import async_retry_reporter, retry_reporter
+from ._token_counts import TOKENS_PER_MESSAGE, estimate, load
 from .errors import errors_for_langchain
-from .messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
-from .profile import profile_of
-from .tokens import TOKENS_PER_MESSAGE, estimate, load
 
 if TYPE_CHECKING:  # a program without tools does not load it
     from langchain_core.tools import BaseTool
@@ -38,7 +37,7 @@ else:
     Token = SecretStr
 
 
-class ChatTIRQwen(BaseChatModel, Parameters):
+class ChatTIRQwen(BaseChatModel, ModelSettings):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
     The reasoning never is in an answer's `content`; it is in `additional_kwargs["reasoning_content"]` and, as a
@@ -59,7 +58,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         print(chunk.content, end="")
     ```
 
-    Parameters that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
+    ModelSettings that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
     `enable_thinking`, `tool_calling`, `timeout` and `max_retries` may be given at call time too, as above, or by
     `bind`; there they win, and further fields of the body may stand beside them.
 
@@ -104,15 +103,13 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         self._add_version("tir-qwen", __version__)
         return self
 
-    def settings(self) -> dict[str, Any]:
-        """The arguments of both clients."""
+    def _client_settings(self) -> dict[str, Any]:
         token: Any = self.access_token
         if isinstance(token, SecretStr):  # else it was assigned as a plain text, which pydantic does not look at
             token = token.get_secret_value()
-        return {**super().settings(), "access_token": token, "base_url": self.base_url}
+        return {**super()._client_settings(), "access_token": token, "base_url": self.base_url}
 
-    def http_clients(self) -> tuple[Any, Any]:
-        """The user's own HTTP clients."""
+    def _own_http_clients(self) -> tuple[Any, Any]:
         return self.http_client, self.http_async_client
 
     @property
@@ -127,7 +124,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """What changes an answer: the key of caches, and what traces show."""
-        params = {"endpoint": repr(self._client), **self.call_params()}
+        params = {"endpoint": repr(self._client), **self._default_call_params()}
         for name in ("timeout", "max_retries"):
             params.pop(name, None)
         if "stop" in params:  # under this name LangChain puts what the call says
@@ -188,7 +185,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with errors_for_langchain():
             params = self._stream_params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
-            async with inner(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+            async with aclosing_unhooked(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
                 async for delta in deltas:
                     chunk = chunk_from_delta(delta)
                     if run_manager:
@@ -197,7 +194,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
 
     def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = {**self.all_params(kwargs), "on_retry": on_retry}
+        params = {**self._merge_call_params(kwargs), "on_retry": on_retry}
         params.pop("stream", None)  # LangChain's own switch; which method was called has settled it
         if not params.pop("stream_usage", self.stream_usage):
             params["stream_options"] = None
@@ -296,7 +293,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
             OutputParserException: (when called) The answer is not the object; says so if max_tokens cut it.
         """
         # Not every program asks for objects, and this is a tenth of what an import takes.
-        from .structured import StructuredOutputParser, any_object, read_schema, with_raw  # noqa: PLC0415
+        from ._structured_output import StructuredOutputParser, any_object, read_schema, with_raw  # noqa: PLC0415
 
         if schema is None and method != "json_mode":
             raise ValueError(f"schema is required with method={method!r}.")
@@ -355,7 +352,7 @@ class ChatTIRQwen(BaseChatModel, Parameters):
         return sum(self.get_num_tokens(text) + TOKENS_PER_MESSAGE for text in texts)
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        return profile_of(self.model)
+        return model_profile(self.model)
 
 
 def _secret_from_env(name: str) -> SecretStr | None:

@@ -21,17 +21,15 @@ from llama_index.core.llms.custom import CustomLLM
 from pydantic import AliasChoices, ConfigDict, Field
 
 from tir_qwen import ConfigurationError
-from tir_qwen.inner import inner
-from tir_qwen.parameters import Parameters, construct
-from tir_qwen.profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT
+from tir_qwen._integrations import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, ModelSettings, aclosing_unhooked, construct
 
-from .messages import (
+from ._messages import (
     completion_from_response,
     messages_to_wire,
     response_from_completion,
 )
-from .stream import ResponseStream
-from .structured import StructuredPrediction
+from ._stream import ResponseStream
+from ._structured_output import StructuredPrediction
 
 if TYPE_CHECKING:  # core's have no types, so mypy would take what they decorate for Any
     Method = TypeVar("Method", bound=Callable[..., Any])
@@ -45,7 +43,7 @@ else:
     from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
 
-class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
+class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
     The reasoning never is in an answer's text; it is a `ThinkingBlock` of the message, and streams as
@@ -65,7 +63,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         print(response.delta, end="")
     ```
 
-    Parameters that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
+    ModelSettings that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
     `enable_thinking`, `tool_calling`, `timeout` and `max_retries` may be given at call time too, as above; there they
     win, and further fields of the body may stand beside them.
 
@@ -74,7 +72,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         TIRError: (when called) See `tir_qwen.TIRError`.
     """
 
-    # A plain string: core's `to_json` cannot write a SecretStr, and a pickle of one would lose the token.
+    # A plain string: core's `to_json` cannot write a SecretStr, and a pickle of one would mark_unsupported the token.
     api_key: str | None = Field(
         default_factory=lambda: os.environ.get("E2E_TIR_ACCESS_TOKEN"),
         validation_alias=AliasChoices("api_key", "access_token"),
@@ -111,12 +109,10 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
             kwargs.pop("class_name", None)  # core writes it into every dump
             construct(self, super().__init__, kwargs)
 
-    def settings(self) -> dict[str, Any]:
-        """The arguments of both clients."""
-        return {**super().settings(), "access_token": self.api_key, "base_url": self.api_base}
+    def _client_settings(self) -> dict[str, Any]:
+        return {**super()._client_settings(), "access_token": self.api_key, "base_url": self.api_base}
 
-    def http_clients(self) -> tuple[Any, Any]:
-        """The user's own HTTP clients."""
+    def _own_http_clients(self) -> tuple[Any, Any]:
         return self.http_client, self.async_http_client
 
     @classmethod
@@ -145,7 +141,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
         Args:
             messages: The conversation.
-            **kwargs: Parameters of this call, by the names of the constructor or of the wire.
+            **kwargs: ModelSettings of this call, by the names of the constructor or of the wire.
 
         Raises:
             TIRError: See `tir_qwen.TIRError`.
@@ -180,7 +176,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         Args:
             prompt: The text; `completion_to_prompt` is applied to it, if there is one.
             formatted: Whether it has been already.
-            **kwargs: Parameters of this call, as for `chat`.
+            **kwargs: ModelSettings of this call, as for `chat`.
         """
         return completion_from_response(self._chat(self._as_chat(prompt, formatted), kwargs))
 
@@ -207,7 +203,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
         responses = self._astream_chat(self._as_chat(prompt, formatted), kwargs)
 
         async def completions() -> CompletionResponseAsyncGen:
-            async with inner(responses) as inner_responses:
+            async with aclosing_unhooked(responses) as inner_responses:
                 async for response in inner_responses:
                     yield completion_from_response(response)
 
@@ -229,7 +225,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
     async def _astream_chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseAsyncGen:
         responses = ResponseStream()
         params = self._stream_params(kwargs)
-        async with inner(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
+        async with aclosing_unhooked(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
             async for delta in deltas:
                 yield responses.add(delta)
 
@@ -240,7 +236,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, Parameters):
 
     def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters of one call: what it says, then what the constructor said."""
-        params = self.all_params(kwargs)
+        params = self._merge_call_params(kwargs)
         if self.additional_kwargs:
             own = {name: value for name, value in self.additional_kwargs.items() if name not in kwargs}
             params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}

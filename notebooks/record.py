@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from nbclient.exceptions import CellExecutionError
 
 from demo.replay import Received
-from tir_qwen.settings import Endpoint, resolve_endpoint
+from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
 
 from .execute import execute, find
 from .recorded import CREDENTIALS, RECORDER, Exchange, Server, fold, has_wrong_token, load, save, written

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tir_qwen.choice import Expected
-from tir_qwen.dialect import Abilities, Dialect
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._response.choice import DecodingOptions
 
 FOLDER = Path(__file__).parent / "captures"
 
@@ -38,11 +39,11 @@ class Capture:
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     @property
-    def expected(self) -> Expected:
+    def expected(self) -> DecodingOptions:
         """What the request makes of its answer."""
         request = self.request or {}
         params = {name: value for name, value in request.items() if name not in {"messages", "stream"}}
-        return Dialect(request.get("messages", []), params, Abilities()).expected
+        return Dialect(request.get("messages", []), params, Capabilities()).decoding_options
 
     @property
     def streamed(self) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import settings
 
 from tir_qwen import TIRError
-from tir_qwen.answer import AnswerDecoder
-from tir_qwen.choice import NOTHING, Expected
+from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
+from tir_qwen._response.response import ResponseDecoder
 from tir_qwen.types import Choice, Completion, Delta
 
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=200)
@@ -46,9 +46,9 @@ class Outcome:
         return self.error and self.error[:2]
 
 
-def decode(*pieces: bytes, secrets: tuple[str, ...] = (), expected: Expected = NOTHING) -> Outcome:
+def decode(*pieces: bytes, secrets: tuple[str, ...] = (), expected: DecodingOptions = DEFAULT_OPTIONS) -> Outcome:
     """Decode a body that comes in these pieces; other exceptions than `TIRError` are the test's failure."""
-    decoder = AnswerDecoder(secrets, expected)
+    decoder = ResponseDecoder(secrets, expected)
     deltas: list[Delta] = []
     arrived: list[int] = []
     error = None

@@ -131,7 +131,7 @@ WRONG = {
     When(BODY, EITHER, breaks(MalformedChunkError, says="the compression of the answer is corrupt")): {
         "corrupt gzip": [response(b"\x1f\x8bno gzip", content_encoding="gzip")],
     },
-    When(BODY, EITHER, breaks(MalformedChunkError, says="the server sent a page of HTML or XML")): {
+    When(BODY, EITHER, breaks(MalformedChunkError, says="the server sent an HTML or XML page")): {
         "HTML 200": [response(PAGE % b"Log in", content_type="text/html")],
     },
     When(BODY, EITHER, breaks(StreamInterruptedError, says=NOTHING)): {
@@ -152,7 +152,7 @@ WRONG = {
     When(BETWEEN, STREAMED, breaks(ServerStreamError, BEGINNING, says=REPORT)): {
         name: [BEGIN + data + DONE + END] for name, data in FRAMES.items()
     },
-    When(BETWEEN, STREAMED, breaks(ServerStreamError, BEGINNING, "the server gave the answer up")): {
+    When(BETWEEN, STREAMED, breaks(ServerStreamError, BEGINNING, "the server gave up on the answer")): {
         "finish_reason abort": [BEGIN + event("", "abort") + DONE + END],
     },
 }

@@ -23,7 +23,7 @@ import pytest
 from demo.replay import Answer, Received, ReplayServer, pieces
 from tests.captured import Capture
 from tir_qwen import AsyncClient, Client, Completion, Delta, TIRError
-from tir_qwen.answer import AnswerDecoder
+from tir_qwen._response.response import ResponseDecoder
 
 QUESTION = "Where is the canary?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -195,7 +195,7 @@ class Outcome:
     partial: Completion | None = None
 
 
-def outcome_of(deltas: Iterable[Delta], decoder: AnswerDecoder | None = None) -> Outcome:
+def outcome_of(deltas: Iterable[Delta], decoder: ResponseDecoder | None = None) -> Outcome:
     """Gather deltas until they end or fail."""
     outcome = Outcome()
     try:
@@ -209,7 +209,7 @@ def outcome_of(deltas: Iterable[Delta], decoder: AnswerDecoder | None = None) ->
 
 def decode(capture: Capture) -> tuple[Outcome, Completion]:
     """What the decoder reads in a capture, without a socket; and the whole of it."""
-    decoder = AnswerDecoder()
+    decoder = ResponseDecoder()
 
     def deltas() -> Iterator[Delta]:
         yield from decoder.feed(capture.body)
@@ -318,9 +318,9 @@ def record_waits(monkeypatch: pytest.MonkeyPatch, jitter: float = 0.5) -> list[f
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("tir_qwen.client.time", SimpleNamespace(sleep=waits.append))
-    monkeypatch.setattr("tir_qwen.client.asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr("tir_qwen.retry.random", SimpleNamespace(random=lambda: jitter))
+    monkeypatch.setattr("tir_qwen._client.client.time", SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr("tir_qwen._client.client.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("tir_qwen._client.retry.random", SimpleNamespace(random=lambda: jitter))
     return waits
 
 

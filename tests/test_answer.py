@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tir_qwen.answer import AnswerDecoder
+from tir_qwen._response.response import ResponseDecoder
 from tir_qwen.errors import MalformedChunkError
 from tir_qwen.types import Delta
 
@@ -22,7 +22,7 @@ WHOLE = whole({"role": "assistant", "content": "Hello\n"})
 SAID = ("", "Hello\n", [], "stop")
 CUT = ("StreamInterruptedError", "the answer stopped before its end")
 NOTHING = ("StreamInterruptedError", "the server sent no answer")
-PAGE = ("MalformedChunkError", "the server sent a page of HTML or XML instead of an answer")
+PAGE = ("MalformedChunkError", "the server sent an HTML or XML page instead of an answer")
 SPACES = [b"", b" ", b"\n", b"\r\n\r\n", b" \t\n", BOM, BOM + b"\n", b"\n" + BOM, BOM + b" \r\n"]
 MB = 1024 * 1024
 
@@ -150,7 +150,7 @@ def test_one_choice_that_did_not_end_breaks_the_answer() -> None:
 
 def test_what_has_come_can_be_asked_for_at_any_time() -> None:
     """The completion grows with each event, and `done` turns true with the one that ends the answer."""
-    decoder = AnswerDecoder()
+    decoder = ResponseDecoder()
     states: list[Any] = []
     for piece in (b" ", UNENDED[:-3], UNENDED[-3:], b"data: [DO", b"NE]\n\n"):
         came = [delta.content for delta in decoder.feed(piece)]
@@ -188,8 +188,8 @@ def test_a_large_answer_is_read_from_pieces_of_any_size(size: int) -> None:
 
 def test_a_whole_answer_without_end_is_refused_with_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that never ends is refused at the limit, and what it takes until then has a bound."""
-    monkeypatch.setattr("tir_qwen.answer.MAX_BODY_BYTES", MB)
-    decoder = AnswerDecoder()
+    monkeypatch.setattr("tir_qwen._response.response.MAX_BODY_BYTES", MB)
+    decoder = ResponseDecoder()
     assert list(decoder.feed(b"{" + b" " * (MB - 1))) == []
     with pytest.raises(MalformedChunkError, match=rf"^the answer is larger than {MB} bytes$"):
         list(decoder.feed(b" "))

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tir_qwen.choice import NOTHING, Expected
-from tir_qwen.fold import Fold
+from tir_qwen._response.accumulator import Accumulator
+from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
 
 from .captured import CAPTURES
 from .decoding import BOM, DONE, FIXED, Outcome, bytewise, decode, events, pieces_of
@@ -107,12 +107,12 @@ PAYLOADS = [
 OTHERS = [b'{"error":"x"}', b"\xff", b"\xe2\x80\xa8", b"<", b"[", b"null", b"\x00", b"\xef\xbb", BOM]
 MADE_UP = re.compile(r"[0-9a-f]{32}(?=(-\d+)?-call-\d)")
 EXPECTED = st.builds(
-    Expected,
+    DecodingOptions,
     tools=st.booleans(),
-    named=st.sampled_from([None, "f"]),
-    written=st.booleans(),
-    one_call=st.booleans(),
-    no_thinking=st.booleans(),
+    required_tool=st.sampled_from([None, "f"]),
+    prompted_tools=st.booleans(),
+    single_call=st.booleans(),
+    thinking_off=st.booleans(),
 )
 MARKS = ["<tool_call>", "</tool_call>", "<think>", "</think>", "\n", "{", "}", "]", '"', "\\", ": ", ", ", "a", "é"]
 FIELDS = ['"name"', '"f"', '"arguments"', '"parameters"', '{"x": 1}', "null", "5", '{"name": "f", "arguments": ', "{}"]
@@ -157,7 +157,7 @@ PLACES = ["choices", "index", "delta", "content", "reasoning", "tool_calls", "fi
 FRAGMENTS = st.sampled_from([*LINES, *PAYLOADS, *OTHERS])
 
 
-def agreed(body: bytes, cuts: list[int], expected: Expected = NOTHING) -> Outcome:
+def agreed(body: bytes, cuts: list[int], expected: DecodingOptions = DEFAULT_OPTIONS) -> Outcome:
     """The outcome of a body, which is an answer or an error of ours, and the same for every cut."""
     outcome = decode(body, expected=expected)
     repeated = copy.deepcopy(outcome)
@@ -167,7 +167,7 @@ def agreed(body: bytes, cuts: list[int], expected: Expected = NOTHING) -> Outcom
     assert outcome.error is None or outcome.error[0] in OURS
     assert outcome.done == (outcome.error is None)
     assert [delta.last for delta in outcome.deltas if delta.last] == [True] * outcome.done
-    folded = Fold()
+    folded = Accumulator()
     for delta in outcome.deltas:
         folded.add(delta)
     assert repr(folded.completion()) == repr(outcome.completion)
@@ -258,7 +258,7 @@ def test_damaged_captures_end_in_an_answer_or_an_error_of_ours(
 @settings(FIXED, max_examples=300)
 @given(EXPECTED, st.lists(st.tuples(SPEECH, ENDING), min_size=1, max_size=6), st.booleans(), st.booleans(), CUTS)
 def test_an_answer_to_any_request_ends_in_an_answer_or_an_error_of_ours(
-    expected: Expected, said: list[tuple[Any, Any]], streamed: bool, done: bool, cuts: list[int]
+    expected: DecodingOptions, said: list[tuple[Any, Any]], streamed: bool, done: bool, cuts: list[int]
 ) -> None:
     """The same holds whatever the request makes of its answer: tools in the request or the messages, no thinking."""
     if streamed:
@@ -271,7 +271,7 @@ def test_an_answer_to_any_request_ends_in_an_answer_or_an_error_of_ours(
 
 @FIXED
 @given(EXPECTED, SPOKEN, st.lists(st.integers(0, 60), max_size=6))
-def test_an_answer_is_the_same_in_any_tokens(expected: Expected, text: str, cuts: list[int]) -> None:
+def test_an_answer_is_the_same_in_any_tokens(expected: DecodingOptions, text: str, cuts: list[int]) -> None:
     """Wherever a model's tokens begin and end, the answer, its reasoning and its calls are the same."""
     outcomes = []
     for tokens in ([text], pieces_of(text, cuts), [*text]):
@@ -285,7 +285,7 @@ def test_an_answer_is_the_same_in_any_tokens(expected: Expected, text: str, cuts
 @FIXED
 @given(st.sampled_from(PLACES), RAW, EXPECTED, st.booleans(), CUTS)
 def test_json_at_its_limits_ends_in_an_answer_or_an_error_of_ours(
-    place: str, raw: str, expected: Expected, streamed: bool, cuts: list[int]
+    place: str, raw: str, expected: DecodingOptions, streamed: bool, cuts: list[int]
 ) -> None:
     """The same holds for deep nesting, huge numbers, keys given twice and lone surrogates at any place."""
     said = dict.fromkeys(PLACES, "null") | {"index": "0", "content": '"a"', "finish_reason": '"stop"', place: raw}

@@ -18,7 +18,7 @@ from vcr import VCR
 
 from demo.replay import Answer, Received
 from tir_qwen import APITimeoutError, AsyncClient, InternalServerError, StreamInterruptedError, Timeout
-from tir_qwen.http import _options
+from tir_qwen._transport.engine import _client_options
 
 from .leaving import Stopping
 from .loopback import (
@@ -100,7 +100,7 @@ def outcome(driver: Driver, raw: bytes, *, hang_up: bool = True) -> Outcome:
 
 def read_at_most(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let no read of a connection return more bytes."""
-    monkeypatch.setattr("tir_qwen.body.MAX_BYTES", size)
+    monkeypatch.setattr("tir_qwen._transport.body.body.MAX_READ_BYTES", size)
     for core in ("httpcore", "httpcore2"):
         for kind in ("_sync.http11.HTTP11Connection", "_async.http11.AsyncHTTP11Connection"):
             monkeypatch.setattr(f"{core}.{kind}.READ_NUM_BYTES", size)
@@ -150,8 +150,8 @@ def test_one_connection_for_all(monkeypatch: pytest.MonkeyPatch, driver: Driver,
 @both_clients
 def test_an_end_that_comes_late(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
     """The end of the body is waited for, for a moment, so that the connection can be kept."""
-    monkeypatch.setattr("tir_qwen.pool.DRAIN_SECONDS", 5.0)
-    monkeypatch.setattr("tir_qwen.loops.DRAIN_SECONDS", 5.0)
+    monkeypatch.setattr("tir_qwen._transport.connections.DRAIN_SECONDS", 5.0)
+    monkeypatch.setattr("tir_qwen._transport.async_pool.DRAIN_SECONDS", 5.0)
     with Loopback(lambda _: [AB[: -len(END)] + b"0\r", b"\nx-sum: 1\r\n\r", b"\n"]) as server:
         server.pause = 0.02
         assert in_turn(driver, server.base_url, [True] * 3) == ["ab"] * 3
@@ -235,8 +235,8 @@ def test_encrypted(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     words = [f"{number} " for number in range(3000)]
-    options = {**_options(), "verify": ssl.create_default_context(cafile=certificate)}
-    monkeypatch.setattr("tir_qwen.http._options", lambda: options)
+    options = {**_client_options(), "verify": ssl.create_default_context(cafile=certificate)}
+    monkeypatch.setattr("tir_qwen._transport.engine._client_options", lambda: options)
     with Loopback(at_once(stream(*words), *[FORMS["many heads"]] * 2), tls=context) as server:
         assert in_turn(driver, server.base_url.replace("http:", "https:"), [True] * 3) == ["".join(words), TEXT, TEXT]
         assert server.connections == 1

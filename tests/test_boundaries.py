@@ -27,8 +27,8 @@ from tests.loopback import (
     in_turn,
 )
 from tir_qwen import APITimeoutError, AsyncClient, Client, ConfigurationError, StreamInterruptedError
+from tir_qwen._response.server_errors import error_from_frame, error_from_response
 from tir_qwen.errors import APIConnectionError
-from tir_qwen.failure import error_from_frame, error_from_response
 
 LOCAL = {"base_url": "http://127.0.0.1:9/v1"}
 
@@ -92,7 +92,7 @@ def test_default_time_limit_of_a_users_client(engine: Any) -> None:
 @both_clients
 def test_a_broken_connection_at_work_is_no_stale_one(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that dies at work on a reused connection is not asked again where no retry is allowed."""
-    monkeypatch.setattr("tir_qwen.pool._STALE_SECONDS", 0.1)
+    monkeypatch.setattr("tir_qwen._transport.connections._STALE_SECONDS", 0.1)
     connection = threading.local()
 
     def answer(_: Received) -> Iterator[bytes]:
@@ -126,7 +126,7 @@ def two_calls(client: Any) -> None:
 @both_clients
 def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole answer that drips for ever is given up in the end, though every byte is progress."""
-    monkeypatch.setattr("tir_qwen.timeouts.WHOLE_PATIENCE", 2)
+    monkeypatch.setattr("tir_qwen._transport.deadline.WHOLE_ANSWER_FACTOR", 2)
     end = time.monotonic() + 5
 
     def answer(_: Received) -> Iterator[bytes]:
@@ -147,7 +147,7 @@ def test_fork_while_a_client_is_being_made() -> None:
     with Loopback(echo) as server:
         client = Client(base_url=server.base_url)
         read, write = os.pipe()
-        with client._pool._shelf.freed:  # as that thread holds it
+        with client._pool._connections.released:  # as that thread holds it
             child = os.fork()
             if not child:
                 os.write(write, client.complete(MESSAGES).content.encode())

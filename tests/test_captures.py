@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tir_qwen._response.server_errors import error_from_response
 from tir_qwen.errors import APIStatusError
-from tir_qwen.failure import error_from_response
 
 from .captured import CAPTURES, FOLDER, Capture
 from .decoding import Outcome, decode

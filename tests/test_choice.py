@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.choice import NOTHING, Expected
-from tir_qwen.dialect import Abilities, Dialect
-from tir_qwen.exchange import Exchange
-from tir_qwen.request import Request
-from tir_qwen.retry import RetryPolicy
-from tir_qwen.timeouts import Clock, Timeout
+from tir_qwen._client.call import Call
+from tir_qwen._client.retry import RetryPolicy
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._request.build import Request
+from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
+from tir_qwen._transport.deadline import Deadline
+from tir_qwen.timeouts import Timeout
 from tir_qwen.types import Choice, ToolCall, ToolCallDelta
 
 from .decoding import (
@@ -35,14 +37,14 @@ from .decoding import (
     written,
 )
 
-TOOLS = Expected(tools=True)
-ONE_CALL = Expected(tools=True, one_call=True)
-NAMED = Expected(tools=True, named="get_weather")
-NO_THINKING = Expected(no_thinking=True)
+TOOLS = DecodingOptions(tools=True)
+ONE_CALL = DecodingOptions(tools=True, single_call=True)
+NAMED = DecodingOptions(tools=True, required_tool="get_weather")
+NO_THINKING = DecodingOptions(thinking_off=True)
 PARIS, LONDON = '{"city": "Paris"}', '{"city": "London"}'
 
 
-def both_ways(expected: Expected, message: dict[str, Any], *, finish: str = "stop", by: int = 3) -> Choice:
+def both_ways(expected: DecodingOptions, message: dict[str, Any], *, finish: str = "stop", by: int = 3) -> Choice:
     """The choice of an answer that comes as a whole, and the same as a stream of pieces of so many characters."""
     deltas: list[dict[str, Any]] = [
         {key: text[start : start + by]}
@@ -65,7 +67,7 @@ def both_ways(expected: Expected, message: dict[str, Any], *, finish: str = "sto
     return one.completion.first
 
 
-def written_delta(text: str, expected: Expected, cuts: list[int]) -> Outcome:
+def written_delta(text: str, expected: DecodingOptions, cuts: list[int]) -> Outcome:
     """A stream of this text, cut at these places, of which nothing is lost."""
     return decode(stream(*({"content": piece} for piece in pieces_of(text, cuts))), expected=expected)
 
@@ -94,8 +96,8 @@ SCRAPS = st.lists(
 
 
 @FIXED
-@given(SCRAPS, CUTS, st.sampled_from([TOOLS, ONE_CALL, NAMED, NO_THINKING, NOTHING]))
-def test_a_text_is_read_the_same_wherever_it_is_cut(text: str, cuts: list[int], expected: Expected) -> None:
+@given(SCRAPS, CUTS, st.sampled_from([TOOLS, ONE_CALL, NAMED, NO_THINKING, DEFAULT_OPTIONS]))
+def test_a_text_is_read_the_same_wherever_it_is_cut(text: str, cuts: list[int], expected: DecodingOptions) -> None:
     """Texts, calls, their ids and the finish of an answer do not depend on how its text was cut on the way."""
     one = decode(whole({"content": text}), expected=expected)
     assert one.error is None
@@ -133,7 +135,7 @@ def test_the_keys_of_a_call_may_stand_in_any_order(
 def test_text_without_a_call_is_left_as_it_is(text: str, cuts: list[int]) -> None:
     """Where the text holds no call, offering tools changes nothing of the answer."""
     text = re.sub(r"<tool_call>(?=\s*\{)", "<tool_call>.", text)
-    assert written_delta(text, TOOLS, cuts).completion == written_delta(text, NOTHING, cuts).completion
+    assert written_delta(text, TOOLS, cuts).completion == written_delta(text, DEFAULT_OPTIONS, cuts).completion
 
 
 @pytest.mark.parametrize(
@@ -178,8 +180,10 @@ def test_calls_in_the_text(text: str, content: str | None, called: list[tuple[st
     assert (choice.content, calls_of(choice)) == (text if content is None else content, called)
 
 
-@pytest.mark.parametrize("expected", [NOTHING, NO_THINKING, Expected(one_call=True)], ids=["none", "thinking", "one"])
-def test_without_tools_a_call_is_text(expected: Expected) -> None:
+@pytest.mark.parametrize(
+    "expected", [DEFAULT_OPTIONS, NO_THINKING, DecodingOptions(single_call=True)], ids=["none", "thinking", "one"]
+)
+def test_without_tools_a_call_is_text(expected: DecodingOptions) -> None:
     """Where no tool was offered, what looks like a call is an answer about calls."""
     choice = both_ways(expected, {"content": written(PARIS)})
     assert (choice.content, choice.tool_calls) == (written(PARIS), [])
@@ -258,7 +262,7 @@ def test_ids_differ_from_response_to_response() -> None:
 
 
 @pytest.mark.parametrize("expected", [TOOLS, NAMED], ids=["tools", "named"])
-def test_calls_that_the_server_has_parsed_keep_theirs(expected: Expected) -> None:
+def test_calls_that_the_server_has_parsed_keep_theirs(expected: DecodingOptions) -> None:
     """A server's own calls come with its ids, and are not touched by what is read in the text."""
     choice = both_ways(expected, native(PARIS, LONDON), finish="tool_calls")
     assert choice.tool_calls == [
@@ -357,7 +361,7 @@ def test_an_answer_filed_under_reasoning(field: str) -> None:
         (choice.content.strip("\n"), choice.reasoning)
         for choice in (
             both_ways(NO_THINKING, message),
-            both_ways(NOTHING, message),
+            both_ways(DEFAULT_OPTIONS, message),
             both_ways(NO_THINKING, message, finish="length"),
         )
     ]
@@ -367,7 +371,7 @@ def test_an_answer_filed_under_reasoning(field: str) -> None:
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_reasoning_that_was_switched_off_and_comes(field: str) -> None:
     """Where an answer or a call follows, what was filed under reasoning is that."""
-    off = Expected(tools=True, no_thinking=True)
+    off = DecodingOptions(tools=True, thinking_off=True)
     choice = both_ways(off, {field: "\nHm.\n", "content": "\n\nParis."})
     assert (choice.reasoning, choice.content) == ("Hm.", "Paris.")
     choice = both_ways(off, {field: "\nHm.\n", **native(PARIS)}, finish="tool_calls")
@@ -387,7 +391,7 @@ def test_inline_reasoning_with_thinking_off() -> None:
 def test_calls_filed_under_reasoning() -> None:
     """A call in an answer that was filed under reasoning is a call, and a named tool's object is its arguments."""
     for expected, text in ((TOOLS, f"I look.\n{written(PARIS)}"), (NAMED, PARIS)):
-        off = Expected(expected.tools, expected.named, no_thinking=True)
+        off = DecodingOptions(expected.tools, expected.required_tool, thinking_off=True)
         choice = both_ways(off, {"reasoning": text})
         assert (choice.reasoning, calls_of(choice)) == ("", [("get_weather", PARIS)])
         assert choice.content == ("I look." if expected is TOOLS else "")
@@ -404,15 +408,15 @@ def test_a_broken_stream_keeps_what_had_come() -> None:
 def test_reasoning_that_is_held_back_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that reasons for longer than the time limit, though it was told not to, does not time out."""
     clock = itertools.count(0, 10)
-    for module in ("exchange", "timeouts"):
+    for module in ("_client.call", "_transport.deadline"):
         monkeypatch.setattr(f"tir_qwen.{module}.monotonic", lambda: next(clock))
-    dialect = Dialect([{"role": "user", "content": "?"}], {"enable_thinking": False}, Abilities())
-    exchange = Exchange(dialect, lambda *_: Request("", {}, b""), RetryPolicy(), Clock(Timeout(None, 80, 30)))
+    dialect = Dialect([{"role": "user", "content": "?"}], {"enable_thinking": False}, Capabilities())
+    call = Call(dialect, lambda *_: Request("", {}, b""), RetryPolicy(), Deadline(Timeout(None, 80, 30)))
     pieces = [
         *(events(chunk({"reasoning": "Hm. "})) for _ in range(9)),
         events(chunk({"content": "Yes."}, "stop"), DONE),
     ]
-    deltas = [delta for piece in pieces for delta in exchange.feed(piece)]
+    deltas = [delta for piece in pieces for delta in call.feed(piece)]
     assert ("".join(delta.reasoning for delta in deltas), deltas[-2].content) == ("Hm. " * 9, "Yes.")
 
 
@@ -438,15 +442,15 @@ def test_a_stream_of_tools_without_a_finish_reason(deltas: list[dict[str, Any]],
     assert [delta.finish_reason for delta in outcome.deltas if delta.finish_reason] == [finish]
 
 
-@pytest.mark.parametrize("expected", [NOTHING, NO_THINKING, TOOLS], ids=["nothing", "no thinking", "tools"])
-def test_a_text_without_a_finish_reason_has_none(expected: Expected) -> None:
+@pytest.mark.parametrize("expected", [DEFAULT_OPTIONS, NO_THINKING, TOOLS], ids=["nothing", "no thinking", "tools"])
+def test_a_text_without_a_finish_reason_has_none(expected: DecodingOptions) -> None:
     """Of an answer in words it is not known why it ended."""
     outcome = decode(events(chunk({"content": "Paris."}), DONE), expected=expected)
     assert outcome.error is None
     assert outcome.said == ("", "Paris.", [], None)
 
 
-UNTAGGED = Expected(tools=True, named="get_weather", written=True)
+UNTAGGED = DecodingOptions(tools=True, required_tool="get_weather", prompted_tools=True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.chunked import MAX_HEAD, ChunkedDecoder
+from tir_qwen._transport.body.chunked import MAX_HEAD, ChunkedDecoder
 
 from .decoding import FIXED, bytewise, pieces_of
 

@@ -229,7 +229,7 @@ def test_nothing_is_opened_before_the_first_call(monkeypatch: pytest.MonkeyPatch
     def engine() -> None:
         pytest.fail("an HTTP client was built")
 
-    monkeypatch.setattr("tir_qwen.http._engine", engine)
+    monkeypatch.setattr("tir_qwen._transport.engine._engine", engine)
     made = client(6530, "token-4711")
     assert repr(made) == (
         f"{client.__name__}(model='qwen3_32b', endpoint="

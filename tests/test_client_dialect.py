@@ -26,10 +26,10 @@ from tests.loopback import (
     whole_and_streamed,
 )
 from tir_qwen import BadRequestError, Client, Completion
-from tir_qwen.dialect import Abilities
-from tir_qwen.fold import Fold
-from tir_qwen.hermes import messages_with_tools
-from tir_qwen.objects import description_of
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.json_answer import describe_schema
+from tir_qwen._dialect.prompted_tools import messages_with_tools
+from tir_qwen._response.accumulator import Accumulator
 
 DOCUMENTED = {
     *("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "stream", "model", "messages"),
@@ -40,7 +40,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCH
 NO_PARSER = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
 CALL = 'I look.\n<tool_call>\n{"name": "get_time", "arguments": {"zone": "IST"}}\n</tool_call>'
 PARIS = '{"city": "Paris"}'
-DESCRIBED = {"role": "system", "content": description_of(SCHEMA)}
+DESCRIBED = {"role": "system", "content": describe_schema(SCHEMA)}
 WITH_TOOLS = messages_with_tools(MESSAGES, [TOOL])
 
 Reply = Callable[[dict[str, Any]], str]
@@ -112,7 +112,7 @@ def ask(driver: Driver, client: Any, streamed: bool, messages: Any = MESSAGES, *
     """Ask the one way or the other."""
     if not streamed:
         return driver.complete(client, messages, **params)
-    fold = Fold()
+    fold = Accumulator()
     for delta in driver.deltas(client, messages, **params):
         fold.add(delta)
     return fold.completion()
@@ -146,7 +146,7 @@ def test_no_tool_parser(driver: Driver, streamed: bool, caplog: pytest.LogCaptur
         retries: list[Any] = []
         answers = [ask(driver, client, streamed, tools=[TOOL], on_retry=lambda *told: retries.append(told))]
         answers += [ask(driver, client, streamed, tools=[TOOL])]
-        other = driver.make(base_url=server.base_url, abilities={client._model: client.abilities})
+        other = driver.make(base_url=server.base_url, capabilities={client._model: client.capabilities})
         answers += [ask(driver, other, streamed, tools=[TOOL])]
         driver.close(client)
         driver.close(other)
@@ -156,7 +156,7 @@ def test_no_tool_parser(driver: Driver, streamed: bool, caplog: pytest.LogCaptur
     assert sent(server) == [{"messages": MESSAGES, "tools": [TOOL], **more}, *[{"messages": WITH_TOOLS, **more}] * 3]
     assert retries == []
     assert caplog.messages == [
-        "The server does not take tools: they are written into the messages from now on.",
+        "The server does not accept tools: they are written into the messages from now on.",
     ]
 
 
@@ -171,7 +171,7 @@ def test_native(driver: Driver, streamed: bool) -> None:
         driver.close(client)
     assert str(caught.value) == f"400 Bad Request: {NO_PARSER}"
     assert caught.value.attempts == 1
-    assert client.abilities == Abilities()
+    assert client.capabilities == Capabilities()
     assert len(server.received) == 1
 
 
@@ -412,4 +412,4 @@ def test_a_refusal_that_stays(driver: Driver) -> None:
             ask(driver, client, False, tools=[TOOL])
         driver.close(client)
     assert len(server.received) == 2
-    assert client.abilities == Abilities()
+    assert client.capabilities == Capabilities()

@@ -192,7 +192,7 @@ BROKE = "the connection broke before the server's response"
     ("name", "kind", "words", "requests"),
     [
         ("ConnectTimeout", APITimeoutError, "there was no connection to the server within 5 s (timeout: connect)", 3),
-        ("PoolTimeout", APITimeoutError, f"no connection of the client's became free {LONG}", 3),
+        ("PoolTimeout", APITimeoutError, f"none of the client's connections became free {LONG}", 3),
         ("ReadTimeout", APITimeoutError, f"the answer did not begin {LONG}", 3),
         ("WriteTimeout", APITimeoutError, f"the server did not take the request {LONG}", 3),
         ("ReadError", APIConnectionError, f"{BROKE} (ReadError)", 3),

@@ -14,7 +14,7 @@ import pytest
 
 from demo.replay import Received
 from tir_qwen import AsyncClient, Client
-from tir_qwen.http import _options
+from tir_qwen._transport.engine import _client_options
 
 from .loopback import (
     MESSAGES,
@@ -102,7 +102,7 @@ async def test_cancelled_tasks(streamed: bool) -> None:
 
 def test_idle_connections_are_left_before_the_server_leaves_them() -> None:
     """An idle connection is used for 4 s, since uvicorn, on which vLLM runs, closes it after 5."""
-    assert _options()["limits"].keepalive_expiry == 4.0
+    assert _client_options()["limits"].keepalive_expiry == 4.0
 
 
 @both_clients

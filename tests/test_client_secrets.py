@@ -64,7 +64,7 @@ def test_what_the_log_says(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
         (
             "tir_qwen",
             logging.WARNING,
-            "Attempt 1 failed, trying again in 0.4 s: 503 Service Unavailable: no healthy upstream",
+            "Attempt 1 failed, retrying in 0.4 s: 503 Service Unavailable: no healthy upstream",
         )
     ]
 
@@ -104,7 +104,7 @@ def test_log_of_our_client() -> None:
 
 
 HINT = (
-    "The answer is empty: max_tokens (or the context window) cut it within its reasoning. Raise max_tokens, or set"
+    "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Raise max_tokens, or set"
     " enable_thinking=False."
 )
 CUT = [capture for capture in CAPTURES if "trunc_" in capture.name]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tir_qwen import Client, ConfigurationError, StreamInterruptedError
-from tir_qwen.http import _options
+from tir_qwen._transport.engine import _client_options
 
 from .canaries import SETTINGS, hunted
 from .loopback import (
@@ -38,8 +38,8 @@ SERVER_TLS.load_cert_chain(CERTIFICATE)
 
 def trust(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have clients trust the server's certificate."""
-    options = {**_options(), "verify": ssl.create_default_context(cafile=CERTIFICATE)}
-    monkeypatch.setattr("tir_qwen.http._options", lambda: options)
+    options = {**_client_options(), "verify": ssl.create_default_context(cafile=CERTIFICATE)}
+    monkeypatch.setattr("tir_qwen._transport.engine._client_options", lambda: options)
 
 
 def receive(connection: socket.socket, end: bytes) -> bytes:

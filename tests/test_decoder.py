@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.decoder import ChunkDecoder
+from tir_qwen._response.chunk import ChunkDecoder
 from tir_qwen.errors import StreamInterruptedError
 from tir_qwen.types import Delta
 

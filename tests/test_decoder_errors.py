@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tir_qwen.decoder import ChunkDecoder
+from tir_qwen._response.chunk import ChunkDecoder
 from tir_qwen.errors import ServerStreamError
 
 from .decoding import DONE, Outcome, bytewise, chunk, decode, events, whole
@@ -98,7 +98,7 @@ def test_an_error_field_that_says_nothing_is_none(nothing: Any) -> None:
 @pytest.mark.parametrize("reason", ["abort", "error"])
 def test_an_answer_that_was_given_up_is_an_error(reason: str) -> None:
     """The finish reasons of vLLM for an answer that did not end are an error, with what had come."""
-    error = ("ServerStreamError", f"the server gave the answer up (finish_reason: {reason})", None)
+    error = ("ServerStreamError", f"the server gave up on the answer (finish_reason: {reason})", None)
     streamed = failed(events(chunk({"content": "a"}), chunk({"content": "b\n"}, reason), DONE))
     assert (streamed.error, streamed.said) == (error, ("", "ab\n", [], reason))
     answered = failed(whole({"content": "ab\n", "reasoning": "r"}, reason))
@@ -124,26 +124,26 @@ SHAPES = [
     (chunk() | {"choices": "x"}, "choices", "a list"),
     (chunk() | {"choices": [None]}, "choice", "an object"),
     (chunk() | {"choices": [[]]}, "choice", "an object"),
-    (with_choice(index="0"), "index", "a whole number"),
-    (with_choice(index=True), "index", "a whole number"),
-    (with_choice(index=0.0), "index", "a whole number"),
+    (with_choice(index="0"), "index", "an integer"),
+    (with_choice(index=True), "index", "an integer"),
+    (with_choice(index=0.0), "index", "an integer"),
     (with_choice(delta="secret words"), "delta", "an object"),
     (with_choice(delta=[]), "delta", "an object"),
     (with_choice(delta=0), "delta", "an object"),
     (with_choice(delta=None, message="secret words"), "delta", "an object"),
-    (chunk({"content": ["secret words"]}), "content", "a text"),
-    (chunk({"content": 1}), "content", "a text"),
-    (chunk({"reasoning": {"secret": "words"}}), "reasoning", "a text"),
-    (chunk({"reasoning_content": 1}), "reasoning", "a text"),
+    (chunk({"content": ["secret words"]}), "content", "a string"),
+    (chunk({"content": 1}), "content", "a string"),
+    (chunk({"reasoning": {"secret": "words"}}), "reasoning", "a string"),
+    (chunk({"reasoning_content": 1}), "reasoning", "a string"),
     (chunk({"tool_calls": {"index": 0}}), "tool_calls", "a list"),
     (chunk({"tool_calls": ["secret words"]}), "tool call", "an object"),
-    (chunk({"tool_calls": [{"index": "0"}]}), "index", "a whole number"),
+    (chunk({"tool_calls": [{"index": "0"}]}), "index", "an integer"),
     (chunk({"tool_calls": [{"index": 0, "function": "f"}]}), "function", "an object"),
-    (chunk({"tool_calls": [{"index": 0, "id": 7}]}), "id", "a text"),
-    (chunk({"tool_calls": [{"index": 0, "function": {"name": 7}}]}), "name", "a text"),
-    (chunk({"tool_calls": [{"index": 0, "function": {"arguments": [1]}}]}), "arguments", "a text"),
+    (chunk({"tool_calls": [{"index": 0, "id": 7}]}), "id", "a string"),
+    (chunk({"tool_calls": [{"index": 0, "function": {"name": 7}}]}), "name", "a string"),
+    (chunk({"tool_calls": [{"index": 0, "function": {"arguments": [1]}}]}), "arguments", "a string"),
     (with_choice(logprobs=[1]), "logprobs", "an object"),
-    (with_choice(finish_reason=1), "finish_reason", "a text"),
+    (with_choice(finish_reason=1), "finish_reason", "a string"),
     (chunk({"content": "a"}, usage=[1]), "usage", "an object"),
 ]
 
@@ -154,7 +154,7 @@ def test_a_chunk_of_another_shape_is_malformed(shape: dict[str, Any], field: str
     outcome = failed(events(chunk({"content": "a"}), shape, DONE))
     assert outcome.error == (
         "MalformedChunkError",
-        f"a chunk of the answer has something else than {kind} for its {field}",
+        f"a chunk of the answer does not have {kind} for its {field}",
         None,
     )
     assert outcome.said[1] == "a"

@@ -11,10 +11,11 @@ import pytest
 
 from tests.captured import CAPTURES, Capture
 from tir_qwen import Completion, ConfigurationError
-from tir_qwen.dialect import Abilities, Dialect
-from tir_qwen.failure import error_from_response
-from tir_qwen.hermes import messages_with_tools
-from tir_qwen.objects import description_of
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._dialect.json_answer import describe_schema
+from tir_qwen._dialect.prompted_tools import messages_with_tools
+from tir_qwen._response.server_errors import error_from_response
 from tir_qwen.types import Choice, ToolCall
 
 ASKED = [{"role": "user", "content": "What is the weather?"}]
@@ -32,12 +33,12 @@ ALL: dict[str, Any] = {
     "stream_options": STREAM,
     "temperature": 0.5,
 }
-ABILITIES = [field.name for field in fields(Abilities)]
+ABILITIES = [field.name for field in fields(Capabilities)]
 
 
-def without(*lost: str) -> Abilities:
+def without(*lost: str) -> Capabilities:
     """A server that does all but these."""
-    return Abilities(**dict.fromkeys(lost, False))
+    return Capabilities(**dict.fromkeys(lost, False))
 
 
 def system(text: str) -> dict[str, Any]:
@@ -68,18 +69,18 @@ def asked(text: str) -> list[dict[str, Any]]:
         (
             (),
             {"response_format": FORMAT, "schema_in": "both"},
-            [system(description_of(SCHEMA)), *ASKED],
+            [system(describe_schema(SCHEMA)), *ASKED],
             {"response_format": FORMAT},
         ),
-        ((), {"response_format": FORMAT, "schema_in": "messages"}, [system(description_of(SCHEMA)), *ASKED], {}),
+        ((), {"response_format": FORMAT, "schema_in": "messages"}, [system(describe_schema(SCHEMA)), *ASKED], {}),
         ((), {"response_format": ANY_OBJECT, "schema_in": "both"}, ASKED, {"response_format": ANY_OBJECT}),
-        (("response_format",), {"response_format": FORMAT}, [system(description_of(SCHEMA)), *ASKED], {}),
-        (("response_format",), {"response_format": ANY_OBJECT}, [system(description_of(None)), *ASKED], {}),
+        (("response_format",), {"response_format": FORMAT}, [system(describe_schema(SCHEMA)), *ASKED], {}),
+        (("response_format",), {"response_format": ANY_OBJECT}, [system(describe_schema(None)), *ASKED], {}),
         (("response_format",), {"response_format": {"type": "text"}}, ASKED, {}),
         (
             ("tools", "response_format"),
             {"tools": [TOOL], "response_format": FORMAT},
-            messages_with_tools([system(description_of(SCHEMA)), *ASKED], [TOOL]),
+            messages_with_tools([system(describe_schema(SCHEMA)), *ASKED], [TOOL]),
             {},
         ),
         ((), {"enable_thinking": False}, ASKED, {"enable_thinking": False}),
@@ -112,7 +113,7 @@ def test_written(lost: tuple[str, ...], params: dict[str, Any], messages: Any, s
 def test_reasoning_history() -> None:
     """Reasoning of the past is left out where the server does not take it, and the rest of its message is not."""
     messages = [*ASKED, THOUGHT]
-    assert Dialect(messages, {}, Abilities()).write() == (messages, {})
+    assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
     plain = [*ASKED, {"role": "assistant", "content": "Hm."}]
     assert Dialect(messages, {}, without("reasoning_history")).write() == (plain, {})
 
@@ -126,14 +127,14 @@ def test_calls_of_the_past() -> None:
         {"role": "tool", "tool_call_id": "c", "content": "20"},
     ]
     assert Dialect(messages, {}, without("tools")).write() == (messages_with_tools(messages, []), {})
-    assert Dialect(messages, {}, Abilities()).write() == (messages, {})
+    assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
 
 
 @pytest.mark.parametrize(("name", "value"), [("tool_calling", "nativ"), ("schema_in", "prompt"), ("schema_in", 1)])
 def test_values(name: str, value: Any) -> None:
     """A setting that is none of its values is refused, with those that there are."""
     with pytest.raises(ConfigurationError, match=rf"^{name} must be one of \w+, \w+, \w+\.$"):
-        Dialect(ASKED, {name: value}, Abilities())
+        Dialect(ASKED, {name: value}, Capabilities())
 
 
 def part(text: str) -> dict[str, str]:
@@ -169,16 +170,18 @@ def test_soft_switch_of_no_one() -> None:
     assert Dialect(messages, {"enable_thinking": False}, without("template_kwargs")).write() == (messages, {})
 
 
-def refused(body: Any, status: int = 400, abilities: Abilities | None = None, **params: Any) -> tuple[bool, list[str]]:
+def refused(
+    body: Any, status: int = 400, capabilities: Capabilities | None = None, **params: Any
+) -> tuple[bool, list[str]]:
     """Whether the call is written in another way after this response; what the server is believed not to do."""
-    known = Abilities() if abilities is None else abilities
+    known = Capabilities() if capabilities is None else capabilities
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     dialect = Dialect([*ASKED, THOUGHT], {**ALL, **params}, known)
     dialect.write()
-    again = dialect.refused(error_from_response(status, {}, content))
+    again = dialect.request_refused(error_from_response(status, {}, content))
     if again:
         dialect.write()
-        dialect.accepted()
+        dialect.request_accepted()
     return again, [name for name in ABILITIES if not getattr(known, name)]
 
 
@@ -300,53 +303,53 @@ def test_refusals_of_what_cannot_be_said_otherwise(params: dict[str, Any], messa
 
 def test_refused_again() -> None:
     """A server that refuses what is no longer sent is not asked a third time."""
-    known = Abilities()
-    assert refused({"error": "Unknown field: tools"}, abilities=known) == (True, ["tools"])
-    assert refused({"error": "Unknown field: tools"}, abilities=known) == (False, ["tools"])
+    known = Capabilities()
+    assert refused({"error": "Unknown field: tools"}, capabilities=known) == (True, ["tools"])
+    assert refused({"error": "Unknown field: tools"}, capabilities=known) == (False, ["tools"])
 
 
 def test_refusals_that_cross() -> None:
     """Of two calls that were sent at the same time, both are written in another way, though one refusal came first."""
-    known = Abilities()
+    known = Capabilities()
     calls = [Dialect(ASKED, {"tools": [TOOL]}, known) for _ in range(2)]
     first = [call.write() for call in calls]
     assert first == [(ASKED, {"tools": [TOOL]})] * 2
     error = error_from_response(400, {}, b'{"error": "Unknown field: tools"}')
-    assert [call.refused(error) for call in calls] == [True, True]
+    assert [call.request_refused(error) for call in calls] == [True, True]
     assert [call.write() for call in calls] == [(messages_with_tools(ASKED, [TOOL]), {})] * 2
 
 
 NEWS = {
-    "parallel_switch": "The server does not take parallel_tool_calls: calls too many are left out from now on.",
-    "tools": "The server does not take tools: they are written into the messages from now on.",
+    "parallel_switch": "The server does not accept parallel_tool_calls: surplus calls are dropped from now on.",
+    "tools": "The server does not accept tools: they are written into the messages from now on.",
     "response_format": (
-        "The server does not hold to response_format: the schema is written into the messages from now on."
+        "The server does not enforce response_format: the schema is written into the messages from now on."
     ),
     "template_kwargs": (
-        "The server does not take chat_template_kwargs: thinking is switched by /think and /no_think from now on."
+        "The server does not accept chat_template_kwargs: thinking is switched by /think and /no_think from now on."
     ),
     "thinking_switch": (
         "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on."
     ),
-    "stream_options": "The server does not take stream_options: streams have no token counts from now on.",
-    "reasoning_history": "The server does not take reasoning in the history: it is left out from now on.",
+    "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
+    "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
 }
 
 
 @pytest.mark.parametrize("name", ABILITIES)
 def test_news(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """What a server turns out not to do is said in the log, once."""
-    abilities = Abilities()
+    capabilities = Capabilities()
     for _ in range(3):
-        abilities.lose(name)
+        capabilities.mark_unsupported(name)
     assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
-    assert abilities == without(name)
+    assert capabilities == without(name)
 
 
-def learned(params: dict[str, Any], *choices: Choice, known: Abilities | None = None) -> list[str]:
+def learned(params: dict[str, Any], *choices: Choice, known: Capabilities | None = None) -> list[str]:
     """What a server is believed not to do after this answer."""
-    known = Abilities() if known is None else known
-    Dialect(ASKED, params, known).learn(Completion([*choices]))
+    known = Capabilities() if known is None else known
+    Dialect(ASKED, params, known).observe(Completion([*choices]))
     return [name for name in ABILITIES if not getattr(known, name)]
 
 
@@ -396,15 +399,15 @@ def test_learned_of_nothing() -> None:
 
 def test_learned_where_the_user_switched() -> None:
     """A soft switch that the user wrote into the message says nothing of the server."""
-    known = Abilities()
+    known = Capabilities()
     messages = asked("Hello! /no_think")
-    Dialect(messages, {"enable_thinking": True}, known).learn(Completion([PLAIN]))
-    assert known == Abilities()
+    Dialect(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
+    assert known == Capabilities()
 
 
 def test_switched_from_then_on() -> None:
     """After an answer that ignored the switch, calls have the soft one as well, either way."""
-    known = Abilities()
+    known = Capabilities()
     assert learned({"enable_thinking": False}, THINKS, known=known) == ["thinking_switch"]
     written = [Dialect(ASKED, {"enable_thinking": value}, known).write() for value in (False, True)]
     assert written == [
@@ -438,5 +441,5 @@ def test_switch_against_the_users_own_template() -> None:
 )
 def test_expected(params: dict[str, Any], expected: tuple[bool, str | None, bool, bool]) -> None:
     """An answer is read by what was asked for, wherever the user has said that."""
-    found = Dialect(ASKED, params, Abilities()).expected
-    assert (found.tools, found.named, found.one_call, found.no_thinking) == expected
+    found = Dialect(ASKED, params, Capabilities()).decoding_options
+    assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected

@@ -21,7 +21,7 @@ from llama_index_tir_qwen import TIRQwen
 from tests.captured import CAPTURES
 from tests.loopback import Loopback, Received, completion, response
 from tir_qwen import TIRError
-from tir_qwen.parameters import Parameters
+from tir_qwen._integrations.parameters import ModelSettings
 
 pytestmark = pytest.mark.once
 
@@ -136,12 +136,12 @@ OWN = {
 
 
 @pytest.mark.parametrize("face", OWN, ids=lambda face: face.__name__)
-def test_fields(face: type[Parameters], built: tuple[Path, list[str]]) -> None:
+def test_fields(face: type[ModelSettings], built: tuple[Path, list[str]]) -> None:
     """A model's page shows and its search finds the fields of this package; the framework's are named, folded."""
     module, own = face.__module__.partition(".")[0], OWN[face]
     html = page(built[0], module)
     shown = set(re.findall(rf'<div id="{face.__name__}\.(\w+)" class="classattr">', html))
-    assert own >= {"temperature", "timeout", "max_retries", *Parameters.model_fields}
+    assert own >= {"temperature", "timeout", "max_retries", *ModelSettings.model_fields}
     assert own == shown & face.model_fields.keys()
     folded = set(re.findall(r"<code>(\w+)</code>", "".join(re.findall(r"<details>.*?</details>", html, re.DOTALL))))
     assert face.model_fields.keys() - own - folded == set()

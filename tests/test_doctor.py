@@ -22,8 +22,8 @@ from demo.replay import Received
 from tests.loopback import DONE, END, STREAM_HEAD, Loopback, chunk, event, response
 from tests.test_symptoms import jwt
 from tir_qwen import Client
-from tir_qwen.__main__ import main, show
-from tir_qwen.doctor import Doctor
+from tir_qwen._doctor.cli import main, print_report
+from tir_qwen._doctor.examination import Examination
 
 TOKEN, PROJECT, HEADER, KEY = "t0ken-canary", "987654", "head3r-canary", "ap1key-canary"
 OBJECT = '{"answer": 391}'
@@ -123,7 +123,7 @@ class Terminal:
 
 def by_name(report: dict[str, Any]) -> dict[str, Finding]:
     """The findings of a report."""
-    return {one["name"]: (one["status"], one["found"], one["advice"]) for one in report["findings"]}
+    return {one["name"]: (one["status"], one["found"], one["advice"]) for one in report["results"]}
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_all_is_well(terminal: Terminal) -> None:
     assert (seen.status, seen.err) == (0, "")
     assert seen.asked == ["stream", "switch", "tools", "structured", "context"]
     assert "FAILED" not in seen.out
-    assert "\nIt took 80 + 20 tokens (prompts + answers).\n" in seen.out
+    assert "\nIt used 80 + 20 tokens (prompts + answers).\n" in seen.out
 
 
 def test_json(terminal: Terminal) -> None:
@@ -150,7 +150,7 @@ def test_json(terminal: Terminal) -> None:
         printed, seen = terminal(server).out, terminal(server, "--json")
     report = json.loads(seen.out)
     assert (seen.status, seen.err) == (0, "")
-    assert report.keys() == {"endpoint", "findings", "prompt_tokens", "completion_tokens", "usable"}
+    assert report.keys() == {"endpoint", "results", "prompt_tokens", "completion_tokens", "usable"}
     assert (report["usable"], report["prompt_tokens"], report["completion_tokens"]) == (True, 80, 20)
     found = by_name(report)
     found.pop("speed")
@@ -158,7 +158,7 @@ def test_json(terminal: Terminal) -> None:
         "token": (
             "unknown",
             "it does not say when it expires",
-            "note when it was made: TIR's tokens stop working after 365 days",
+            "note when it was created: TIR's tokens expire after 365 days",
         ),
         "answers": ("ok", 'as qwen: "391"', ""),
         "reasoning": ("ok", "comes in the field reasoning_content", ""),
@@ -225,7 +225,7 @@ def test_failed(terminal: Terminal, failure: str) -> None:
         report = json.loads(terminal(server, "--json").out)
     status, found, advice = by_name(report)["answers"]
     assert (seen.status, seen.err, len(seen.asked), status, report["usable"]) == (1, "", 1, "failed", False)
-    assert [one["name"] for one in report["findings"]] == ["token", "answers"]
+    assert [one["name"] for one in report["results"]] == ["token", "answers"]
     assert f"answers             FAILED    {found}" in seen.out
     assert advice or "Check " in found
 
@@ -253,7 +253,7 @@ def test_unreachable(terminal: Terminal) -> None:
     seen = terminal(server)
     assert (seen.status, seen.err) == (1, "")
     assert "answers             FAILED    no connection to the server" in seen.out
-    assert "-> check the address, and that this machine may reach it" in seen.out
+    assert "-> check the URL, and whether this machine can reach it" in seen.out
 
 
 @pytest.mark.parametrize("model", ["", "."])
@@ -282,8 +282,8 @@ def test_secrets(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFi
     with Loopback(answering(ECHOES[echo])) as server:
         headers = {"X-Tenant": HEADER}
         client = Client(PROJECT, TOKEN, base_url=f"{server.url}{path}?apikey={KEY}", default_headers=headers)
-        doctor = Doctor(client, TOKEN)
-        show(doctor)
+        doctor = Examination(client, TOKEN)
+        print_report(doctor)
     shown = f"{capsys.readouterr()} {json.dumps(doctor.report.as_json())} {caplog.text}"
     assert [secret for secret in (TOKEN, PROJECT, HEADER, KEY) if secret in shown] == []
 
@@ -302,11 +302,11 @@ def test_expired(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
         seen, report = terminal(server), json.loads(terminal(server, "--json").out)
     assert (seen.status, seen.err, seen.asked) == (1, "", [])
     assert by_name(report) == {
-        "token": ("failed", f"expired on {date:%Y-%m-%d}", "make a new access token in TIR"),
+        "token": ("failed", f"expired on {date:%Y-%m-%d}", "create a new access token in TIR"),
     }
 
 
-@pytest.mark.parametrize(("days", "status", "advice"), [(12, "limited", "make a new one in time"), (200, "ok", "")])
+@pytest.mark.parametrize(("days", "status", "advice"), [(12, "limited", "create a new one in time"), (200, "ok", "")])
 def test_expires(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, days: int, status: str, advice: str) -> None:
     """A token that expires within 30 days is to be renewed; the endpoint is examined all the same."""
     token, date = expiring(days=days, hours=12)
@@ -330,8 +330,8 @@ def test_no_call(terminal: Terminal) -> None:
     with Loopback(answering({"tools": whole("Sunny.", tokens=50)})) as server:
         assert terminal.findings(server)["native tools"] == (
             "unknown",
-            "the model called none",
-            'if your agent calls none either: tool_calling="prompted"',
+            "the model did not call the tool",
+            'if your agent does not call tools either, set tool_calling="prompted"',
         )
 
 
@@ -341,7 +341,7 @@ def test_no_call_and_no_count(terminal: Terminal, usage: dict[str, Any]) -> None
     choice = {"index": 0, "message": {"role": "assistant", "content": "Sunny."}, "finish_reason": "stop"}
     said = response({"id": "x", "choices": [choice], "usage": usage})
     with Loopback(answering({"tools": said, "no tools": said})) as server:
-        assert terminal.findings(server)["native tools"][:2] == ("unknown", "the model called none")
+        assert terminal.findings(server)["native tools"][:2] == ("unknown", "the model did not call the tool")
 
 
 def test_no_usage(terminal: Terminal) -> None:
@@ -354,7 +354,7 @@ def test_no_usage(terminal: Terminal) -> None:
     assert by_name(report)["token counts"] == (
         "limited",
         "do not come with streams",
-        "ask for whole answers where you need token counts",
+        "use whole answers where you need token counts",
     )
     assert (report["prompt_tokens"], report["completion_tokens"]) == (0, 0)
 
@@ -403,7 +403,7 @@ def test_no_schema(terminal: Terminal, answer: str) -> None:
         assert terminal.findings(server)["structured output"] == (
             "limited",
             "response_format is refused or ignored",
-            "nothing to do: the schema is written into the messages, and answers are checked",
+            "no action needed: the schema is written into the messages, and answers are checked",
         )
 
 
@@ -454,7 +454,7 @@ def test_encoding(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, encoding:
 # Where the tests run in the background, a shell may have had them ignore the signal.
 INTERRUPTIBLE = """
 import signal
-from tir_qwen.__main__ import main
+from tir_qwen._doctor.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 raise SystemExit(main())
 """
@@ -484,7 +484,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["doctor", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text)} - {"-m"} == OPTIONS
-    assert "It takes about seven requests and a few hundred tokens." in text
+    assert "This takes about seven requests and a few hundred tokens." in text
     assert "The token is read from E2E_TIR_ACCESS_TOKEN." in text
 
 

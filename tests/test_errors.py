@@ -34,7 +34,7 @@ from tir_qwen import (
     ToolCall,
     errors,
 )
-from tir_qwen.failure import error_from_response
+from tir_qwen._response.server_errors import error_from_response
 
 TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     TIRError: (Exception,),

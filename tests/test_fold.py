@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.fold import Fold, merge_logprobs
+from tir_qwen._response.accumulator import Accumulator, merge_logprobs
 from tir_qwen.types import Choice, Completion, Delta, ToolCall, ToolCallDelta
 
 from .captured import CAPTURES
@@ -31,7 +31,7 @@ DELTAS = st.builds(
 
 def fold(deltas: Iterable[Delta]) -> Completion:
     """What these deltas say as a whole."""
-    folded = Fold()
+    folded = Accumulator()
     for delta in deltas:
         folded.add(delta)
     return folded.completion()
@@ -39,11 +39,11 @@ def fold(deltas: Iterable[Delta]) -> Completion:
 
 def test_nothing_folds_to_an_empty_completion() -> None:
     """Before anything has come a completion can be asked for, and its first choice too."""
-    nothing = Fold().completion()
+    nothing = Accumulator().completion()
     assert nothing == Completion()
     assert (nothing.content, nothing.reasoning, nothing.tool_calls, nothing.finish_reason) == ("", "", [], None)
     assert (nothing.first, nothing.id, nothing.model, nothing.usage) == (Choice(), None, None, None)
-    assert Fold().tool_calls() == Fold().tool_calls(7) == []
+    assert Accumulator().tool_calls() == Accumulator().tool_calls(7) == []
 
 
 def test_deltas_fold_to_all_that_they_say() -> None:
@@ -80,7 +80,7 @@ def test_the_last_delta_is_of_no_choice() -> None:
 
 def test_a_call_without_id_or_name_still_is_a_call() -> None:
     """A torn call comes out as far as it had come, with strings where something is missing, in order of index."""
-    folded = Fold()
+    folded = Accumulator()
     folded.add(Delta(1, tool_calls=[ToolCallDelta(5, "j", "g"), ToolCallDelta(2, arguments="x")]))
     assert folded.tool_calls(1) == [ToolCall("", "", "x"), ToolCall("j", "g", "{}")]
     assert folded.tool_calls() == []
@@ -163,7 +163,7 @@ def test_a_long_answer_is_joined_once() -> None:
 
 def test_a_completion_asked_for_early_is_a_snapshot() -> None:
     """What a completion says of text, calls and facts does not change when more comes."""
-    folded = Fold()
+    folded = Accumulator()
     folded.add(Delta(content="a", tool_calls=[ToolCallDelta(0, "i", "f", "{")], response={"id": "1"}))
     early = folded.completion()
     before = copy.deepcopy(early)
@@ -175,7 +175,7 @@ def test_a_completion_asked_for_early_is_a_snapshot() -> None:
 
 def test_the_log_probabilities_of_an_early_completion_stay_as_they_were() -> None:
     """The log-probabilities of a completion, such as an error's partial one, do not change when more comes."""
-    folded = Fold()
+    folded = Accumulator()
     folded.add(Delta(logprobs={"content": [1]}))
     early = folded.completion()
     folded.add(Delta(logprobs={"content": [2]}))

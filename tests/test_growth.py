@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from tir_qwen.answer import MAX_BODY_BYTES, AnswerDecoder
-from tir_qwen.calls import CallSplitter
-from tir_qwen.choice import Expected
+from tir_qwen._dialect.json_schema import find_mismatch
+from tir_qwen._response.choice import DecodingOptions
+from tir_qwen._response.response import MAX_BODY_BYTES, ResponseDecoder
+from tir_qwen._response.server_errors import error_from_response
+from tir_qwen._response.sse import MAX_EVENT_BYTES, SSEDecoder
+from tir_qwen._response.text.newlines import NewlineTrimmer
+from tir_qwen._response.text.think_tags import ThinkSplitter
+from tir_qwen._response.text.tool_calls import ToolCallParser
 from tir_qwen.errors import MalformedChunkError, ServerStreamError
-from tir_qwen.failure import error_from_response
-from tir_qwen.misfit import misfit
-from tir_qwen.sse import MAX_EVENT_BYTES, SSEDecoder
-from tir_qwen.tags import NewlineTrimmer, ThinkSplitter
 from tir_qwen.types import Delta
 
 from .decoding import DONE, bytewise, chunk, events, native, whole
@@ -27,7 +28,7 @@ MB = 1024 * 1024
 FEW, MANY = 100, 800
 MOST = 9.0
 """The ratio of work for eight times as much, with a little for what is done once."""
-TOOLS = Expected(tools=True)
+TOOLS = DecodingOptions(tools=True)
 
 
 def steps(work: Callable[[], Any]) -> int:
@@ -64,9 +65,9 @@ def check_growth(few: Callable[[], Any], many: Callable[[], Any]) -> None:
     assert peak(many) < MOST * peak(few) + 128 * 1024
 
 
-def answered(pieces: Iterable[bytes], expected: Expected = Expected()) -> AnswerDecoder:  # noqa: B008 - frozen
+def answered(pieces: Iterable[bytes], expected: DecodingOptions = DecodingOptions()) -> ResponseDecoder:  # noqa: B008 - frozen
     """Decode a whole answer, as a client does that asks for its completion at the end."""
-    decoder = AnswerDecoder((), expected)
+    decoder = ResponseDecoder((), expected)
     consume(decoder, pieces)
     for _ in decoder.close():
         pass
@@ -132,11 +133,16 @@ def chunk_with_logprobs() -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "expected",
-    [Expected(), TOOLS, Expected(tools=True, named="f", no_thinking=True), Expected(lag=100_000)],
+    [
+        DecodingOptions(),
+        TOOLS,
+        DecodingOptions(tools=True, required_tool="f", thinking_off=True),
+        DecodingOptions(stop_lag=100_000),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("kind", STREAMS)
-def test_a_stream_takes_steps_and_memory_by_its_length(kind: str, expected: Expected) -> None:
+def test_a_stream_takes_steps_and_memory_by_its_length(kind: str, expected: DecodingOptions) -> None:
     """A stream of eight times as many chunks takes eight times the steps, and no more memory than that."""
     few, many = ([*frames(STREAMS[kind](number)), END] for number in (FEW, MANY))
     check_growth(lambda: answered(few, expected), lambda: answered(many, expected))
@@ -179,7 +185,7 @@ def test_the_calls_of_a_whole_answer_are_gathered_in_one_list(monkeypatch: pytes
             made += name == "tool_calls"
             super().__setattr__(name, value)
 
-    monkeypatch.setattr("tir_qwen.choice.Delta", Watched)
+    monkeypatch.setattr("tir_qwen._response.choice.Delta", Watched)
     assert len(answered([whole(native(*["{}"] * MANY))]).completion().tool_calls) == MANY
     assert 1 < made < FEW
 
@@ -206,7 +212,7 @@ class Pieces(str):
 def copied(texts: Iterable[str]) -> int:
     """How many characters a splitter copies about."""
     Pieces.copied = 0
-    splitter = CallSplitter(str)
+    splitter = ToolCallParser(str)
     for text in texts:
         splitter.feed(Pieces(text))
     splitter.close()
@@ -226,7 +232,7 @@ def test_an_answer_of_many_calls_is_not_copied_anew_with_every_call() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: ThinkSplitter().feed, lambda: NewlineTrimmer(leading=False).feed, lambda: CallSplitter(str).feed],
+    [lambda: ThinkSplitter().feed, lambda: NewlineTrimmer(leading=False).feed, lambda: ToolCallParser(str).feed],
     ids=["thinking", "newlines", "calls"],
 )
 @pytest.mark.parametrize("text", ["a", "\n", " ", "<", "<think>", "<tool_call>\n", "{"])
@@ -253,8 +259,8 @@ def test_a_whole_body_beyond_the_limit_is_refused_in_bounded_memory(monkeypatch:
     """A whole answer without an end is refused at its limit, which is far above any answer."""
     assert MAX_BODY_BYTES == 256 * MB
     limit = 4 * MB
-    monkeypatch.setattr("tir_qwen.answer.MAX_BODY_BYTES", limit)
-    decoder, piece = AnswerDecoder(), b'{"x": "' + b"x" * (64 * 1024)
+    monkeypatch.setattr("tir_qwen._response.response.MAX_BODY_BYTES", limit)
+    decoder, piece = ResponseDecoder(), b'{"x": "' + b"x" * (64 * 1024)
 
     def feed() -> None:
         with pytest.raises(MalformedChunkError, match="larger than"):
@@ -272,7 +278,7 @@ def test_a_flood_of_nothing_takes_no_memory(noise: bytes) -> None:
     """Comments and empty events that never end leave nothing behind, before an answer and within one."""
     flood = noise * (64 * 1024 // len(noise))
     for beginning in (b"", events(chunk({"content": "a"}))):
-        decoder = AnswerDecoder()
+        decoder = ResponseDecoder()
         consume(decoder, [beginning, flood])
         short, long = (peak(lambda used=decoder, times=times: consume(used, [flood] * times)) for times in (2, 16))
         assert long < short + 16 * 1024
@@ -282,7 +288,7 @@ def test_a_stream_that_is_not_kept_takes_little_memory_beyond_its_words() -> Non
     """The frames of a stream are not kept: of a megabyte of them remain the words of the answer."""
     frame = events(chunk({"content": "word "}))
     pieces = [frame] * (MB // len(frame))
-    decoder = AnswerDecoder()
+    decoder = ResponseDecoder()
     list(decoder.feed(frame))
     assert peak(lambda: consume(decoder, pieces)) < MB / 2
 
@@ -298,7 +304,9 @@ def test_an_object_is_compared_with_a_schema_in_steps_by_its_depth() -> None:
 
     for leaf in (1, "no number"):
         few, many = tree(2, leaf), tree(10, leaf)
-        assert steps(lambda few=few: misfit(few, schema)) * MOST > steps(lambda many=many: misfit(many, schema))
+        assert steps(lambda few=few: find_mismatch(few, schema)) * MOST > steps(
+            lambda many=many: find_mismatch(many, schema)
+        )
 
 
 REFUSALS = {

@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.decoding import FIXED, pieces_of
-from tir_qwen import calls
-from tir_qwen.calls import CallSplitter
-from tir_qwen.hermes import messages_with_tools
-from tir_qwen.wire import object_of
+from tir_qwen._dialect.prompted_tools import messages_with_tools
+from tir_qwen._json import parse_object
+from tir_qwen._response.text import tool_calls as calls
+from tir_qwen._response.text.tool_calls import ToolCallParser
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -164,7 +164,7 @@ def test_arguments_that_quote_a_think_tag() -> None:
     arguments = '{"text": "a</think>b"}'
     written = prompt(messages_with_tools([user(), called(("note", arguments)), result("ok")], []))
     text = written.partition("<|im_start|>assistant\n")[2].partition("<|im_end|>")[0]
-    found = [(each[1], object_of(each[2])) for each in read(text) if isinstance(each, tuple)]
+    found = [(each[1], parse_object(each[2])) for each in read(text) if isinstance(each, tuple)]
     assert found == [("note", json.loads(arguments))]
 
 
@@ -197,7 +197,7 @@ Found = list[str | tuple[str, str, str]]
 
 def read(text: str, cuts: Sequence[int] = ()) -> Found:
     """What is found in a text that comes in pieces: texts, and calls as id, name and arguments."""
-    splitter = CallSplitter(lambda number: f"c{number}")
+    splitter = ToolCallParser(lambda number: f"c{number}")
     found: list[Any] = []
     calls: dict[int, list[str]] = {}
     for event in [*(event for piece in pieces_of(text, cuts) for event in splitter.feed(piece)), *splitter.close()]:
@@ -320,7 +320,7 @@ def test_malformed(inner: str) -> None:
     (found,) = read(text)
     assert read(text, range(len(text))) == [found]
     assert not isinstance(found, str)
-    assert object_of(found[2] or "{}") is None
+    assert parse_object(found[2] or "{}") is None
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_truncated(call: str, until: str) -> None:
     for end in range(1, len(until) + 1):
         found = read("<tool_call>\n" + call[:end])
         assert len(found) == 1
-        if isinstance(found[0], str) or object_of(found[0][2] or "{}") is not None:
+        if isinstance(found[0], str) or parse_object(found[0][2] or "{}") is not None:
             taken.append((call[:end], found))
     assert taken == []
 
@@ -347,7 +347,7 @@ def test_truncated(call: str, until: str) -> None:
 @pytest.mark.parametrize("arguments", ['{"text": "0123456789"}', '{"a": [1, 2, 3]}'])
 def test_arguments_stream(arguments: str) -> None:
     """The name of a call comes as soon as it is known, and its arguments as they are written."""
-    splitter = CallSplitter(lambda number: f"c{number}")
+    splitter = ToolCallParser(lambda number: f"c{number}")
     text = written('{"name": "a", "arguments": ' + arguments + "}")
     pieces = [event for char in text for event in splitter.feed(char)]
     assert [(piece.index, piece.id, piece.name, piece.arguments) for piece in pieces] == [
@@ -381,14 +381,16 @@ class _Counted:
 )
 def test_linear(monkeypatch: pytest.MonkeyPatch, before: str, unit: str, after: str) -> None:
     """A long answer in small pieces is read once, not anew with every piece."""
-    counters = [_Counted(calls._BEGIN), _Counted(calls._BEGUN)]
-    monkeypatch.setattr(calls, "_BEGIN", counters[0])
-    monkeypatch.setattr(calls, "_BEGUN", counters[1])
+    counters = [_Counted(calls._START), _Counted(calls._POSSIBLE_START)]
+    monkeypatch.setattr(calls, "_START", counters[0])
+    monkeypatch.setattr(calls, "_POSSIBLE_START", counters[1])
     steps = []
-    read_one = calls._Call._read
-    monkeypatch.setattr(calls._Call, "_read", lambda call, char: (steps.append(char), read_one(call, char))[1])
+    read_one = calls._ToolCallScanner._scan
+    monkeypatch.setattr(
+        calls._ToolCallScanner, "_scan", lambda call, char: (steps.append(char), read_one(call, char))[1]
+    )
     text = before + unit * (60_000 // len(unit)) + after
-    splitter = CallSplitter(lambda number: f"c{number}")
+    splitter = ToolCallParser(lambda number: f"c{number}")
     for start in range(0, len(text), 4):
         splitter.feed(text[start : start + 4])
         assert sum(counter.characters for counter in counters) + len(steps) <= 20 * (start + 100)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,9 @@ def test_transport_alone() -> None:
 def test_face_of_langchain() -> None:
     """LangChain's face loads neither LlamaIndex nor openai, and builds no HTTP client before its first call."""
     code = (
-        "import langchain_tir_qwen, tir_qwen.http\n"
+        "import langchain_tir_qwen, tir_qwen._transport.engine\n"
         "langchain_tir_qwen.ChatTIRQwen(project_id=1, access_token='token')\n"
-        "assert tir_qwen.http._engine.cache_info().currsize == 0"
+        "assert tir_qwen._transport.engine._engine.cache_info().currsize == 0"
     )
     assert not loaded(code) & {"llama_index", "openai", "llama_index_tir_qwen"}
 
@@ -75,9 +76,9 @@ def test_face_of_langchain() -> None:
 def test_face_of_llama_index() -> None:
     """LlamaIndex's face loads neither LangChain nor openai, and builds no HTTP client before its first call."""
     code = (
-        "import llama_index_tir_qwen, tir_qwen.http\n"
+        "import llama_index_tir_qwen, tir_qwen._transport.engine\n"
         "llama_index_tir_qwen.TIRQwen(project_id=1, api_key='token')\n"
-        "assert tir_qwen.http._engine.cache_info().currsize == 0"
+        "assert tir_qwen._transport.engine._engine.cache_info().currsize == 0"
     )
     assert not loaded(code) & {"langchain", "langchain_core", "openai", "langchain_tir_qwen"}
 
@@ -171,41 +172,143 @@ def test_unknown_engine() -> None:
     )
 
 
+SOURCES = [path for package in PACKAGES for path in sorted(Path(package.__file__ or "").parent.rglob("*.py"))]
+ROOT = Path(tir_qwen.__file__ or "").parent.parent
+ENGINE_FILE = "tir_qwen/_transport/engine.py"
+
+ROOMS: dict[str, set[str]] = {
+    "types": set(),
+    "errors": {"types"},
+    "timeouts": {"errors"},
+    "_asyncgen": set(),
+    "_json": {"errors", "types"},
+    "_redaction": set(),
+    "_request": {"_json", "_redaction", "errors", "types"},
+    "_response": {"_json", "_redaction", "errors", "types"},
+    "_transport": {"_asyncgen", "_redaction", "_request", "errors", "timeouts"},
+    "_dialect": {"_json", "_response", "errors", "types"},
+    "_client": {
+        "_asyncgen",
+        "_dialect",
+        "_redaction",
+        "_request",
+        "_response",
+        "_transport",
+        "errors",
+        "timeouts",
+        "types",
+    },
+    "__init__": {"_client", "errors", "timeouts", "types"},
+    "_doctor": {"__init__", "_client", "_dialect", "_response", "errors", "types"},
+    "_integrations": {
+        "_asyncgen",
+        "_client",
+        "_dialect",
+        "_json",
+        "_request",
+        "_response",
+        "errors",
+        "timeouts",
+        "types",
+    },
+    "__main__": {"_doctor"},
+    "langchain_tir_qwen": {"__init__", "_integrations"},
+    "llama_index_tir_qwen": {"__init__", "_integrations"},
+}
+"""What each room of the house may import, from the ground floor up: never anything that stands below it here."""
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def room_of(module: str) -> str:
+    """The room that a module of ours stands in."""
+    package, *rest = module.split(".")
+    if package != "tir_qwen":
+        return package
+    return rest[0] if rest else "__init__"
+
+
 def imports(path: Path) -> Iterator[str]:
-    """The absolute names that a file imports, wherever in it."""
+    """The absolute names of the modules that a file imports, wherever in it."""
+    package = module_of(path).split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module or ""
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            names = [*above, *(node.module.split(".") if node.module else [])]
+            modules = [".".join([*names, alias.name]) for alias in node.names]
+            yield from (
+                name if (ROOT / name.replace(".", "/")).with_suffix(".py").is_file() else ".".join(names)
+                for name in modules
+            )
 
 
-SOURCES = [path for package in PACKAGES for path in sorted(Path(package.__file__ or "").parent.rglob("*.py"))]
+def of_ours(path: Path) -> Iterator[str]:
+    """The modules of this project that a file imports."""
+    return (
+        name
+        for name in imports(path)
+        if name.partition(".")[0] in ("tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen")
+    )
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_directions(path: Path) -> None:
+def test_the_rooms_stand_above_each_other() -> None:
+    """Each room imports rooms below it alone, so there is no circle."""
+    floors = [*ROOMS]
+    for room, below in ROOMS.items():
+        assert all(floors.index(other) < floors.index(room) for other in below), room
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_between_rooms(path: Path) -> None:
+    """A file imports its own room, and those that its room may import."""
+    room = room_of(module_of(path))
+    assert {room_of(name) for name in of_ours(path)} - {room} <= ROOMS[room]
+
+
+def test_each_allowed_import_is_used() -> None:
+    """The table of rooms says what is, and not what was."""
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in SOURCES:
+        room = room_of(module_of(path))
+        used[room] |= {room_of(name) for name in of_ours(path)} - {room}
+    assert used == ROOMS
+
+
+def test_no_circle_between_files() -> None:
+    """No file imports itself by way of others, within a room neither."""
+    graph = {module_of(path).removesuffix(".__init__"): {*of_ours(path)} for path in SOURCES}
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_strangers(path: Path) -> None:
     """The transport knows no framework, the faces know not each other, and one file alone knows the HTTP library."""
+    name = str(path.relative_to(ROOT))
     strangers = {
         "tir_qwen": {"langchain_tir_qwen", "llama_index_tir_qwen", "langchain_core", "langchain", "llama_index"},
         "langchain_tir_qwen": {"llama_index_tir_qwen", "llama_index"},
         "llama_index_tir_qwen": {"langchain_tir_qwen", "langchain_core", "langchain"},
-    }[path.parent.name] | {"openai", "requests", "aiohttp", "urllib3"}
+    }[name.partition("/")[0]] | {"openai", "requests", "aiohttp", "urllib3"}
     text = path.read_text(encoding="utf-8")
-    if path.name != "http.py":
+    if name != ENGINE_FILE:
         strangers |= ENGINES
         assert "import_module" not in text
         assert "__import__" not in text
     assert not {name.partition(".")[0] for name in imports(path)} & strangers
 
 
-def test_directions_are_looked_at() -> None:
-    """The check above sees the files, and what they import."""
-    names = {f"{path.parent.name}/{path.name}" for path in SOURCES}
-    assert {"tir_qwen/http.py", "langchain_tir_qwen/chat_models.py", "llama_index_tir_qwen/base.py"} <= names
-    for path in SOURCES:
-        if path.name in ("chat_models.py", "base.py"):
-            assert {"tir_qwen"} <= {name.partition(".")[0] for name in imports(path)}
+def test_all_files_are_looked_at() -> None:
+    """The checks above see the files, and what they import."""
+    assert {ENGINE_FILE, "langchain_tir_qwen/chat_models.py", "llama_index_tir_qwen/base.py"} <= {
+        str(path.relative_to(ROOT)) for path in SOURCES
+    }
+    assert {room_of(module_of(path)) for path in SOURCES} == ROOMS.keys()
+    assert {*imports(ROOT / "tir_qwen" / "_client" / "retry.py")} >= {"tir_qwen.errors", "random"}
 
 
 def test_types_are_shipped() -> None:

@@ -11,8 +11,9 @@ import pytest
 from demo.replay import Received
 from tests.loopback import MESSAGES, Driver, Loopback, both_clients, completion, response, whole_and_streamed
 from tir_qwen import BadRequestError, Choice, Completion
-from tir_qwen.dialect import Abilities, Dialect
-from tir_qwen.failure import error_from_response
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._response.server_errors import error_from_response
 
 from .decoding import chunk, decode, events
 from .test_client_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
@@ -20,9 +21,9 @@ from .test_client_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal
 
 def refused(message: str, **params: Any) -> Dialect:
     """A call that was refused like this, and written again."""
-    dialect = Dialect(MESSAGES, params, params.pop("abilities"))
+    dialect = Dialect(MESSAGES, params, params.pop("capabilities"))
     dialect.write()
-    assert dialect.refused(error_from_response(400, {}, json.dumps({"error": {"message": message}}).encode()))
+    assert dialect.request_refused(error_from_response(400, {}, json.dumps({"error": {"message": message}}).encode()))
     dialect.write()
     return dialect
 
@@ -38,18 +39,18 @@ def refused(message: str, **params: Any) -> Dialect:
 )
 def test_a_mistake_of_one_call(message: str, params: dict[str, Any]) -> None:
     """What the user wrote into a field may cost this call the field, but no other."""
-    known = Abilities()
-    refused(message, abilities=known, **params).accepted()
-    assert known == Abilities()
+    known = Capabilities()
+    refused(message, capabilities=known, **params).request_accepted()
+    assert known == Capabilities()
 
 
 def test_nothing_is_learnt_before_it_helped() -> None:
     """A field is given up for all calls only when the call was taken without it."""
-    known = Abilities()
-    dialect = refused("Unknown field: tools", abilities=known, tools=[TOOL])
-    assert known == Abilities()
-    dialect.accepted()
-    assert known == Abilities(tools=False)
+    known = Capabilities()
+    dialect = refused("Unknown field: tools", capabilities=known, tools=[TOOL])
+    assert known == Capabilities()
+    dialect.request_accepted()
+    assert known == Capabilities(tools=False)
 
 
 @both_clients
@@ -60,22 +61,22 @@ def test_refused_for_another_reason(driver: Driver, caplog: pytest.LogCaptureFix
         client = driver.make(base_url=server.base_url, max_retries=0)
         with pytest.raises(BadRequestError, match=r"^400 Bad Request: Request 1: ") as caught:
             driver.complete(client, tools=[TOOL])
-    assert (client.abilities, caught.value.attempts, caplog.messages) == (Abilities(), 2, [])
+    assert (client.capabilities, caught.value.attempts, caplog.messages) == (Capabilities(), 2, [])
 
 
-def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> Abilities:
+def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> Capabilities:
     """What is known after an answer."""
-    known = Abilities()
+    known = Capabilities()
     dialect = Dialect(messages, params, known)
     dialect.write()
-    dialect.learn(Completion([choice]))
+    dialect.observe(Completion([choice]))
     return known
 
 
 def test_a_stop_string_within_the_object() -> None:
     """An object that a stop string has cut says nothing of the server."""
     cut = Choice(content='{"city": "Paris"', finish_reason="stop")
-    assert learn({"response_format": FORMAT, "stop": ["}"], "enable_thinking": True}, cut) == Abilities()
+    assert learn({"response_format": FORMAT, "stop": ["}"], "enable_thinking": True}, cut) == Capabilities()
 
 
 @pytest.mark.parametrize(
@@ -89,17 +90,17 @@ def test_a_stop_string_within_the_object() -> None:
 )
 def test_a_switch_of_the_user(messages: list[dict[str, str]]) -> None:
     """Where the user switches thinking off in words, an answer without reasoning says nothing of the server."""
-    assert learn({"enable_thinking": True}, Choice(content="Hi", finish_reason="stop"), messages) == Abilities()
+    assert learn({"enable_thinking": True}, Choice(content="Hi", finish_reason="stop"), messages) == Capabilities()
 
 
 def test_learnt_by_another_call_meanwhile() -> None:
     """An answer is judged by what its own request held, whatever other calls have found out since."""
-    known = Abilities()
+    known = Capabilities()
     dialect = Dialect(MESSAGES, {"response_format": FORMAT, "enable_thinking": True}, known)
     dialect.write()
-    known.lose("response_format")
-    dialect.learn(Completion([Choice(content=PARIS, finish_reason="stop")]))  # the grammar left no room for thinking
-    assert known == Abilities(response_format=False)
+    known.mark_unsupported("response_format")
+    dialect.observe(Completion([Choice(content=PARIS, finish_reason="stop")]))  # the grammar left no room for thinking
+    assert known == Capabilities(response_format=False)
 
 
 @both_clients
@@ -118,7 +119,7 @@ def test_each_model_has_its_own(driver: Driver, streamed: bool) -> None:
         ask(driver, client, streamed, tools=[TOOL], model="small")
         ask(driver, client, streamed, tools=[TOOL])
     assert ["tools" in body for body in sent(server)] == [True, False, True]
-    assert client.abilities == Abilities()
+    assert client.capabilities == Capabilities()
 
 
 @both_clients
@@ -157,7 +158,7 @@ def test_repair_that_fails(driver: Driver, streamed: bool, caplog: pytest.LogCap
         done = ask(driver, driver.make(base_url=server.base_url), streamed, response_format=FORMAT)
     assert (done.content, done.finish_reason) == ("Paris.", "stop")
     assert caplog.messages[-1] == (
-        "An answer that is no fitting object could not be asked for again: 400 Bad Request: prompt too odd"
+        "An answer that is not the requested object could not be corrected: 400 Bad Request: prompt too odd"
     )
 
 
@@ -174,15 +175,15 @@ def test_lists_are_left_alone(driver: Driver) -> None:
 def test_a_list_that_is_refused() -> None:
     """What cannot be said in another way is not left out: the refusal is the user's to read."""
     listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array"}}}
-    dialect = Dialect(MESSAGES, {"response_format": listed}, Abilities())
+    dialect = Dialect(MESSAGES, {"response_format": listed}, Capabilities())
     dialect.write()
     body = b'{"error": {"message": "Unknown field: response_format"}}'
-    assert not dialect.refused(error_from_response(400, {}, body))
+    assert not dialect.request_refused(error_from_response(400, {}, body))
 
 
 def test_held_back_when_the_stream_breaks() -> None:
     """What a stream held back when it broke, a call without its name among it, is in the partial answer."""
-    known = Dialect(MESSAGES, {"tools": [TOOL]}, Abilities()).expected
+    known = Dialect(MESSAGES, {"tools": [TOOL]}, Capabilities()).decoding_options
     body = events(*(chunk({"content": piece}) for piece in ("I look. ", '<tool_call>\n{"arguments": {"a": 12')))
     outcome = decode(body, expected=known)
     assert outcome.error is not None

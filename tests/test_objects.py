@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.misfit import misfit
-from tir_qwen.objects import GrowingObject, description_of, object_text, problem_of, with_description
+from tir_qwen._dialect.json_answer import describe_schema, explain_failure, extract_object, with_description
+from tir_qwen._dialect.json_schema import find_mismatch
+from tir_qwen._integrations.partial_json import PartialJSON
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -21,7 +22,7 @@ VALUES = st.recursive(
 
 def test_description() -> None:
     """The model is shown the schema itself, and told to write nothing else."""
-    assert description_of({"type": "object", "description": "नाम"}) == (
+    assert describe_schema({"type": "object", "description": "नाम"}) == (
         "Give your answer as one JSON object that follows this JSON schema, and nothing else:\n"
         '{"type":"object","description":"नाम"}'
     )
@@ -39,20 +40,20 @@ def test_description() -> None:
 )
 def test_object_text(text: str, found: str) -> None:
     """A fence or a sentence around an object does not belong to it."""
-    assert object_text(text) == found
+    assert extract_object(text) == found
 
 
 @pytest.mark.parametrize(
     ("text", "finish_reason", "problem"),
     [
-        ('{"a": ', "length", "max_tokens (or the context window) cut the answer before its object was complete"),
-        ("Sorry.", "stop", "the answer holds no JSON object"),
-        ("{}", None, "the answer is not the object that was asked for: boom"),
+        ('{"a": ', "length", "max_tokens (or the context window) truncated the answer before its object was complete"),
+        ("Sorry.", "stop", "the answer contains no JSON object"),
+        ("{}", None, "the answer is not the requested object: boom"),
     ],
 )
 def test_problem(text: str, finish_reason: str | None, problem: str) -> None:
     """What is wrong with an answer is said so that a person can act on it."""
-    assert problem_of(text, finish_reason, ValueError("boom")) == problem
+    assert explain_failure(text, finish_reason, ValueError("boom")) == problem
 
 
 @pytest.mark.parametrize(
@@ -77,14 +78,14 @@ def test_problem(text: str, finish_reason: str | None, problem: str) -> None:
 )
 def test_begun(text: str, value: Any) -> None:
     """Of an object that has begun there is what is certain: a number only once it has ended, a string as it grows."""
-    assert GrowingObject().read(text) == value
+    assert PartialJSON().read(text) == value
 
 
 @given(value=st.dictionaries(st.text(), VALUES, max_size=4), cut=st.integers(min_value=1, max_value=9))
 def test_grown(value: dict[str, Any], cut: int) -> None:
     """However its text is cut, what is read at the end is the object, and what is read before is never another type."""
     text = json.dumps(value)
-    growing = GrowingObject()
+    growing = PartialJSON()
     for end in range(cut, len(text) + cut, cut):
         assert isinstance(growing.read(text[:end]), dict)
     assert growing.read(text) == value
@@ -92,7 +93,7 @@ def test_grown(value: dict[str, Any], cut: int) -> None:
 
 def test_reading_backwards() -> None:
     """A shorter text of an earlier response still gives what it holds."""
-    growing = GrowingObject()
+    growing = PartialJSON()
     assert growing.read('{"a": "xyz') == {"a": "xyz"}
     assert growing.read('{"a": "x') == {"a": "x"}
 
@@ -100,8 +101,8 @@ def test_reading_backwards() -> None:
 def test_linear(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object that streams in for long is parsed at fewer and fewer of its tokens, not at each anew."""
     parsed: list[int] = []
-    monkeypatch.setattr("tir_qwen.objects._partial", lambda text: parsed.append(len(text)))
-    growing = GrowingObject()
+    monkeypatch.setattr("tir_qwen._integrations.partial_json._parse_partial", lambda text: parsed.append(len(text)))
+    growing = PartialJSON()
     for size in range(100_000):
         growing.read("x" * size)
     assert parsed[:2048] == [*range(1, 2049)]
@@ -184,7 +185,7 @@ PERSON: dict[str, Any] = {
         ({"name": "x", "age": True}, "at /age, it is not of type integer"),
         ({"name": "x", "age": 3.5}, "at /age, it is not of type integer"),
         ({"name": "x", "size": False}, "at /size, it is not of type number"),
-        ({"name": "x", "kind": "c"}, "at /kind, it is none of the values that are allowed"),
+        ({"name": "x", "kind": "c"}, "at /kind, it is not one of the allowed values"),
         ({"name": "x", "note": 1}, "at /note, it is not of type string"),
         ({"name": "x", "either": {}}, "at /either, it is not of type integer"),
         ({"name": "x", "maybe": 0}, "at /maybe, it is not of type boolean or null"),
@@ -195,7 +196,7 @@ PERSON: dict[str, Any] = {
 )
 def test_misfit(value: Any, problem: str | None) -> None:
     """The first place where an object does not fit its schema is named; what fits has none."""
-    assert misfit(value, PERSON) == problem
+    assert find_mismatch(value, PERSON) == problem
 
 
 @pytest.mark.parametrize(
@@ -220,4 +221,4 @@ def test_misfit(value: Any, problem: str | None) -> None:
 )
 def test_misfit_of_what_is_not_known(schema: Any) -> None:
     """What cannot be decided fits: the frameworks validate in full."""
-    assert misfit({"a": [1, {"b": None}]}, schema) is None
+    assert find_mismatch({"a": [1, {"b": None}]}, schema) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tir_qwen.choice import Expected
+from tir_qwen._response.choice import DecodingOptions
 from tir_qwen.types import ToolCall
 
 from .captured import CAPTURES, Capture
@@ -82,7 +82,7 @@ def test_calls_in_the_text(driver: Driver, way: str, parallel: bool | None, kept
 
 PARIS, LONDON, BERLIN = (f'{{"city": "{city}"}}' for city in ("Paris", "London", "Berlin"))
 TWO = {"content": f"Both.\n{written(PARIS)}\n{written(LONDON)}"}
-ONE_CALL = Expected(tools=True, one_call=True)
+ONE_CALL = DecodingOptions(tools=True, single_call=True)
 
 
 @pytest.mark.parametrize("message", [TWO, {**native(PARIS, LONDON), "content": "Both."}], ids=["text", "own"])

@@ -8,8 +8,8 @@ import pytest
 
 from tests.loopback import MESSAGES, Driver, Loopback, Received, both_clients, response
 from tir_qwen import Completion, ConfigurationError, Delta
-from tir_qwen.objects import description_of
-from tir_qwen.plan import ObjectPlan, needs_plan
+from tir_qwen._dialect.json_answer import describe_schema
+from tir_qwen._dialect.structured_output import StructuredOutputFlow, needs_structured_output
 from tir_qwen.types import Choice, ToolCallDelta
 
 TOOL = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
@@ -18,7 +18,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCH
 BOTH: dict[str, Any] = {"tools": [TOOL], "response_format": FORMAT}
 OFFERED = {
     "role": "system",
-    "content": description_of(SCHEMA, "When no further tool is needed, give your final answer"),
+    "content": describe_schema(SCHEMA, "When no further tool is needed, give your final answer"),
 }
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_asked(driver: Driver, messages: list[Any], params: dict[
 )
 def test_calls_without_a_plan(params: dict[str, Any]) -> None:
     """Where the choice is not the model's, or no object is wanted, there is one plain request."""
-    assert not needs_plan(params)
+    assert not needs_structured_output(params)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_calls_without_a_plan(params: dict[str, Any]) -> None:
 )
 def test_calls_with_a_plan(params: dict[str, Any]) -> None:
     """Wherever an object is wanted, an answer that is none is asked for again."""
-    assert needs_plan(params)
+    assert needs_structured_output(params)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_mended_once(driver: Driver, tools: Any, text: str, problem: str | None)
     request = f"Give this answer as one JSON object that follows the JSON schema.{problem}"
     first, second = [body["messages"] for body in bodies]
     # An answer without any object shows that the server has no grammar: the schema is in the messages from then on.
-    shown = [{"role": "system", "content": description_of(SCHEMA)}] if not (tools or problem) else []
+    shown = [{"role": "system", "content": describe_schema(SCHEMA)}] if not (tools or problem) else []
     assert second == [*shown, *first, {"role": "assistant", "content": text}, {"role": "user", "content": request}]
     assert (completion.content, completion.finish_reason) == ("Sorry.", "stop")
 
@@ -232,7 +232,7 @@ REASONING = Delta(reasoning="Hm.", response={"id": "x"})
 FINISH, LAST = Delta(finish_reason="stop", stop_reason="."), Delta(last=True, usage={"total_tokens": 3})
 
 
-def passed(plan: ObjectPlan, deltas: list[Delta]) -> list[Delta]:
+def passed(plan: StructuredOutputFlow, deltas: list[Delta]) -> list[Delta]:
     """What is passed on at once."""
     return [one for delta in deltas if (one := plan.first_delta(delta)) is not None]
 
@@ -250,20 +250,20 @@ def passed(plan: ObjectPlan, deltas: list[Delta]) -> list[Delta]:
 )
 def test_an_object_streams(contents: list[str], shown: list[str]) -> None:
     """A stream that begins with an object, or with a fence, is passed on as it comes, and not asked for again."""
-    plan = ObjectPlan(MESSAGES, {"response_format": FORMAT}, stream=True)
+    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING, *(Delta(content=content) for content in shown), FINISH, LAST]
-    assert plan.second(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
-    assert list(plan.rest()) == []
+    assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
+    assert list(plan.remaining()) == []
 
 
 @pytest.mark.parametrize("begin", ["`Paris` it is.", "``", "Well."])
 def test_what_only_looks_like_a_fence(begin: str) -> None:
     """Words in a stream are held, and asked for again as an object."""
-    plan = ObjectPlan(MESSAGES, {"response_format": FORMAT}, stream=True)
+    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
     deltas = [*(Delta(content=character) for character in begin), FINISH, LAST]
     assert passed(plan, deltas) == []
-    assert plan.second(Completion([Choice(content=begin, finish_reason="stop")])) is not None
+    assert plan.second_request(Completion([Choice(content=begin, finish_reason="stop")])) is not None
 
 
 WITHOUT_TOOLS: dict[str, Any] = {"response_format": FORMAT}
@@ -281,23 +281,26 @@ WITHOUT_TOOLS: dict[str, Any] = {"response_format": FORMAT}
 )
 def test_an_object_is_held(contents: list[str], params: dict[str, Any], stream: bool) -> None:
     """What may not be the object is held back until it has ended; reasoning and the response's facts are not."""
-    plan = ObjectPlan(MESSAGES, params, stream=stream)
+    plan = StructuredOutputFlow(MESSAGES, params, stream=stream)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING]
-    assert plan.second(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
-    assert list(plan.rest()) == [Delta(content='{"city": "Paris"}'), FINISH, LAST]
+    assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
+    assert list(plan.remaining()) == [Delta(content='{"city": "Paris"}'), FINISH, LAST]
 
 
 def test_calls_stream() -> None:
     """Calls are passed on as they come, whatever is said before them."""
-    plan = ObjectPlan(MESSAGES, BOTH, stream=True)
+    plan = StructuredOutputFlow(MESSAGES, BOTH, stream=True)
     calls = [
         Delta(tool_calls=[ToolCallDelta(0, "c1", "get_time")]),
         Delta(tool_calls=[ToolCallDelta(0, None, None, "{}")]),
     ]
     assert passed(plan, [Delta(content="I look."), *calls, FINISH, LAST]) == calls
-    assert plan.second(Completion([Choice(content="I look.", tool_calls=[CALL], finish_reason="tool_calls")])) is None  # type: ignore[list-item]
-    assert list(plan.rest()) == [Delta(content="I look."), FINISH, LAST]
+    assert (
+        plan.second_request(Completion([Choice(content="I look.", tool_calls=[CALL], finish_reason="tool_calls")]))
+        is None
+    )  # type: ignore[list-item]
+    assert list(plan.remaining()) == [Delta(content="I look."), FINISH, LAST]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +323,7 @@ def test_calls_stream() -> None:
 )
 def test_usage(first: Any, second: Any, total: Any) -> None:
     """The tokens of both requests add up, in detail too."""
-    plan = ObjectPlan(MESSAGES, {"response_format": FORMAT}, stream=True)
-    assert plan.second(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
+    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    assert plan.second_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
     assert plan.second_delta(Delta(last=True, usage=second)) == Delta(last=True, usage=total)
     assert plan.second_delta(Delta(content="{", response={"id": "y"})) == Delta(content="{")

@@ -91,6 +91,6 @@ def test_links() -> None:
 
 def test_environment_variables() -> None:
     """README names just the variables that the source reads."""
-    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "tir_qwen").glob("*.py"))
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "tir_qwen").rglob("*.py"))
     pattern = r"\b(?:E2E_TIR_[A-Z_]+|MODEL_API_CLIENT_HOST|TIR_QWEN_[A-Z_]+)\b"
     assert set(re.findall(pattern, README)) == set(re.findall(pattern, source))

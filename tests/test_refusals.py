@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 
 from tests.captured import CAPTURES, Capture
 from tir_qwen import APIStatusError
-from tir_qwen.failure import MAX_TEXT, error_from_response
+from tir_qwen._response.server_errors import MAX_TEXT, error_from_response
 
 REFUSALS = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
 WORDS = dict(
     line.split(" |", 1) for line in Path(__file__).with_name("refusals.txt").read_text(encoding="utf-8").splitlines()
 )
 HINTS = {
-    401: " Check the access token (access_token or E2E_TIR_ACCESS_TOKEN): a TIR token belongs to one project and stops"
-    " working 365 days after it was made.",
-    403: " Check that the access token was made for this project (project_id or E2E_TIR_PROJECT_ID) and is not"
-    " expired.",
+    401: " Check the access token (access_token or E2E_TIR_ACCESS_TOKEN): a TIR token belongs to one project and"
+    " expires 365 days after it was created.",
+    403: " Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
     404: " Check the project id, the model name and the base URL.",
 }
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from tir_qwen import APIStatusError, ServerStreamError, TIRError
-from tir_qwen.failure import MAX_TEXT, error_from_frame, error_from_response
-from tir_qwen.settings import resolve_endpoint
+from tir_qwen._request.endpoint import resolve_endpoint
+from tir_qwen._response.server_errors import MAX_TEXT, error_from_frame, error_from_response
 
 from .canaries import TOKEN, chain
 from .canaries import shown as all_that_shows

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tir_qwen import ConfigurationError
-from tir_qwen.request import Request, build_request
-from tir_qwen.settings import resolve_endpoint
+from tir_qwen._request.build import Request, build_request
+from tir_qwen._request.endpoint import resolve_endpoint
 
 TIR = resolve_endpoint(project_id=6530, access_token="canary-token", apikey="key-0815")
 LOCAL = resolve_endpoint(base_url="http://localhost:8000/v1")
@@ -46,7 +46,7 @@ def refusal(model: str = "qwen3_32b", messages: Any = MESSAGES, **params: Any) -
 
 
 UNWRITABLE = (
-    "the request cannot be written as JSON: it holds something that is neither text, a number, a list nor a dict, or"
+    "the request cannot be written as JSON: it contains something other than text, numbers, lists and dicts, or"
     " text with lone surrogates."
 )
 

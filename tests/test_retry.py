@@ -19,19 +19,21 @@ from tir_qwen import (
     MalformedChunkError,
     TIRError,
 )
-from tir_qwen.dialect import Abilities, Dialect
-from tir_qwen.exchange import MAX_STALE, Exchange
-from tir_qwen.failure import error_from_response, retry_after_seconds
-from tir_qwen.request import Request
-from tir_qwen.retry import RetryPolicy
-from tir_qwen.timeouts import Clock, Timeout
+from tir_qwen._client.call import MAX_STALE_CONNECTIONS, Call
+from tir_qwen._client.retry import RetryPolicy
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._request.build import Request
+from tir_qwen._response.server_errors import error_from_response, retry_after_seconds
+from tir_qwen._transport.deadline import Deadline
+from tir_qwen.timeouts import Timeout
 
 NOW = datetime(2026, 11, 22, 8, 49, 37, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tir_qwen.failure.time", NOW.timestamp)
+    monkeypatch.setattr("tir_qwen._response.server_errors.time", NOW.timestamp)
 
 
 def status(code: int, retry_after: float | None = None) -> APIStatusError:
@@ -114,13 +116,13 @@ def test_the_servers_wish(wish: float, wait: float) -> None:
 def test_stale_connections() -> None:
     """Idle connections that turn out to be closed cost neither an attempt nor a wait; one of them is enough."""
     request = Request("http://[::1]/v1", {}, b"{}")
-    exchange = Exchange(Dialect([], {}, Abilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0), Clock(Timeout()))
+    call = Call(Dialect([], {}, Capabilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0), Deadline(Timeout()))
     error = APIConnectionError()
     error.stale = True
-    assert [exchange.failed(error) for _ in range(MAX_STALE)] == [0.0]
+    assert [call.request_failed(error) for _ in range(MAX_STALE_CONNECTIONS)] == [0.0]
     assert error.attempts == 0
-    assert exchange.failed(error) == 0.5
-    assert exchange.failed(error) is None
+    assert call.request_failed(error) == 0.5
+    assert call.request_failed(error) is None
     assert error.attempts == 2
 
 

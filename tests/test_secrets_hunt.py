@@ -18,7 +18,7 @@ import pytest
 
 from demo.replay import Received
 from tir_qwen import AsyncClient, Client
-from tir_qwen.__main__ import main
+from tir_qwen._doctor.cli import main
 
 from .canaries import (
     CREDENTIALS,

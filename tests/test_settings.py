@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tir_qwen import ConfigurationError
-from tir_qwen.settings import Endpoint, resolve_endpoint
+from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
 
 TOKEN = "eyJhbGciOi.canary-token_4711.c2lnbmF0dXJl"
 LOCAL = "http://localhost:8000/v1"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tir_qwen import ConfigurationError
-from tir_qwen.settings import resolve_endpoint
+from tir_qwen._request.endpoint import resolve_endpoint
 
 TOKEN = "eyJhbGciOi.canary-token_4711.c2lnbmF0dXJl"
 TIR = "/project/p-6530/genai/qwen3_32b/v1/chat/completions?project_id=6530"
@@ -148,18 +148,18 @@ def test_plain_http_elsewhere(host: str) -> None:
 @pytest.mark.parametrize(
     ("address", "problem"),
     [
-        ("https://canary:pass@gpu.example.com/v1", "must hold neither credentials nor a fragment."),
-        ("https://@gpu.example.com/v1", "must hold neither credentials nor a fragment."),
-        ("https://gpu.example.com/v1#canary", "must hold neither credentials nor a fragment."),
-        ("https://gpu.example.com\\@canary.example.com/v1", "must hold neither credentials nor a fragment."),
+        ("https://canary:pass@gpu.example.com/v1", "must not contain credentials or a fragment."),
+        ("https://@gpu.example.com/v1", "must not contain credentials or a fragment."),
+        ("https://gpu.example.com/v1#canary", "must not contain credentials or a fragment."),
+        ("https://gpu.example.com\\@canary.example.com/v1", "must not contain credentials or a fragment."),
         (
             "https://canary.example.com/\r\nHost:evil",
-            "must not hold spaces, control characters or non-ASCII characters.",
+            "must not contain spaces, control characters or non-ASCII characters.",
         ),
-        ("https://canary.exa\tmple.com/v1", "must not hold spaces, control characters or non-ASCII characters."),
-        ("https://canary.example.com/a b", "must not hold spaces, control characters or non-ASCII characters."),
-        ("https://canary\0.example.com/v1", "must not hold spaces, control characters or non-ASCII characters."),
-        ("https://canáry.example.com/v1", "must not hold spaces, control characters or non-ASCII characters."),
+        ("https://canary.exa\tmple.com/v1", "must not contain spaces, control characters or non-ASCII characters."),
+        ("https://canary.example.com/a b", "must not contain spaces, control characters or non-ASCII characters."),
+        ("https://canary\0.example.com/v1", "must not contain spaces, control characters or non-ASCII characters."),
+        ("https://canáry.example.com/v1", "must not contain spaces, control characters or non-ASCII characters."),
         ("https://canary.example.com:https/v1", "is not a URL."),
         ("https://canary.example.com:99999/v1", "is not a URL."),
         ("https://[canary/v1", "is not a URL."),
@@ -179,7 +179,7 @@ def test_refused_address(monkeypatch: pytest.MonkeyPatch, address: str, problem:
         assert refusal() == f"E2E_TIR_BASE_URL {problem}"
 
 
-@given(st.text(max_size=40).filter(lambda model: model.strip(".")))
+@given(st.text(max_size=40).filter(lambda model: model.strip() and model.strip(".")))
 def test_model_never_leaves_its_segment(model: str) -> None:
     """No model name can lead a request to another path, query or host."""
     head, _, tail = url(model=model).partition("/genai/")

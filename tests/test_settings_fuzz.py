@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tir_qwen import AsyncClient, Client, ConfigurationError
+from tir_qwen._request.build import build_request
+from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
+from tir_qwen._response.server_errors import MAX_TEXT, error_from_frame, error_from_response, retry_after_seconds
 from tir_qwen.errors import APIStatusError, ServerStreamError
-from tir_qwen.failure import MAX_TEXT, error_from_frame, error_from_response, retry_after_seconds
-from tir_qwen.request import build_request
-from tir_qwen.settings import Endpoint, resolve_endpoint
 
 from .decoding import FIXED
 

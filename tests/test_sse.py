@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tir_qwen._response.sse import MAX_EVENT_BYTES, Event, SSEDecoder
 from tir_qwen.errors import MalformedChunkError
-from tir_qwen.sse import MAX_EVENT_BYTES, Event, SSEDecoder
 
 from .decoding import FIXED, bytewise, pieces_of
 
@@ -169,7 +169,7 @@ def test_the_largest_event_is_read_and_one_byte_more_is_refused() -> None:
 )
 def test_an_endless_event_is_refused_with_bounded_memory(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """An event that never ends is refused at the limit, and the memory it takes until then has a bound."""
-    monkeypatch.setattr("tir_qwen.sse.MAX_EVENT_BYTES", MB // 8)
+    monkeypatch.setattr("tir_qwen._response.sse.MAX_EVENT_BYTES", MB // 8)
     tracemalloc.start()
     try:
         with pytest.raises(MalformedChunkError):
@@ -205,7 +205,7 @@ def test_an_event_in_small_pieces_takes_linear_time() -> None:
 
 def test_lines_without_a_colon_count_towards_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event of nothing but `data` lines is refused at the limit like any other: each of them takes memory."""
-    monkeypatch.setattr("tir_qwen.sse.MAX_EVENT_BYTES", MB // 8)
+    monkeypatch.setattr("tir_qwen._response.sse.MAX_EVENT_BYTES", MB // 8)
     with pytest.raises(MalformedChunkError):
         read(*[b"data\n" * 1024] * 128)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.symptoms import deltas_of, era_of, expiry_of, frames_of
+from tir_qwen._doctor.fingerprint import extract_deltas, guess_vllm_version, parse_frames, token_expiry
 
 
 def part(data: bytes) -> str:
@@ -28,12 +28,12 @@ def jwt(claims: Any) -> str:
 @pytest.mark.parametrize("user", ["", "a", "ab", "abc", "abcd", "आशा", "???>>>"])
 def test_expiry(user: str) -> None:
     """The date of expiry is read whatever the length of the token, and whichever characters it is made of."""
-    assert expiry_of(jwt({"sub": user, "exp": 1_900_000_000})) == datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC)
+    assert token_expiry(jwt({"sub": user, "exp": 1_900_000_000})) == datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC)
 
 
 def test_expiry_within_a_second() -> None:
     """A date of expiry may have decimals."""
-    assert expiry_of(jwt({"exp": 1_900_000_000.5})) == datetime(2030, 3, 17, 17, 46, 40, 500_000, tzinfo=UTC)
+    assert token_expiry(jwt({"exp": 1_900_000_000.5})) == datetime(2030, 3, 17, 17, 46, 40, 500_000, tzinfo=UTC)
 
 
 NO_DATE = {
@@ -68,7 +68,7 @@ NO_DATE = {
 @pytest.mark.parametrize("token", NO_DATE.values(), ids=NO_DATE.keys())
 def test_no_expiry(token: str | None) -> None:
     """A token that names no date of expiry, or nonsense for one, has none."""
-    assert expiry_of(token) is None
+    assert token_expiry(token) is None
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -92,7 +92,7 @@ FRAMES = st.fixed_dictionaries(
 @given(st.text() | st.binary().map(jwt) | ANY_JSON.map(jwt) | ANY_JSON.map(lambda exp: jwt({"exp": exp})))
 def test_expiry_of_anything(token: str) -> None:
     """Whatever a token is, it has a date of expiry or none."""
-    assert isinstance(expiry_of(token), datetime | None)
+    assert isinstance(token_expiry(token), datetime | None)
 
 
 EVENTS = st.lists(st.binary() | ANY_JSON.map(lambda value: json.dumps(value).encode()), max_size=3)
@@ -101,19 +101,19 @@ EVENTS = st.lists(st.binary() | ANY_JSON.map(lambda value: json.dumps(value).enc
 @given(st.binary() | EVENTS.map(b"\n\ndata: ".join))
 def test_frames_of_anything(body: bytes) -> None:
     """Whatever a body is, its frames are objects."""
-    assert all(isinstance(frame, dict) for frame in frames_of(body))
+    assert all(isinstance(frame, dict) for frame in parse_frames(body))
 
 
 @given(st.lists(FRAMES, max_size=3))
 def test_era_of_anything(frames: list[Any]) -> None:
     """Whatever frames hold, they tell a version of vLLM or none, and all that is said are objects."""
-    assert isinstance(era_of(frames), str | None)
-    assert all(isinstance(delta, dict) for delta in deltas_of(frames))
+    assert isinstance(guess_vllm_version(frames), str | None)
+    assert all(isinstance(delta, dict) for delta in extract_deltas(frames))
 
 
 def test_frames_of_a_huge_event() -> None:
     """An event that is larger than any that a client takes is no frame."""
-    assert frames_of(b"data: " + b"x" * (17 * 1024 * 1024)) == []
+    assert parse_frames(b"data: " + b"x" * (17 * 1024 * 1024)) == []
 
 
 def delta(**said: str) -> dict[str, Any]:
@@ -133,13 +133,13 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_frames_of_streams(body: bytes) -> None:
     """The frames of a stream are the objects in its events."""
-    assert frames_of(body) == [{"a": 1}, {"b": 2}]
+    assert parse_frames(body) == [{"a": 1}, {"b": 2}]
 
 
 @pytest.mark.parametrize(("body", "frames"), [(b'{"a": 1}', [{"a": 1}]), (b"<html>", []), (b"", []), (b"[1]", [])])
 def test_frames_of_whole_answers(body: bytes, frames: list[Any]) -> None:
     """The frame of a whole answer is that answer, if it is an object."""
-    assert frames_of(body) == frames
+    assert parse_frames(body) == frames
 
 
 THINKS = {"reasoning_content": "Hm."}
@@ -160,4 +160,4 @@ ERAS = [
 @pytest.mark.parametrize(("frames", "era"), ERAS)
 def test_era(frames: list[Any], era: str | None) -> None:
     """The version of vLLM is what it says itself, or else is read off the fields of its answers."""
-    assert era_of(frames) == era
+    assert guess_vllm_version(frames) == era

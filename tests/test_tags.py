@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen.tags import NewlineTrimmer, ThinkSplitter
+from tir_qwen._response.text.newlines import NewlineTrimmer
+from tir_qwen._response.text.think_tags import ThinkSplitter
 
 from .decoding import FIXED, pieces_of
 

@@ -17,7 +17,8 @@ from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tir_qwen import APITimeoutError, Client, ConfigurationError, RateLimitError, Timeout
-from tir_qwen.timeouts import Clock, timeout_from
+from tir_qwen._transport.deadline import Deadline
+from tir_qwen.timeouts import timeout_from
 
 from .loopback import (
     STREAM_HEAD,
@@ -69,7 +70,7 @@ def test_ways_to_write_it(given: Any, timeout: Timeout | None) -> None:
         ("soon", "timeout must be a number of seconds"),
         (True, "timeout must be a number of seconds"),
         ((5, 60), "timeout must be a number of seconds"),
-        ({"read": 5}, "timeout has no part 'read': the parts are connect, first_delta, between_deltas, total."),
+        ({"read": 5}, "timeout has no field 'read': the fields are connect, first_delta, between_deltas, total."),
         ({"total": -1}, "timeout: total must be a number of seconds, above 0 and up to 1000000, or None."),
         ({"connect": "5"}, "timeout: connect must be a number of seconds"),
     ],
@@ -160,7 +161,7 @@ def test_a_wait_that_the_total_forbids(driver: Driver, streamed: bool) -> None:
 
 @both_clients
 def test_the_total_counts_the_callers_time(driver: Driver) -> None:
-    """`total` is wall-clock time: a caller who dawdles uses it up, while the other limits are the server's alone."""
+    """`total` is wall-deadline time: a caller who dawdles uses it up, while the other limits are the server's alone."""
     for timeout, kind in ((Timeout(between_deltas=0.1), None), (Timeout(total=0.3), APITimeoutError)):
         with Loopback(in_turn(stream(*"abcdef"))) as server:
             outcome = outcome_of(map(dawdle, driver.deltas(driver.make(base_url=server.base_url, timeout=timeout))))
@@ -205,18 +206,18 @@ def test_a_call_has_its_own(driver: Driver) -> None:
 def test_a_pause_before_a_retry_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt has the whole of `first_delta`."""
     now = 100.0
-    monkeypatch.setattr("tir_qwen.timeouts.monotonic", lambda: now)
-    clock = Clock(Timeout(first_delta=10, total=25))
-    assert (clock.until, clock.left()) == (110.0, 25.0)
+    monkeypatch.setattr("tir_qwen._transport.deadline.monotonic", lambda: now)
+    deadline = Deadline(Timeout(first_delta=10, total=25))
+    assert (deadline.expires_at, deadline.remaining()) == (110.0, 25.0)
     now = 108.0
-    clock.start()
-    assert (clock.until, clock.left(60)) == (118.0, 17.0)
+    deadline.start_request()
+    assert (deadline.expires_at, deadline.remaining(60)) == (118.0, 17.0)
     now = 120.0
-    clock.go_on()
-    assert (clock.until, clock.left(2)) == (125.0, 2.0)
+    deadline.extend()
+    assert (deadline.expires_at, deadline.remaining(2)) == (125.0, 2.0)
     now = 126.0
-    assert str(clock.overdue()) == "the call was not over within 25 s (timeout: total)"
-    assert clock.left() == 0.0
+    assert str(deadline.timeout_error()) == "the call was not over within 25 s (timeout: total)"
+    assert deadline.remaining() == 0.0
 
 
 @both_clients

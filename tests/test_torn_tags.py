@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tir_qwen.answer import AnswerDecoder
-from tir_qwen.choice import Expected
-from tir_qwen.dialect import Abilities, Dialect
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._response.choice import DecodingOptions
+from tir_qwen._response.response import ResponseDecoder
 
 from .captured import CAPTURES
 from .decoding import FIXED, bytewise, decode, events, native, pieces_of, stream, whole
@@ -89,7 +90,7 @@ def test_the_server_of_these_tests_tears_as_the_captured_one(name: str) -> None:
 
 def read(deltas: list[dict[str, Any]], lag: int) -> tuple[str, str]:
     """Reasoning and answer of a stream."""
-    outcome = decode(stream(*deltas), expected=Expected(lag=lag))
+    outcome = decode(stream(*deltas), expected=DecodingOptions(stop_lag=lag))
     assert outcome.error is None
     return outcome.said[:2]
 
@@ -129,7 +130,7 @@ def test_a_stream_is_read_the_same_wherever_it_is_cut(
     ]
     assert read(again, server.lag) == server.says
     body = stream(*server.deltas)
-    assert decode(*bytewise(body), expected=Expected(lag=server.lag)).said[:2] == server.says
+    assert decode(*bytewise(body), expected=DecodingOptions(stop_lag=server.lag)).said[:2] == server.says
 
 
 @pytest.mark.parametrize("thinking", [["\n\n"], ["\n", "Hm.", "\n"], ["\n", "So ", "I ", "count.", "\n"]], ids=len)
@@ -140,7 +141,7 @@ def test_a_stream_that_breaks_off_shows_no_piece_of_a_tag(thinking: list[str]) -
         reasoning, content = server.says
         chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in server.deltas]
         for number in range(1, len(chunks)):
-            outcome = decode(events(*chunks[:number]), expected=Expected(lag=server.lag))
+            outcome = decode(events(*chunks[:number]), expected=DecodingOptions(stop_lag=server.lag))
             assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
             assert reasoning.startswith(outcome.said[0]), (length, number)
             assert content.startswith(outcome.said[1]), (length, number)
@@ -176,13 +177,13 @@ def test_text_that_is_no_torn_tag_stays(lag: int, reasoning: str | None, content
     """What only looks like a piece of a tag is left alone, in streams and in whole answers."""
     assert read(say(reasoning, content), lag) == (reasoning or "", content)
     message = {"reasoning_content": reasoning, "content": content}
-    assert decode(whole(message), expected=Expected(lag=lag)).said[:2] == (reasoning or "", content)
+    assert decode(whole(message), expected=DecodingOptions(stop_lag=lag)).said[:2] == (reasoning or "", content)
 
 
 def test_a_whole_answer_holds_no_torn_tags() -> None:
     """Whole answers of every version are right: nothing is taken out of them."""
     message = {"reasoning_content": ">\nHm.", "content": ">\n\nLess is more."}
-    assert decode(whole(message), expected=Expected(lag=1)).said[:2] == (">\nHm.", ">\n\nLess is more.")
+    assert decode(whole(message), expected=DecodingOptions(stop_lag=1)).said[:2] == (">\nHm.", ">\n\nLess is more.")
 
 
 def test_only_the_place_of_a_tag_is_mended() -> None:
@@ -201,7 +202,7 @@ def test_answers_to_one_prompt_are_each_mended() -> None:
     server = Server(["\n", "Hm.", "\n"], ["\n\n", "Yes."], "¤¤")
     chunks = [{"choices": [{"index": at, "delta": delta}]} for delta in server.deltas for at in (0, 1)]
     ends = [{"choices": [{"index": at, "delta": {}, "finish_reason": "stop"}]} for at in (0, 1)]
-    choices = decode(events(*chunks, *ends, b"[DONE]"), expected=Expected(lag=1)).completion.choices
+    choices = decode(events(*chunks, *ends, b"[DONE]"), expected=DecodingOptions(stop_lag=1)).completion.choices
     assert [(one.reasoning, one.content) for one in choices] == [("Hm.", "Yes.")] * 2
 
 
@@ -209,7 +210,7 @@ def test_answers_to_one_prompt_are_each_mended() -> None:
 def test_a_call_after_torn_tags(held: str) -> None:
     """Where a call follows, what was held back is told apart before it; the call is what the server says."""
     deltas = [*say("<think>\nHm", held), native('{"city": "Paris"}', first=0)]
-    outcome = decode(stream(*deltas, finish_reason="tool_calls"), expected=Expected(tools=True, lag=11))
+    outcome = decode(stream(*deltas, finish_reason="tool_calls"), expected=DecodingOptions(tools=True, stop_lag=11))
     assert outcome.said == ("Hmy.", "", [("get_weather", '{"city": "Paris"}')], "tool_calls")
 
 
@@ -226,7 +227,7 @@ def test_torn_tags_under_any_name_of_the_reasoning(field: str) -> None:
 
 def test_what_is_held_back_has_been_heard() -> None:
     """Text that waits for the place of a tag is progress: no time limit takes it for silence."""
-    decoder = AnswerDecoder(expected=Expected(lag=5))
+    decoder = ResponseDecoder(options=DecodingOptions(stop_lag=5))
     heard = []
     for delta in say("hi", "nk"):
         assert [one.content for one in decoder.feed(events({"choices": [{"index": 0, "delta": delta}]}))] == []
@@ -236,14 +237,16 @@ def test_what_is_held_back_has_been_heard() -> None:
 
 def test_an_answer_without_reasoning_streams_at_once() -> None:
     """Where no reasoning came, nothing is held back."""
-    outcome = decode(stream({"content": ""}, {"content": ">"}, {"content": " Yes"}), expected=Expected(lag=11))
+    outcome = decode(
+        stream({"content": ""}, {"content": ">"}, {"content": " Yes"}), expected=DecodingOptions(stop_lag=11)
+    )
     assert [delta.content for delta in outcome.deltas if delta.content] == [">", " Yes"]
 
 
 def test_the_answer_streams() -> None:
     """No more is held back than a tag's place, and all that follows comes at once."""
     server = Server(["\n", "Hm.", "\n"], ["\n\n", "Less ", "is ", "more."], "¤¤¤")
-    outcome = decode(stream(*server.deltas), expected=Expected(lag=server.lag))
+    outcome = decode(stream(*server.deltas), expected=DecodingOptions(stop_lag=server.lag))
     texts = [(delta.reasoning, delta.content) for delta in outcome.deltas if delta.reasoning or delta.content]
     assert texts == [("H", ""), ("m", ""), ("", "Les"), ("", "s i"), ("", "s mor"), ("", "e.")]
 
@@ -268,4 +271,4 @@ def test_the_answer_streams() -> None:
 )
 def test_lag(params: dict[str, Any], lag: int) -> None:
     """The text lags by one character less than the longest stop string, unless stop strings are part of the answer."""
-    assert Dialect([{"role": "user", "content": "Hi"}], params, Abilities()).expected.lag == lag
+    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

@@ -1,11 +1,10 @@
-"""The transport to Qwen3-32B on E2E Networks' TIR (or to any OpenAI-compatible vLLM), without a framework.
+"""Clients for Qwen3-32B on E2E Networks' TIR, or any OpenAI-compatible vLLM, without a framework.
 
-`Client` and `AsyncClient` ask, `Completion` and `Delta` are what they answer, and `TIRError` is the root of all that
-can go wrong. `langchain_tir_qwen.ChatTIRQwen` and `llama_index_tir_qwen.TIRQwen` stand on them, and raise the same
-errors.
+`Client` and `AsyncClient` return a `Completion` or a stream of `Delta`s, and raise subclasses of `TIRError`.
+`langchain_tir_qwen.ChatTIRQwen` and `llama_index_tir_qwen.TIRQwen` are built on them, and raise the same errors.
 """
 
-from .client import AsyncClient, Client
+from ._client.client import AsyncClient, Client
 from .errors import (
     APIConnectionError,
     APIStatusError,

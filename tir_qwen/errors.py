@@ -1,8 +1,8 @@
-"""Everything that can go wrong, as one tree.
+"""The exceptions of this library.
 
     TIRError
     ├── ConfigurationError (also ValueError)   nothing was sent
-    ├── APIConnectionError                     no response arrived, or it stopped arriving
+    ├── APIConnectionError                     no response arrived, or it timed out
     │   └── APITimeoutError
     ├── APIStatusError                         the server refused: .status_code .body .request_id .retry_after
     │   ├── BadRequestError                    400, 422
@@ -12,13 +12,13 @@
     │   ├── NotFoundError                      404
     │   ├── RateLimitError                     429
     │   └── InternalServerError                5xx
-    └── StreamError                            after a 200; .partial holds what had arrived
-        ├── StreamInterruptedError             the answer never ended
-        ├── MalformedChunkError                what arrived is not what the protocol promises
+    └── StreamError                            the answer failed after it began: .partial
+        ├── StreamInterruptedError             the stream ended before the answer did
+        ├── MalformedChunkError                the answer violates the protocol
         └── ServerStreamError                  the server reported an error in its answer: .body
 
-Errors hold plain values only, no request or response of the HTTP library: they pickle, and they keep no token,
-project id or prompt alive in a traceback or a log.
+Exceptions contain plain values only, and no request or response of the HTTP library. So they can be pickled, and keep
+no token or project id alive in a traceback or a log.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TIRError(Exception):
-    """Base of all errors of this library. None holds the token, the project id or the prompt; each can be pickled.
+    """Base class of all exceptions of this library. They can be pickled, and contain neither token nor project id.
 
     ```python
     from tir_qwen import Client, RateLimitError, TIRError
@@ -45,9 +45,9 @@ class TIRError(Exception):
     ```
 
     Attributes:
-        is_retryable: Whether the same call may well succeed if it is made again.
-        attempts: How many requests were sent for the call (0: none).
-        partial: What had arrived of the answer, once one had begun (perhaps an empty one); else None.
+        is_retryable: Whether the same call may succeed if it is repeated.
+        attempts: Number of requests that were sent.
+        partial: The part of the answer that had arrived; None if no answer had begun.
     """
 
     is_retryable = False
@@ -56,16 +56,17 @@ class TIRError(Exception):
 
 
 class ConfigurationError(TIRError, ValueError):
-    """A setting or an argument is missing or malformed, and its text names it; nothing was sent. Also a ValueError."""
+    """A setting or an argument, which the text names, is missing or malformed. Nothing was sent. Also a ValueError."""
 
 
 class APIConnectionError(TIRError):
     """The server could not be reached, or the connection broke before its response.
 
-    It was tried again as often as `max_retries` allows, unless the server's certificate is not valid.
+    The request was repeated up to `max_retries` times, unless the server's certificate is invalid.
 
     Attributes:
-        stale: Whether it was an idle connection that the server had closed meanwhile: no fault, and no lost attempt.
+        stale: Whether the server had closed the idle connection that the request was sent over. Such a request is
+            repeated once without counting as an attempt.
     """
 
     is_retryable = True
@@ -73,24 +74,24 @@ class APIConnectionError(TIRError):
 
 
 class APITimeoutError(APIConnectionError):
-    """The server took longer than `timeout` to connect, to start its response, or to go on with it.
+    """A time limit was exceeded: to connect, until the response began, or until it continued.
 
-    The text names the part of `tir_qwen.Timeout` that ran out. Within an answer it is not tried again, and `partial`
-    holds what had arrived.
+    The text names the field of `tir_qwen.Timeout`. If the answer had begun, the request was not repeated, and `partial`
+    contains what had arrived.
     """
 
 
 class APIStatusError(TIRError):
-    """The server answered with another status than 2xx. This class itself: one that has none of its own, as 413.
+    """The status of the response is not 2xx. Statuses without a class of their own, such as 413, raise this class.
 
-    408, 409, 429 and 5xx are tried again, as often as `max_retries` allows.
+    Statuses 408, 409, 429 and 5xx were retried up to `max_retries` times.
 
     Attributes:
         status_code: The HTTP status.
-        body: The error as the server described it (a JSON object or a short text), without what it echoed of the
-            request; None if it said nothing.
+        body: The server's description of the error (a JSON object or a short text), without what it repeated of the
+            request; None if there was none.
         request_id: The server's `x-request-id`.
-        retry_after: Seconds after which the server wants to be asked again, if it says so.
+        retry_after: Seconds to wait before the next request, if the server says so.
     """
 
     def __init__(
@@ -107,69 +108,69 @@ class APIStatusError(TIRError):
         self.body = body
         self.request_id = request_id
         self.retry_after = retry_after
-        if status_code in (408, 409):  # request timeout, conflict: of no class of their own
+        if status_code in (408, 409):  # request timeout, conflict
             self.is_retryable = True
 
 
 class BadRequestError(APIStatusError):
-    """400 or 422: the server does not accept the request as it is; the text says what of it."""
+    """400 or 422: the server does not accept the request; the text says why."""
 
 
 class ContextOverflowError(BadRequestError):
-    """The prompt, or the prompt together with `max_tokens`, does not fit into the model's context window.
+    """The prompt, or the prompt together with `max_tokens`, exceeds the model's context window.
 
-    Shorten the prompt, or lower `max_tokens`; the text says how many tokens the server allows, where it tells.
+    Shorten the prompt or lower `max_tokens`. The text quotes the server, which usually states its limit.
     """
 
 
 class AuthenticationError(APIStatusError):
-    """401: the access token is missing, wrong or expired; TIR's stop working 365 days after they were made."""
+    """401: the access token is missing, wrong or expired. TIR's tokens expire 365 days after they were created."""
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the access token does not open this project or model; TIR's belong to one project."""
+    """403: the access token is not valid for this project or model. A TIR token belongs to one project."""
 
 
 class NotFoundError(APIStatusError):
-    """404: no such project, model or path; check `project_id`, `model` and `base_url`."""
+    """404: there is no such project, model or path; check `project_id`, `model` and `base_url`."""
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests, after the retries; `retry_after` says how long to wait, if the server does."""
+    """429: too many requests, even after retries; `retry_after` is the pause that the server asks for, if any."""
 
     is_retryable = True
 
 
 class InternalServerError(APIStatusError):
-    """5xx: the server, or the gateway in front of it, failed, after the retries."""
+    """5xx: the server, or the gateway in front of it, failed, even after retries."""
 
     is_retryable = True
 
 
 class StreamError(TIRError):
-    """The answer began with a 2xx and then went wrong; `partial` holds what had arrived.
+    """The answer failed after it had begun with a 2xx status; `partial` contains what had arrived.
 
-    It is not asked for again: a caller that has read half an answer would read another one after it.
+    It is not requested again: a caller who has read half an answer would then read a different one.
     """
 
 
 class StreamInterruptedError(StreamError):
-    """The answer stopped before its end: the connection broke, or the server closed it too early."""
+    """The stream ended before the answer did: the connection broke, or the server closed it too early."""
 
     is_retryable = True
 
 
 class MalformedChunkError(StreamError):
-    """What arrived is not what the protocol promises: invalid JSON, another shape, an HTML page, corrupt gzip."""
+    """The answer violates the protocol: invalid JSON, fields of a wrong type, an HTML page, corrupt gzip."""
 
 
 class ServerStreamError(StreamError):
     """The server reported an error within its answer.
 
-    Whether it is worth another try cannot be read off its `code`: vLLM 0.9.2 says 400 even when its engine has died.
+    Its `code` does not show whether a retry helps: vLLM 0.9.2 reports 400 even if its engine has died.
 
     Attributes:
-        body: The error as the server described it (a JSON object or a short text); None if it said nothing.
+        body: The server's description of the error (a JSON object or a short text); None if there was none.
     """
 
     is_retryable = True

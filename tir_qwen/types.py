@@ -1,32 +1,35 @@
-"""The values that travel through the spine: what a server said, whichever version it is.
+"""The values that calls take and return, the same for every version of the server.
 
-`Delta` is the hot one: one object for each choice of each chunk, slotted and never subclassed. Usage and
-log-probabilities stay the plain JSON objects of the wire, so that nothing a newer server adds is lost.
+There is one `Delta` for each choice of each chunk, so it is slotted and never subclassed. Usage and log-probabilities
+remain the plain JSON objects of the wire, so that fields of newer servers are not lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 JSON = dict[str, Any]
-"""A JSON object, as parsed."""
+"""A JSON object."""
+
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation as on the wire: dicts with a `role` and a `content`, oldest first."""
 
 
 class Usage(TypedDict, total=False):
-    """Token counts of one call, as the server reports them: a dict, with the server's further fields if it has any."""
+    """Token counts of one call, as the server reports them, including any further fields."""
 
     prompt_tokens: int
-    """Tokens of the prompt, the tools and the chat template's own included."""
+    """Tokens of the prompt, including the tools and the chat template."""
     completion_tokens: int
     """Tokens of reasoning and answer together."""
     total_tokens: int
     """Tokens of prompt, reasoning and answer."""
     prompt_tokens_details: JSON | None
-    """Of those, `cached_tokens`; None where the server does not say."""
+    """Contains `cached_tokens`; None if the server does not report them."""
     completion_tokens_details: JSON | None
-    """Of those, `reasoning_tokens`; missing where the server does not say, as with vLLM 0.9."""
+    """Contains `reasoning_tokens`; missing if the server does not report them, as with vLLM 0.9."""
 
 
 @dataclass(slots=True)
@@ -34,10 +37,10 @@ class ToolCallDelta:
     """A piece of one tool call.
 
     Attributes:
-        index: Which call of the choice, from 0.
-        id: The call's id, with its first piece.
-        name: The tool's name, with the call's first piece.
-        arguments: More of the arguments, JSON text cut anywhere.
+        index: Position of the call in the choice, from 0.
+        id: Id of the call, in its first piece only.
+        name: Name of the tool, in the call's first piece only.
+        arguments: The next part of the arguments, JSON text that may be cut anywhere.
     """
 
     index: int
@@ -48,21 +51,21 @@ class ToolCallDelta:
 
 @dataclass(slots=True)
 class Delta:
-    """What one chunk adds to one choice; see `Client.stream`.
+    """What one chunk adds to one choice. `Client.stream` yields these.
 
     Attributes:
-        index: Which choice (0 unless `n > 1`).
-        content: More of the answer; never holds reasoning.
-        reasoning: More of the reasoning, without the newlines that the chat template puts around it.
-        tool_calls: More of the tool calls.
-        finish_reason: Why the choice ended (`stop`, `length`, `tool_calls`), on its last chunk.
-        stop_reason: The stop string or token id that ended it, where there is one.
+        index: Position of the choice (0 unless `n > 1`).
+        content: The next part of the answer, without reasoning.
+        reasoning: The next part of the reasoning, without the newlines that the chat template adds around it.
+        tool_calls: The next parts of tool calls.
+        finish_reason: Why the choice ended (`stop`, `length`, `tool_calls`), in its last chunk.
+        stop_reason: The stop string or token id that ended it, if any.
         logprobs: Log-probabilities of this chunk's tokens, as on the wire:
             `{"content": [{"token": ..., "logprob": ..., "top_logprobs": [...]}, ...]}`.
-        usage: Token counts of the whole request; on the last delta only, whatever the server repeats.
-        response: Facts about the response as a whole, each once: `id`, `created`, `model` on the first delta,
-            the rest (`system_fingerprint`, `prompt_logprobs`, `kv_transfer_params`, ...) on the last.
-        last: True for the delta that ends the answer.
+        usage: Token counts of the whole request, in the last delta only.
+        response: Facts about the response as a whole, each once: `id`, `created` and `model` in the first delta, all
+            others (`system_fingerprint`, `prompt_logprobs`, `kv_transfer_params`, ...) in the last.
+        last: Whether this is the last delta of the answer.
     """
 
     index: int = 0
@@ -79,12 +82,13 @@ class Delta:
 
 @dataclass(slots=True)
 class ToolCall:
-    """A whole tool call.
+    """A complete tool call.
 
     Attributes:
-        id: The call's id, by which the tool's result refers to it (`tool_call_id`).
-        name: The tool's name.
-        arguments: The model's JSON text, unparsed (`{}` where it wrote none); what `max_tokens` cut is no JSON.
+        id: Id of the call; the tool's result refers to it as `tool_call_id`.
+        name: Name of the tool.
+        arguments: The model's JSON text, unparsed, or `{}` if it wrote none. It is not valid JSON if it was truncated
+            by `max_tokens`.
     """
 
     id: str
@@ -94,16 +98,16 @@ class ToolCall:
 
 @dataclass(slots=True)
 class Choice:
-    """One whole answer.
+    """One complete answer.
 
     Attributes:
-        index: Which one, from 0 (0 alone unless `n > 1`).
-        content: The answer; never holds reasoning.
-        reasoning: The reasoning, without the newlines that the chat template puts around it; empty if there was none.
+        index: Its position, from 0 (always 0 unless `n > 1`).
+        content: The answer, without reasoning.
+        reasoning: The reasoning, without the newlines that the chat template adds around it; empty if there was none.
         tool_calls: The tool calls, in the model's order.
-        finish_reason: Why it ended: `stop`, `length` (cut by `max_tokens` or by the context window), `tool_calls`; None
-            if it never did.
-        stop_reason: The stop string or token id that ended it, where there is one.
+        finish_reason: Why it ended: `stop`, `length` (truncated by `max_tokens` or the context window), `tool_calls`;
+            None if it is incomplete.
+        stop_reason: The stop string or token id that ended it, if any.
         logprobs: Log-probabilities of its tokens, as on the wire.
     """
 
@@ -118,13 +122,13 @@ class Choice:
 
 @dataclass(slots=True)
 class Completion:
-    """A whole response. The first choice is within reach as `content`, `reasoning`, `tool_calls`, `finish_reason`.
+    """A complete response. `content`, `reasoning`, `tool_calls` and `finish_reason` are those of its first choice.
 
     Attributes:
-        choices: The answers: one, or `n`; none if nothing had arrived (of an error's `partial`).
+        choices: The answers: one, or `n`. Empty if nothing had arrived (in the `partial` of an error).
         usage: Token counts; None if the server reported none.
-        response: Facts about the response as a whole: `id`, `created` (seconds since 1970), `model`,
-            `system_fingerprint`, `prompt_logprobs`, ..., whatever the server says.
+        response: Facts about the response as a whole: `id`, `created` (Unix time in seconds), `model`,
+            `system_fingerprint`, `prompt_logprobs` and whatever else the server reports.
     """
 
     choices: list[Choice] = field(default_factory=list)
@@ -133,7 +137,7 @@ class Completion:
 
     @property
     def first(self) -> Choice:
-        """The first choice (an empty one if nothing had arrived)."""
+        """The first choice, or an empty one if nothing had arrived."""
         return self.choices[0] if self.choices else Choice()
 
     @property
@@ -153,7 +157,7 @@ class Completion:
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the first choice ended: `stop`, `length`, `tool_calls`; None if it never did."""
+        """Why the first choice ended: `stop`, `length`, `tool_calls`; None if it is incomplete."""
         return self.first.finish_reason
 
     @property
@@ -163,5 +167,5 @@ class Completion:
 
     @property
     def model(self) -> str | None:
-        """The model that answered, as the server names it."""
+        """Name of the model that answered, as the server reports it."""
         return self.response.get("model")

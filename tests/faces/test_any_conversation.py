@@ -19,8 +19,8 @@ from langchain_core.messages import (
 )
 from llama_index.core.base.llms import types as llama
 
-from langchain_tir_qwen.messages import messages_to_wire as langchain_to_wire
-from llama_index_tir_qwen.messages import messages_to_wire as llama_index_to_wire
+from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
+from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
 from tir_qwen import ConfigurationError
 
 TEXT = st.text(max_size=5)

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
-from langchain_tir_qwen.answer_file import Row
+from langchain_tir_qwen._answer_file import Row
 from langchain_tir_qwen.batches import AnswerBatch, AnswerFile, answer_rows
 from tests.captured import CAPTURES
 from tests.loopback import Loopback, completion, echo, response

@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 
 from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
-from langchain_tir_qwen.answer_file import Row
+from langchain_tir_qwen._answer_file import Row
 from langchain_tir_qwen.batches import AnswerBatch, AnswerFile
 from tests.faces.test_batches import ANSWERED, NO_MESSAGE, REFUSED, question, read, rows_of
 from tests.loopback import Loopback, completion, response

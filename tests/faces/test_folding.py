@@ -9,12 +9,12 @@ from operator import add
 import pytest
 from llama_index.core.base.llms.types import ChatResponse, ThinkingBlock
 
-from langchain_tir_qwen.messages import chunk_from_delta, message_from_choice
-from llama_index_tir_qwen.messages import response_from_completion
-from llama_index_tir_qwen.stream import ResponseStream
+from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice
+from llama_index_tir_qwen._messages import response_from_completion
+from llama_index_tir_qwen._stream import ResponseStream
 from tests.captured import CAPTURES, Capture
 from tir_qwen import Completion, Delta
-from tir_qwen.answer import AnswerDecoder
+from tir_qwen._response.response import ResponseDecoder
 
 STREAMS = [
     capture
@@ -31,7 +31,7 @@ STREAMS = [
 
 def decode(capture: Capture) -> tuple[list[Delta], Completion]:
     """What the spine reads: the deltas, and their whole."""
-    decoder = AnswerDecoder(expected=capture.expected)
+    decoder = ResponseDecoder(options=capture.expected)
     return [*decoder.feed(capture.body), *decoder.close()], decoder.completion()
 
 

@@ -24,7 +24,7 @@ from langchain_core.messages import (
     ToolMessageChunk,
 )
 
-from langchain_tir_qwen.messages import chunk_from_delta, message_from_choice, messages_to_wire, usage_metadata
+from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice, messages_to_wire, usage_metadata
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
 ASK = {"type": "text", "text": "Wo?"}

@@ -18,7 +18,7 @@ from langchain_core.runnables import ConfigurableField
 
 import tir_qwen
 from langchain_tir_qwen import ChatTIRQwen, errors
-from langchain_tir_qwen.tokens import load
+from langchain_tir_qwen._token_counts import load
 
 from .local import PRIVATE, SECRETS, Lab
 from .scripted import BODY_OF_OVERFLOW, KNOWN, Reply, Scripted, model_on, model_saying

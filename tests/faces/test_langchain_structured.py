@@ -309,14 +309,14 @@ def test_no_text_shrinks() -> None:
     assert [longer[: len(shorter)] for shorter, longer in pairwise(said)] == said[:-1]
 
 
-CUT = "max_tokens (or the context window) cut the answer before its object was complete"
+CUT = "max_tokens (or the context window) truncated the answer before its object was complete"
 BAD: dict[str, tuple[str, str, str]] = {
     "cut": ('{"name": "Ra', "length", CUT),
     "cut before it": ("", "length", CUT),
-    "words": ("I cannot tell.", "stop", "the answer holds no JSON object"),
-    "nothing": ("", "stop", "the answer holds no JSON object"),
-    "another object": ('{"name": "Ravi"}', "stop", "the answer is not the object that was asked for: "),
-    "broken": ('{"name": "Ravi", }}', "stop", "the answer is not the object that was asked for: "),
+    "words": ("I cannot tell.", "stop", "the answer contains no JSON object"),
+    "nothing": ("", "stop", "the answer contains no JSON object"),
+    "another object": ('{"name": "Ravi"}', "stop", "the answer is not the requested object: "),
+    "broken": ('{"name": "Ravi", }}', "stop", "the answer is not the requested object: "),
 }
 
 

@@ -26,8 +26,8 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
-from llama_index_tir_qwen.messages import completion_from_response, messages_to_wire, response_from_completion
-from llama_index_tir_qwen.stream import ResponseStream
+from llama_index_tir_qwen._messages import completion_from_response, messages_to_wire, response_from_completion
+from llama_index_tir_qwen._stream import ResponseStream
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
 TEXT = TextBlock(text="Wo?")

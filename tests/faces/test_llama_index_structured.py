@@ -241,7 +241,7 @@ async def test_cut_on_a_server(server: Server, tokens: str, way: Way) -> None:
 
 SAID = '{"name": "Ravi Kumar", "age": 34}'
 RAVI = Person(name="Ravi Kumar", age=34)
-CUT = r"max_tokens \(or the context window\) cut the answer before its object was complete$"
+CUT = r"max_tokens \(or the context window\) truncated the answer before its object was complete$"
 
 
 def reply_of(mode: str, text: str = SAID, name: str = "Person", **facts: Any) -> Reply:
@@ -420,12 +420,12 @@ async def test_around_the_object(case: str, way: Way) -> None:
     assert_grown(await way(llm, Person, "Who?"), RAVI, way.streams and case != "sentences")
 
 
-MISFIT = "the answer is not the object that was asked for: "
+MISFIT = "the answer is not the requested object: "
 BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
     "cut": ('{"name": "Ra', "length", CUT, [{"name": "Ra", "age": None}]),
     "cut before it": ("", "length", CUT, []),
-    "words": ("I cannot tell.", "stop", r"the answer holds no JSON object$", []),
-    "nothing": ("", "stop", r"the answer holds no JSON object$", []),
+    "words": ("I cannot tell.", "stop", r"the answer contains no JSON object$", []),
+    "nothing": ("", "stop", r"the answer contains no JSON object$", []),
     "another object": ('{"name": "Ra"}', "stop", MISFIT, [{"name": "Ra", "age": None}]),
     "another type": ('{"name": "Ra", "age": "old"}', "stop", MISFIT, [{"name": "Ra", "age": None}]),
     "broken": ('{"name": "Ra", }}', "stop", MISFIT, [{"name": "Ra", "age": None}]),

@@ -477,7 +477,7 @@ async def test_long_arguments_are_not_parsed_anew(name: str, monkeypatch: pytest
         parsed.append(len(text))
         return from_json(text, **kwargs)
 
-    monkeypatch.setattr("tir_qwen.objects.from_json", counting)
+    monkeypatch.setattr("tir_qwen._integrations.partial_json.from_json", counting)
     text = json.dumps({"text": "x" * 40_000})
     llm = llm_saying(Reply(calls=(("write", text),), cut=8))
 

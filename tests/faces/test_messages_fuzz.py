@@ -14,12 +14,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMe
 from llama_index.core.base.llms import types as llama
 from pydantic import BaseModel
 
-from langchain_tir_qwen.messages import messages_to_wire as langchain_to_wire
-from llama_index_tir_qwen.messages import messages_to_wire as llama_index_to_wire
+from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
+from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
 from tests.decoding import FIXED
 from tir_qwen import AsyncClient, Client, ConfigurationError
-from tir_qwen.request import build_request
-from tir_qwen.settings import resolve_endpoint
+from tir_qwen._request.build import build_request
+from tir_qwen._request.endpoint import resolve_endpoint
 
 ADDRESS = "http://127.0.0.1:1/v1"
 

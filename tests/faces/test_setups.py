@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tir_qwen import Client
-from tir_qwen.__main__ import show
-from tir_qwen.doctor import Doctor
+from tir_qwen._doctor.cli import print_report
+from tir_qwen._doctor.examination import Examination
 
 from .conftest import Server
 
@@ -164,19 +164,19 @@ def test_thinking_off(server: Server) -> None:
 
 
 def test_doctor(server: Server) -> None:
-    """Doctor says of each set-up what it is."""
+    """Examination says of each set-up what it is."""
     settings = {**server.settings}
-    doctor = Doctor(
+    doctor = Examination(
         Client(settings.pop("project_id"), settings.pop("access_token"), max_retries=0, **settings), "opaque"
     )
     printed = io.StringIO()
     with redirect_stdout(printed):
-        show(doctor)
-    findings = {finding.name: (finding.status, finding.found) for finding in doctor.report.findings}
+        print_report(doctor)
+    findings = {finding.name: (finding.status, finding.found) for finding in doctor.report.results}
     findings.pop("speed")
     assert findings == {**FINDINGS, **BUT[server.name]}
     assert json.loads(json.dumps(doctor.report.as_json()))["usable"] is True
-    for finding in doctor.report.findings:
+    for finding in doctor.report.results:
         assert finding.found in printed.getvalue()
 
 
@@ -193,14 +193,14 @@ FINDINGS = {
     "context window": (_OK, "32768 tokens of prompt and answer together"),
 }
 NEW = {"reasoning": (_OK, "comes in the field reasoning"), "server": (_OK, "answers like vLLM 0.32.0")}
-INLINE = {"reasoning": (_OK, "comes within the text, between <think> tags; it is taken out here")}
+INLINE = {"reasoning": (_OK, "comes in the text, between <think> tags, and is extracted here")}
 NO_TOOLS = {
     "native tools": (
         "limited",
         '400 Bad Request: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
     )
 }
-UNTOLD = {"server": ("unknown", "its answers do not tell which vLLM it is")}
+UNTOLD = {"server": ("unknown", "its answers do not show which version of vLLM it is")}
 GATEWAY = {
     "token counts": ("limited", "do not come with streams"),
     "structured output": ("limited", "response_format is refused or ignored"),
@@ -222,6 +222,6 @@ BUT: dict[str, dict[str, tuple[str, str]]] = {
     "old-dropping": {
         **GATEWAY,
         "thinking off": ("limited", "chat_template_kwargs is ignored"),
-        "native tools": ("limited", "`tools` is dropped: the prompt is as long without them"),
+        "native tools": ("limited", "`tools` is ignored: the prompt is as long without them"),
     },
 }

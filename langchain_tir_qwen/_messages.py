@@ -1,0 +1,220 @@
+"""LangChain's messages to the wire's and back (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from tir_qwen import Choice, Completion, ConfigurationError, Delta, Usage
+from tir_qwen._integrations import add_reasoning, dump_json, tool_call_to_wire
+
+from ._content_blocks import PROVIDER, StrictToolCallChunk, read_tool_call
+
+_ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
+_KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_NOT_TEXT = frozenset(
+    {
+        *("reasoning", "thinking", "redacted_thinking"),  # of earlier turns: the template drops it
+        *("tool_call", "tool_call_chunk", "tool_use", "invalid_tool_call", "function_call", "input_json_delta"),
+        *("server_tool_call", "server_tool_call_chunk", "server_tool_result"),
+    }
+)
+"""Blocks of an AI message that are no part of its text; its `tool_calls` say what they say."""
+
+
+def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Write a conversation.
+
+    Raises:
+        ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say), or is of an unknown kind.
+    """
+    wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
+    add_reasoning(wire, [_reasoning(message) for message in messages])
+    return wire
+
+
+def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
+    """Write one message without its reasoning; `position` is its place in the conversation, for an error."""
+    wire: dict[str, Any] = {"role": _role(message, position), "content": _text(message, position)}
+    if message.name:
+        wire["name"] = message.name
+    if isinstance(message, AIMessage):
+        if calls := [*_calls_to_wire(message)]:
+            wire["tool_calls"] = calls
+    elif isinstance(message, ToolMessage):
+        wire["tool_call_id"] = message.tool_call_id
+    elif isinstance(message, FunctionMessage):
+        wire["tool_call_id"] = message.name  # as `_calls_to_wire` numbers the call that it answers
+    return wire
+
+
+def _role(message: BaseMessage, position: int) -> str:
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    if isinstance(message, (AIMessage, HumanMessage, SystemMessage)):
+        role = role.removesuffix("MessageChunk").lower()
+    elif isinstance(message, (ToolMessage, FunctionMessage)):
+        role = "tool"
+    role = _ROLES.get(role, role)
+    if role not in _KNOWN_ROLES:  # the server drops such a message without a word
+        raise ConfigurationError(f"message {position} has the role {role!r}, which Qwen3-32B does not know.")
+    return role
+
+
+def _reasoning(message: BaseMessage) -> str:
+    if reasoning := message.additional_kwargs.get("reasoning_content"):
+        return str(reasoning)
+    blocks = message.content if isinstance(message.content, list) else []
+    return "".join(
+        str(block.get("reasoning") or "")
+        for block in blocks
+        if isinstance(block, dict) and block.get("type") == "reasoning"
+    )
+
+
+def _text(message: BaseMessage, position: int) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    texts = [text for block in message.content if (text := _block_text(message, block, position)) is not None]
+    # An answer's blocks are pieces of one text; in all other messages vLLM reads one block a line.
+    return ("" if isinstance(message, AIMessage) else "\n").join(texts)
+
+
+def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int) -> str | None:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type", "text")
+    text = block.get("text")
+    if kind in ("text", "text-plain", "refusal") and isinstance(text, str):
+        return text
+    if isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NOT_TEXT:
+        return None
+    if isinstance(message, ToolMessage) and kind == "json":
+        return dump_json(block.get("json"), f"a block of message {position}")
+    raise ConfigurationError(
+        f"message {position} ({message.type}) holds a block of type {kind!r}: Qwen3-32B takes text only."
+    )
+
+
+def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
+    for call in message.tool_calls:
+        yield tool_call_to_wire(call["id"], call["name"], call["args"])
+    for invalid in message.invalid_tool_calls:
+        yield tool_call_to_wire(invalid["id"], invalid["name"], invalid["args"])
+    function = message.additional_kwargs.get("function_call")
+    if function and not message.tool_calls:
+        if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+            raise ConfigurationError("a message holds a function_call that does not name its function.")
+        yield tool_call_to_wire(function["name"], function["name"], function.get("arguments"))
+
+
+def tool_choice_to_wire(choice: str | bool | dict[str, Any], tools: Sequence[dict[str, Any]]) -> str | dict[str, Any]:
+    """Write a choice of tools: `auto`, `none`, `any` or `required` or True, the name of one of `tools`, or a dict."""
+    if isinstance(choice, dict):
+        return choice
+    if choice is True or choice in ("any", "required"):
+        return "required"
+    if choice in ("auto", "none"):
+        return choice
+    names = [tool["function"]["name"] for tool in tools]
+    if choice not in names:
+        raise ConfigurationError(f"tool_choice is {choice!r}, but the tools are {', '.join(map(repr, names))}.")
+    return {"type": "function", "function": {"name": choice}}
+
+
+def result_from_completion(completion: Completion) -> ChatResult:
+    """Read a whole response, with all its choices."""
+    generations = []
+    for choice in completion.choices:
+        message = message_from_choice(choice, completion)
+        facts = message.response_metadata
+        info = {key: facts[key] for key in ("finish_reason", "logprobs") if key in facts}
+        generations.append(ChatGeneration(message=message, generation_info=info))
+    return ChatResult(
+        generations=generations,
+        llm_output={"token_usage": completion.usage, "model_name": completion.model},
+    )
+
+
+def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
+    """Read one whole answer."""
+    calls = [read_tool_call(call.id or None, call.name, call.arguments) for call in choice.tool_calls]
+    return AIMessage(
+        content=choice.content,
+        additional_kwargs={"reasoning_content": choice.reasoning} if choice.reasoning else {},
+        tool_calls=[call for call in calls if call["type"] == "tool_call"],
+        invalid_tool_calls=[call for call in calls if call["type"] == "invalid_tool_call"],
+        usage_metadata=usage_metadata(completion.usage),
+        response_metadata={
+            "model_provider": PROVIDER,
+            **response_metadata(completion.response),
+            **_metadata(choice.finish_reason, choice.stop_reason, choice.logprobs),
+        },
+    )
+
+
+def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
+    """Read one delta.
+
+    LangChain adds chunks up, texts of metadata too, so each fact may stand in one chunk only; a delta says it once. The
+    provider is the exception: core looks for it in each chunk, to find our blocks, and does not add it up.
+    """
+    facts = response_metadata(delta.response) if delta.response else {}
+    if delta.finish_reason or delta.logprobs:
+        facts |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
+    said: dict[str, Any] = {}  # each field that is given, be it empty, has to be validated
+    if delta.reasoning:
+        said["additional_kwargs"] = {"reasoning_content": delta.reasoning}
+    if delta.tool_calls:
+        said["tool_call_chunks"] = [
+            ToolCallChunk(name=call.name, args=call.arguments, id=call.id, index=call.index, type="tool_call_chunk")
+            for call in delta.tool_calls
+        ]
+    if delta.last:
+        said |= {"usage_metadata": usage_metadata(delta.usage), "chunk_position": "last"}
+    message = StrictToolCallChunk(
+        content=delta.content, response_metadata={"model_provider": PROVIDER, **facts}, **said
+    )
+    return ChatGenerationChunk(message=message, generation_info=facts or None)
+
+
+def response_metadata(response: dict[str, Any]) -> dict[str, Any]:
+    """Name the facts about a response as LangChain does."""
+    return {"model_name" if name == "model" else name: value for name, value in response.items()}
+
+
+def _metadata(
+    finish_reason: str | None, stop_reason: str | int | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
+    facts = {"finish_reason": finish_reason, "stop_reason": stop_reason, "logprobs": logprobs}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def usage_metadata(usage: Usage | None) -> UsageMetadata | None:
+    """Count the tokens as LangChain does, with cached and reasoning tokens where the server says them."""
+    if not usage:
+        return None
+    counted = UsageMetadata(
+        input_tokens=usage.get("prompt_tokens") or 0,
+        output_tokens=usage.get("completion_tokens") or 0,
+        total_tokens=usage.get("total_tokens") or 0,
+    )
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    if cached is not None:
+        counted["input_token_details"] = {"cache_read": cached}
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if reasoning is not None:
+        counted["output_token_details"] = {"reasoning": reasoning}
+    return counted

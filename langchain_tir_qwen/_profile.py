@@ -1,0 +1,37 @@
+"""What Qwen3-32B can do, in LangChain's words; agents and their middleware choose by it."""
+
+from __future__ import annotations
+
+from langchain_core.language_models.model_profile import ModelProfile
+
+from tir_qwen._integrations import CONTEXT_WINDOW, MAX_OUTPUT_TOKENS
+
+_PROFILE: ModelProfile = {
+    "name": "Qwen3 32B",
+    "release_date": "2025-04-28",
+    "open_weights": True,
+    "max_input_tokens": CONTEXT_WINDOW,
+    "max_output_tokens": MAX_OUTPUT_TOKENS,
+    "text_inputs": True,
+    "image_inputs": False,
+    "audio_inputs": False,
+    "video_inputs": False,
+    "pdf_inputs": False,
+    "text_outputs": True,
+    "image_outputs": False,
+    "audio_outputs": False,
+    "video_outputs": False,
+    "reasoning_output": True,
+    "tool_calling": True,
+    "tool_choice": True,
+    "tool_call_streaming": True,
+    "structured_output": True,
+    "attachment": False,
+    "temperature": True,
+}
+
+
+def model_profile(model: str) -> ModelProfile | None:
+    """The profile of a model by its name; None if it is another than Qwen3-32B."""
+    words = model.lower().replace("-", "_")
+    return _PROFILE.copy() if "qwen3_32b" in words else None

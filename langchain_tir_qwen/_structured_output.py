@@ -1,0 +1,206 @@
+"""Structured output: a schema to the wire, and an answer to the object that was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, is_dataclass
+from inspect import getdoc
+from operator import itemgetter
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.output_parsers import BaseTransformOutputParser
+from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_openai_function
+from langchain_core.utils.pydantic import is_pydantic_v1_subclass, is_pydantic_v2_subclass
+from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
+
+from tir_qwen._integrations import PartialJSON, explain_failure, extract_object
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What an answer is to be: the JSON schema, and how to make the user's object of JSON that fits it."""
+
+    name: str
+    json: dict[str, Any]
+    build: Callable[[Any], Any]
+    core: Any = None
+    """The class, if it is one that LangChain itself describes: a pydantic class or a TypedDict."""
+
+    @property
+    def refers(self) -> bool:
+        """Whether the schema refers to definitions within itself."""
+        return not self.json.keys().isdisjoint(("$defs", "definitions"))
+
+    def as_response_format(self, strict: bool | None) -> dict[str, Any]:
+        """The wire's `response_format`."""
+        described = {"name": self.name, "schema": self.json}
+        return {"type": "json_schema", "json_schema": described if strict is None else {**described, "strict": strict}}
+
+    def as_tool(self, strict: bool | None) -> dict[str, Any]:
+        """The wire's tool whose arguments are the object."""
+        function = {"name": self.name, "description": self.json.get("description", ""), "parameters": self.json}
+        return {"type": "function", "function": function if strict is None else {**function, "strict": strict}}
+
+
+def read_schema(schema: Any) -> Schema:
+    """Understand a pydantic class (of either version), a dataclass, a TypedDict, a JSON schema or an OpenAI function.
+
+    References within the schema are kept, so that it may be recursive: vLLM's grammars follow them.
+    """
+    if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
+        return _schema(schema.__name__, schema.model_json_schema(), schema.model_validate, schema)
+    if isinstance(schema, type) and is_pydantic_v1_subclass(schema):
+        old: Any = schema
+        return _schema(schema.__name__, old.schema(), old.parse_obj, schema)
+    if isinstance(schema, type) and is_dataclass(schema):
+        adapter = TypeAdapter(schema)
+        json = adapter.json_schema()
+        # pydantic before 2.13 leaves the docstring out; where there is none, dataclass has written the signature there.
+        if (text := getdoc(schema)) and not text.startswith(f"{schema.__name__}("):
+            json.setdefault("description", text)
+        return _schema(schema.__name__, json, adapter.validate_python)
+    if isinstance(schema, dict):
+        if schema.get("type") in ("function", "json_schema") and isinstance(schema.get(schema["type"]), dict):
+            schema = schema[schema["type"]]
+        inner = schema.get("parameters") or schema.get("schema") or schema
+        described = {"description": schema["description"]} if "description" in schema else {}
+        return _schema(schema.get("name") or schema.get("title") or "answer", {**described, **inner}, _an_object)
+    function = convert_to_openai_function(schema)  # knows LangChain's own ways to annotate a TypedDict
+    described = {"description": function["description"]} if function.get("description") else {}
+    return _schema(function["name"], {**described, **function["parameters"]}, _an_object, schema)
+
+
+def any_object() -> Schema:
+    """Any JSON object."""
+    return _schema("answer", {"type": "object"}, _an_object)
+
+
+def _schema(name: str, json: dict[str, Any], build: Callable[[Any], Any], core: Any = None) -> Schema:
+    return Schema(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64], json, build, core)
+
+
+def _an_object(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"the answer is not a JSON object but a {type(value).__name__}")  # noqa: TRY004 - of data
+    return value
+
+
+def with_raw(llm: Runnable[LanguageModelInput, AIMessage], wanted: Schema) -> Runnable[LanguageModelInput, Any]:
+    """`llm`, with its message, the object made of it, and what went wrong in that."""
+    parse = itemgetter("raw") | StructuredOutputParser(build=wanted.build)
+    parsed = RunnablePassthrough.assign(parsed=parse, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+class StructuredOutputParser(BaseTransformOutputParser[Any]):
+    """Reads an answer as an object: its text, or the arguments of its tool call.
+
+    A stream gives the object as it grows, as far as it can be built; the last one is the whole, or an
+    `OutputParserException` that says what is wrong with it.
+    """
+
+    build: Callable[[Any], Any]
+    """Makes the object of JSON; raises ValueError where it does not fit."""
+
+    def parse(self, text: str) -> Any:
+        """Read a text."""
+        return self._whole(text, None)
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        """Read an answer; of one that still grows (`partial`) what there is, or None."""
+        text, finish_reason = _said(result[0])
+        return self._partial(PartialJSON().read(text)) if partial else self._whole(text, finish_reason)
+
+    def _partial(self, value: dict[str, Any] | None) -> Any:
+        try:
+            return None if value is None else self.build(value)
+        except (ValueError, TypeError):
+            return None
+
+    def _whole(self, text: str, finish_reason: str | None) -> Any:
+        try:
+            return self.build(from_json(extract_object(text)))
+        except (ValueError, TypeError) as error:
+            problem = explain_failure(text, finish_reason, error)
+        raise OutputParserException(problem, llm_output=text)
+
+    def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
+        growing = _Growing(self)
+        for chunk in input:
+            yield from growing.add(chunk)
+        yield from growing.end()
+
+    async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:  # noqa: A002
+        growing = _Growing(self)
+        async for chunk in input:
+            for value in growing.add(chunk):
+                yield value
+        for value in growing.end():
+            yield value
+
+    @property
+    def _type(self) -> str:
+        return "tir_qwen_structured_output"
+
+
+class _Growing:
+    """An object that streams in: gives each new state of it once."""
+
+    def __init__(self, parser: StructuredOutputParser) -> None:
+        self._parser = parser
+        self._growing = PartialJSON()
+        self._read: dict[str, Any] | None = None
+        self._text = ""
+        self._called = False
+        self._finish_reason: str | None = None
+        self._last: Any = None
+
+    def add(self, chunk: str | BaseMessage) -> Iterator[Any]:
+        if isinstance(chunk, str):
+            said, finish_reason = chunk, None
+        else:
+            said, finish_reason = _said(ChatGeneration(message=chunk))
+            self._called |= bool(getattr(chunk, "tool_call_chunks", None))
+        self._finish_reason = finish_reason or self._finish_reason
+        if said:
+            self._text += said
+            read = self._growing.read(self._text)
+            if read is not self._read:
+                self._read = read
+                yield from self._changed(self._parser._partial(read))
+
+    def end(self) -> Iterator[Any]:
+        text = self._text or ("{}" if self._called else "")  # a call without arguments, as in a whole answer
+        yield from self._changed(self._parser._whole(text, self._finish_reason))
+
+    def _changed(self, value: Any) -> Iterator[Any]:
+        if value is not None and value != self._last:
+            self._last = value
+            yield value
+
+
+def _said(generation: Generation) -> tuple[str, str | None]:
+    """The JSON text of an answer (or of a chunk of it), and its finish reason.
+
+    Where a tool was to be called, some versions of the server still answer with its arguments as text.
+    """
+    message = generation.message if isinstance(generation, ChatGeneration) else None
+    if not isinstance(message, AIMessage):
+        return generation.text, None
+    finish_reason = message.response_metadata.get("finish_reason")
+    if isinstance(message, AIMessageChunk):
+        first = [call["args"] or "" for call in message.tool_call_chunks if not call["index"]]
+        return "".join(first) or message.text, finish_reason
+    if message.tool_calls:
+        return to_json(message.tool_calls[0]["args"]).decode(), finish_reason
+    if message.invalid_tool_calls:
+        return message.invalid_tool_calls[0]["args"] or "", finish_reason
+    return message.text, finish_reason

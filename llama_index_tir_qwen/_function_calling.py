@@ -1,0 +1,183 @@
+"""Function calling: what of it does not need the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    MessageRole,
+    ToolCallBlock,
+)
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.program.function_program import get_function_tool
+from llama_index.core.tools.types import BaseTool
+
+from tir_qwen._integrations import PartialJSON
+
+from ._messages import is_whole, tool_choice_to_wire, with_first_call
+from ._stream import CallingResponse
+
+if TYPE_CHECKING:
+    from llama_index.core.chat_engine.types import AgentChatResponse
+
+
+class FunctionCalling(FunctionCallingLLM):
+    """The hooks by which core offers tools and finds the calls of an answer."""
+
+    def _prepare_chat_with_tools(  # noqa: PLR0917 - core's signature
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The arguments of a chat that offers `tools`."""
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
+        offered = [_offer(tool) for tool in tools]
+        if offered:
+            kwargs["tools"] = offered
+            kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=tool_required)
+            kwargs["parallel_tool_calls"] = allow_parallel_tool_calls
+        return {"messages": messages, **kwargs}
+
+    def _validate_chat_with_tools_response(
+        self, response: ChatResponse, tools: Sequence[BaseTool], allow_parallel_tool_calls: bool = False, **kwargs: Any
+    ) -> ChatResponse:
+        """Keep the first call alone where parallel ones are not allowed."""
+        return response if allow_parallel_tool_calls else with_first_call(response)
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The tool calls of an answer; while it streams, with their arguments as far as they have come.
+
+        ```python
+        from llama_index.core.tools import FunctionTool
+        from llama_index_tir_qwen import TIRQwen
+
+
+        def get_weather(city: str) -> str:
+            "Get the current weather of a city."
+            return "Sunny, 22 °C"
+
+
+        llm = TIRQwen()
+        tools = [FunctionTool.from_defaults(get_weather)]
+        response = llm.chat_with_tools(tools, "What is the weather in Paris?")
+        for call in llm.get_tool_calls_from_response(response, error_on_no_tool_call=False):
+            print(call.tool_name, call.tool_kwargs)
+        ```
+
+        Args:
+            response: Of `chat_with_tools`, or one of a stream.
+            error_on_no_tool_call: Raise where there is none; else the list is empty.
+            **kwargs: Core's; not used.
+
+        Raises:
+            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is whole, and the arguments
+                of a call are not a JSON object.
+        """
+        blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+        if not blocks and error_on_no_tool_call:
+            raise ValueError(f"Expected at least one tool call, but got {len(blocks)}.")
+        return [
+            ToolSelection(
+                tool_id=block.tool_call_id or "",
+                tool_name=block.tool_name,
+                tool_kwargs=_arguments(response, number, block),
+            )
+            for number, block in enumerate(blocks)
+        ]
+
+    # In streams, core's programs forget to require the tool by which they ask for an object.
+
+    def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation in pieces, with tools to call; the arguments are those of core's `chat_with_tools`."""
+        if _of_a_program(tools):
+            kwargs["tool_required"] = True
+        return super().stream_chat_with_tools(tools, *args, **kwargs)
+
+    async def astream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """As `stream_chat_with_tools`."""
+        if _of_a_program(tools):
+            kwargs["tool_required"] = True
+        return await super().astream_chat_with_tools(tools, *args, **kwargs)
+
+    # The asynchronous ones forget the system prompt; what the others pass on begins with it.
+
+    def predict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Have the model call one of the tools, and run what it calls; the system prompt stands before the history.
+
+        Args:
+            tools: What it may call.
+            user_msg: The last message, after the history.
+            chat_history: The messages before.
+            *args: Core's: `verbose`, `allow_parallel_tool_calls`.
+            **kwargs: Core's (`error_on_no_tool_call`, ...), and parameters of the call.
+        """
+        return super().predict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
+
+    async def apredict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """As `predict_and_call`."""
+        return await super().apredict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
+
+    def _instructed(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
+        history = chat_history or []
+        system = ChatMessage(self.system_prompt, role=MessageRole.SYSTEM)
+        return history if history[:1] == [system] else list(self._extend_messages(history))
+
+
+def _offer(tool: BaseTool) -> dict[str, Any]:
+    """The tool on the wire, with the reference at the root of a recursive schema, which core drops."""
+    offered = tool.metadata.to_openai_tool(skip_length_check=True)
+    parameters = offered["function"]["parameters"]
+    if "$defs" in parameters and "type" not in parameters and tool.metadata.fn_schema is not None:
+        parameters = {**tool.metadata.fn_schema.model_json_schema(), **parameters}
+        offered["function"]["parameters"] = parameters
+    return offered
+
+
+def _of_a_program(tools: Sequence[BaseTool]) -> bool:
+    """Whether this is the tool by which a program of core's asks for an object."""
+    fn = getattr(tools[0], "real_fn", None) if len(tools) == 1 else None
+    return getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
+
+
+def _arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:
+    if isinstance(block.tool_kwargs, dict):
+        return block.tool_kwargs
+    if is_whole(response):
+        raise ValueError(
+            f"The arguments of the call of {block.tool_name!r} are not a JSON object (cut by max_tokens?)."
+        )
+    if isinstance(response, CallingResponse):
+        return response.arguments(number, block.tool_kwargs)
+    return PartialJSON().read(block.tool_kwargs) or {}

@@ -1,0 +1,206 @@
+"""LlamaIndex's messages to the wire's and back (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    CachePoint,
+    ChatMessage,
+    ChatResponse,
+    CitableBlock,
+    CitationBlock,
+    CompletionResponse,
+    ContentBlock,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from pydantic import BaseModel
+
+from tir_qwen import Choice, Completion, ConfigurationError, ToolCall, Usage
+from tir_qwen._integrations import add_reasoning, parse_object, tool_call_to_wire
+
+_ROLES = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+
+
+def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """Write a conversation.
+
+    Raises:
+        ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say).
+    """
+    wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
+    add_reasoning(wire, [_reasoning(message) for message in messages])
+    return wire
+
+
+def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
+    """Write one message without its reasoning; `position` is its place in the conversation, for an error."""
+    role = _ROLES[message.role]
+    texts = [text for block in message.blocks for text in _texts(block, f"message {position} ({role})")]
+    wire: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
+    if name := message.additional_kwargs.get("name"):
+        wire["name"] = name
+    if role == "assistant" and (calls := [*_calls_to_wire(message)]):
+        wire["tool_calls"] = calls
+    if role == "tool":
+        wire["tool_call_id"] = message.additional_kwargs.get("tool_call_id", "")
+    return wire
+
+
+def _reasoning(message: ChatMessage) -> str:
+    return "".join(block.content or "" for block in message.blocks if isinstance(block, ThinkingBlock))
+
+
+def _texts(block: ContentBlock, where: str) -> Iterable[str]:
+    if isinstance(block, TextBlock):
+        yield block.text
+    elif isinstance(block, CitableBlock):
+        for part in block.content:
+            yield from _texts(part, where)
+    elif isinstance(block, CitationBlock):
+        yield from _texts(block.cited_content, where)
+    elif not isinstance(block, (ThinkingBlock, ToolCallBlock, CachePoint)):
+        raise ConfigurationError(f"{where} holds a block of type {block.block_type!r}: Qwen3-32B takes text only.")
+
+
+def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
+    blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    for block in blocks:
+        yield tool_call_to_wire(block.tool_call_id, block.tool_name, block.tool_kwargs)
+    if not blocks:  # a history of another LLM, which may hold that provider's own objects
+        calls = message.additional_kwargs.get("tool_calls") or []
+        for call in calls if isinstance(calls, (list, tuple)) else [calls]:
+            known = call.model_dump() if isinstance(call, BaseModel) else call
+            function = known.get("function") if isinstance(known, dict) else None
+            if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
+                raise ConfigurationError("a message holds tool calls that do not name their functions.")
+            yield tool_call_to_wire(known.get("id"), function["name"], function.get("arguments"))
+
+
+def tool_choice_to_wire(
+    choice: str | dict[str, Any] | None, offered: Sequence[dict[str, Any]], *, required: bool
+) -> str | dict[str, Any]:
+    """Write a choice of tools: `auto`, `none`, `any` or `required`, the name of a tool, or a dict."""
+    if choice is None:
+        choice = "required" if required else "auto"
+    if isinstance(choice, dict) or choice in ("auto", "none"):
+        return choice
+    if choice in ("any", "required"):
+        if len(offered) > 1 or "$defs" not in offered[0]["function"]["parameters"]:
+            return "required"
+        choice = offered[0]["function"]["name"]  # vLLM 0.9 refuses `required` with a schema that refers within itself
+    return {"type": "function", "function": {"name": choice}}
+
+
+def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
+    """Read an answer; arguments of a call stay text as long as they are not whole, or if they are not a JSON object."""
+    blocks: list[ContentBlock] = []
+    if reasoning:
+        blocks.append(ThinkingBlock(content=reasoning))
+    if content or not calls:
+        blocks.append(TextBlock(text=content))
+    for call in calls:
+        arguments = parse_object(call.arguments) if whole else None
+        kwargs = call.arguments if arguments is None else arguments
+        blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=kwargs))
+    # Core's streaming of structured output looks for the calls here, not among the blocks.
+    additional = {"tool_calls": [_call(call) for call in calls]} if calls else {}
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=additional)
+
+
+def response_from_completion(completion: Completion) -> ChatResponse:
+    """Read a whole response: its first choice; the others are in `raw`."""
+    choice = completion.first
+    return ChatResponse(
+        message=message_from_answer(choice.content, choice.reasoning, choice.tool_calls, whole=True),
+        raw=_raw(completion),
+        logprobs=logprobs_from_wire(choice.logprobs),
+        additional_kwargs=_counts(completion.usage),
+    )
+
+
+def is_whole(response: ChatResponse) -> bool:
+    """Whether this is a whole answer, or the last response of a stream."""
+    choices = response.raw.get("choices") if isinstance(response.raw, dict) else None
+    return "message" in choices[0] if choices else False
+
+
+def with_first_call(response: ChatResponse) -> ChatResponse:
+    """The response without its tool calls but for the first."""
+    message = response.message
+    later = [block for block in message.blocks if isinstance(block, ToolCallBlock)][1:]
+    if later:
+        message.blocks = [block for block in message.blocks if not any(block is one for one in later)]
+        message.additional_kwargs["tool_calls"] = message.additional_kwargs["tool_calls"][:1]
+    return response
+
+
+def completion_from_response(response: ChatResponse) -> CompletionResponse:
+    """Read a chat's response as a completion; the reasoning of a whole one is its `additional_kwargs["thinking"]`."""
+    thoughts = [block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)]
+    return CompletionResponse(
+        text=response.message.content or "",
+        delta=response.delta,
+        raw=response.raw,
+        logprobs=response.logprobs,
+        additional_kwargs={**response.additional_kwargs, **({"thinking": thoughts[0]} if thoughts else {})},
+    )
+
+
+def _raw(completion: Completion) -> dict[str, Any]:
+    """What token counters and tracers read: a response of the wire, put together."""
+    return {
+        **completion.response,
+        "choices": [_raw_choice(choice) for choice in completion.choices],
+        "usage": completion.usage,
+    }
+
+
+def _raw_choice(choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.content}
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
+    if choice.tool_calls:
+        message["tool_calls"] = [_call(call) for call in choice.tool_calls]
+    return {
+        "index": choice.index,
+        "message": message,
+        "finish_reason": choice.finish_reason,
+        "stop_reason": choice.stop_reason,
+    }
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _counts(usage: Usage | None) -> dict[str, Any]:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: usage.get(name) for name in names} if usage else {}
+
+
+def logprobs_from_wire(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:
+    """Read the candidates of each token; the token alone where the server was not asked for more."""
+    if not logprobs:
+        return None
+    return [
+        [
+            LogProb(token=one["token"], logprob=one["logprob"], bytes=one.get("bytes") or [])
+            for one in token.get("top_logprobs") or [token]
+        ]
+        for token in logprobs.get("content") or []
+    ]

@@ -1,0 +1,240 @@
+"""Structured prediction: the object is the whole answer, under a grammar, or the arguments of a required tool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import closing, suppress
+from inspect import cleandoc
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
+from llama_index.core.program.function_program import get_function_tool
+from llama_index.core.program.utils import create_flexible_model, get_program_for_llm
+from llama_index.core.prompts.base import BasePromptTemplate
+from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import from_json
+
+from tir_qwen._integrations import PartialJSON, aclosing_unhooked, explain_failure, extract_object
+
+from ._function_calling import FunctionCalling
+
+dispatcher = get_dispatcher(__name__)
+_FORGOTTEN = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
+"""Arguments of a call that core's own programs leave out too."""
+
+
+class StructuredPrediction(FunctionCalling):
+    """`structured_predict` and its siblings, by programs of our own.
+
+    Core's ask for a tool even where the whole answer is the object, forget to require it in streams, and begin those
+    with objects full of None.
+    """
+
+    @dispatcher.span
+    def structured_predict(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        """Predict an object of `output_cls`.
+
+        ```python
+        from llama_index.core.prompts import PromptTemplate
+        from llama_index_tir_qwen import TIRQwen
+        from pydantic import BaseModel
+
+
+        class Capital(BaseModel):
+            city: str
+            country: str
+
+
+        prompt = PromptTemplate("What is the capital of {country}?")
+        print(TIRQwen().structured_predict(Capital, prompt, country="France").city)
+        ```
+
+        With `pydantic_program_mode` as it is, or `DEFAULT`, the server enforces the schema over the whole answer; with
+        `FUNCTION` the model calls a tool with the object as its arguments; with `LLM` the prompt alone asks for it.
+
+        Args:
+            output_cls: A pydantic class.
+            prompt: What to ask.
+            llm_kwargs: ModelSettings of this call, as for `chat`.
+            **prompt_args: What to put into the prompt.
+
+        Raises:
+            ValueError: The answer is not such an object; says so if max_tokens cut it.
+        """
+        dispatcher.event(
+            LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+        )
+        output = self._program(output_cls, prompt)(llm_kwargs=llm_kwargs, **prompt_args)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=output))
+        return output
+
+    @dispatcher.span
+    async def astructured_predict(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        """As `structured_predict`."""
+        dispatcher.event(
+            LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+        )
+        output = await self._program(output_cls, prompt).acall(llm_kwargs=llm_kwargs, **prompt_args)
+        dispatcher.event(LLMStructuredPredictEndEvent(output=output))
+        return output
+
+    def _structured_stream_call(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        return self._program(output_cls, prompt).stream_call(llm_kwargs=llm_kwargs, **prompt_args)
+
+    async def _structured_astream_call(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        return await self._program(output_cls, prompt).astream_call(llm_kwargs=llm_kwargs, **prompt_args)
+
+    def _program(self, output_cls: Any, prompt: Any) -> BasePydanticProgram[Any]:
+        mode = self.pydantic_program_mode
+        if mode in (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION, PydanticProgramMode.LLM):
+            return ObjectProgram(output_cls, prompt, self, mode)
+        return get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=mode)
+
+
+class ObjectProgram(BasePydanticProgram[Any]):
+    """Asks for one object of a pydantic class.
+
+    It is the whole answer (mode `DEFAULT`; by `LLM` the server enforces nothing), or a tool's arguments (`FUNCTION`).
+    """
+
+    def __init__(
+        self, output_cls: type[BaseModel], prompt: BasePromptTemplate, llm: FunctionCalling, mode: PydanticProgramMode
+    ) -> None:
+        self._output_cls = output_cls
+        self._prompt = prompt
+        self._llm = llm
+        self._by_tool = mode is PydanticProgramMode.FUNCTION
+        self._enforced = mode is PydanticProgramMode.DEFAULT
+
+    @property
+    def output_cls(self) -> type[BaseModel]:
+        """The class."""
+        return self._output_cls
+
+    def __call__(self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any) -> Any:
+        """The object."""
+        request = self._request(llm_kwargs, prompt_args)
+        response = self._llm.chat_with_tools(**request) if self._by_tool else self._llm.chat(**request)
+        return self._whole(response)
+
+    async def acall(self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any) -> Any:
+        """As `__call__`."""
+        request = self._request(llm_kwargs, prompt_args)
+        ask: Any = self._llm.achat_with_tools if self._by_tool else self._llm.achat
+        return self._whole(await ask(**request))
+
+    def stream_call(
+        self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Generator[Any, None, None]:
+        """The object as it grows; what comes last is the whole."""
+        request = self._request(llm_kwargs, prompt_args)
+        ask: Any = self._llm.stream_chat_with_tools if self._by_tool else self._llm.stream_chat
+        growing = _Growing(self)
+        with closing(ask(**request)) as responses:
+            for response in responses:
+                yield from growing.add(response)
+        yield from growing.end()
+
+    async def astream_call(
+        self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> AsyncGenerator[Any, None]:
+        """As `stream_call`."""
+        request = self._request(llm_kwargs, prompt_args)
+        ask: Any = self._llm.astream_chat_with_tools if self._by_tool else self._llm.astream_chat
+
+        async def objects() -> AsyncGenerator[Any, None]:
+            growing = _Growing(self)
+            async with aclosing_unhooked(await ask(**request)) as responses:
+                async for response in responses:
+                    for one in growing.add(response):
+                        yield one
+            for one in growing.end():
+                yield one
+
+        return objects()
+
+    def _request(self, llm_kwargs: dict[str, Any] | None, prompt_args: dict[str, Any]) -> dict[str, Any]:
+        messages = list(self._llm._extend_messages(self._prompt.format_messages(llm=self._llm, **prompt_args)))
+        kwargs = {name: value for name, value in (llm_kwargs or {}).items() if name not in _FORGOTTEN}
+        if self._by_tool:
+            tool = get_function_tool(self._output_cls)
+            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # core's may be of its own function
+            return {**kwargs, "tools": [tool], "chat_history": messages, "tool_required": True}
+        name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
+        described = {"name": name, "schema": self._output_cls.model_json_schema()}
+        wanted = {"type": "json_schema", "json_schema": described}
+        where = "both" if self._enforced else "messages"
+        return {"messages": messages, "response_format": wanted, "schema_in": where, **kwargs}
+
+    def _whole(self, response: ChatResponse) -> Any:
+        text = _said(response)
+        try:
+            return self._output_cls.model_validate(from_json(extract_object(text)))
+        except (ValueError, TypeError) as error:
+            finish_reason = response.raw["choices"][0]["finish_reason"] if response.raw else None
+            problem = explain_failure(text, finish_reason, error)
+            raise ValueError(f"There is no {self._output_cls.__name__}: {problem}") from error
+
+
+class _Growing:
+    """An object that streams in: gives each new state of it once, the whole at the end."""
+
+    def __init__(self, program: ObjectProgram) -> None:
+        self._program = program
+        self._flexible = create_flexible_model(program.output_cls)
+        self._names = {
+            key: name for name, field in program.output_cls.model_fields.items() for key in _keys(name, field)
+        }
+        self._text = PartialJSON()
+        self._read: dict[str, Any] | None = None
+        self._last: Any = None
+        self._response = ChatResponse(message=ChatMessage(""))
+
+    def add(self, response: ChatResponse) -> Iterator[Any]:
+        self._response = response
+        read = self._text.read(_said(response))
+        if read is not self._read:
+            self._read = read
+            if read and any(value is not None for value in read.values()):
+                yield from self._changed(self._partial(read))
+
+    def end(self) -> Iterator[Any]:
+        yield from self._changed(self._program._whole(self._response))
+
+    def _partial(self, read: dict[str, Any]) -> Any:
+        named = {self._names.get(key, key): value for key, value in read.items()}
+        if named.keys() >= self._program.output_cls.model_fields.keys():  # a default must not stand in for what comes
+            with suppress(ValueError, TypeError):
+                return self._program.output_cls.model_validate(read)
+        return self._flexible.model_validate(named)
+
+    def _changed(self, value: Any) -> Iterator[Any]:
+        if value != self._last:
+            self._last = value
+            yield value
+
+
+def _keys(name: str, field: FieldInfo) -> list[str]:
+    """The names that a field may have in JSON."""
+    alias = field.validation_alias or field.alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [name, *(choice for choice in choices if isinstance(choice, str))]
+
+
+def _said(response: ChatResponse) -> str:
+    """The JSON text of an answer: where a tool was to be called, some servers still give its arguments as text."""
+    calls = response.message.additional_kwargs.get("tool_calls")
+    return calls[0]["function"]["arguments"] if calls else response.message.content or ""

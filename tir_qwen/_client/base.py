@@ -1,0 +1,157 @@
+"""What `Client` and `AsyncClient` have in common: their settings, and the calls they start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from .._dialect.capabilities import Capabilities
+from .._dialect.dialect import Dialect
+from .._redaction import redact
+from .._request.build import build_request
+from .._request.endpoint import DEFAULT_MODEL, resolve_endpoint
+from .._transport.async_pool import AsyncPool
+from .._transport.deadline import Deadline
+from .._transport.engine import client_timeout
+from .._transport.pool import Pool
+from ..errors import ConfigurationError
+from ..timeouts import Timeout, timeout_from
+from ..types import Messages
+from .call import Call
+from .retry import RetryPolicy
+
+_CONSTRUCTOR_ARGUMENTS = frozenset(
+    {
+        "access_token",
+        "allow_http",
+        "api_base",
+        "api_key",
+        "apikey",
+        "async_http_client",
+        "base_url",
+        "default_headers",
+        "http_async_client",
+        "http_client",
+        "project_id",
+        "tir_access_token",
+    }
+)
+_HEADER_ARGUMENTS = frozenset({"headers", "extra_headers", "extra_query"})
+
+
+class BaseClient:
+    """The settings of a client."""
+
+    tap: Callable[[bytes], object] | None = None
+    """Called with the bytes of each answer as they arrive; for diagnosis."""
+
+    _pool_type: type[Pool] | type[AsyncPool]
+
+    def __init__(
+        self,
+        project_id: str | int | None = None,
+        access_token: str | None = None,
+        *,
+        model: str = DEFAULT_MODEL,
+        base_url: str | None = None,
+        apikey: str | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        allow_http: bool = False,
+        timeout: float | Timeout | Mapping[str, float | None] | None = None,
+        max_retries: int = 2,
+        http_client: Any = None,
+        capabilities: dict[str, Capabilities] | None = None,
+    ) -> None:
+        """Validate the settings. No connection is opened before the first call.
+
+        Args:
+            project_id: TIR project, `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete
+                base URL.
+            access_token: Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete base
+                URL on this machine.
+            model: Name of the model, in the path and in the body.
+            base_url: A complete base URL with its path (a dedicated endpoint, a vLLM of your own): requests go to
+                `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`. Or a host alone: requests go to
+                `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
+                `MODEL_API_CLIENT_HOST`. Default: `https://infer.e2enetworks.net`.
+            apikey: Sent as the query parameter `apikey`, for gateways that require it; environment `E2E_TIR_API_KEY`
+                (not with a complete base URL).
+            default_headers: Additional headers for every request; their values are treated as secrets.
+            allow_http: Allow plain http to other machines: token and prompts are then sent unencrypted.
+            timeout: Seconds without progress of the server (default: 600, and 5 to connect), or a `tir_qwen.Timeout`.
+            max_retries: How often a request is repeated that failed before its answer began: statuses 408, 409, 429 and
+                5xx, connection errors, timeouts. The pauses grow from 0.5 to 8 seconds, or are as long as `Retry-After`
+                says, up to 60.
+            http_client: A client of httpx or httpx2 to use, with its own pool; it stays open.
+            capabilities: What is known of each model's endpoint; clients that are given the same dict share what they
+                learn.
+
+        Raises:
+            ConfigurationError: A setting is missing or malformed.
+        """
+        self._model = model
+        try:
+            self._endpoint = resolve_endpoint(
+                project_id=project_id,
+                access_token=access_token,
+                base_url=base_url,
+                apikey=apikey,
+                headers=default_headers,
+                allow_http=allow_http,
+            )
+            self._endpoint.url(model)
+            self._timeout = timeout_from(timeout) or client_timeout(http_client) or Timeout()
+            self._retry_policy = RetryPolicy(max_retries)
+            self._pool: Any = self._pool_type(http_client)
+        except ConfigurationError as error:
+            project_id = access_token = base_url = apikey = default_headers = None  # no secrets in a traceback's locals
+            error.__traceback__ = None
+            raise
+        self._capabilities = {} if capabilities is None else capabilities
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self._model!r}, endpoint={getattr(self, '_endpoint', None)!r})"
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._model
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the endpoint, with stars in place of what must not be shown."""
+        return repr(self._endpoint).removeprefix("<Endpoint ").removesuffix(">")
+
+    @property
+    def http_client(self) -> Any:
+        """The HTTP client that was passed in, if there was one."""
+        return self._pool.http_client
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What is known of the endpoint of this client's model."""
+        return self._capabilities.setdefault(self._model, Capabilities())
+
+    def redact(self, text: str) -> str:
+        """Return a text with stars in place of the client's credentials and project id."""
+        return redact(text, self._endpoint.secrets)
+
+    def _new_call(
+        self, messages: Messages, params: dict[str, Any], *, stream: bool, total_expires_at: float | None = None
+    ) -> Call:
+        """Start a call; `total_expires_at` is the deadline of the call that it is a part of."""
+        model = params.pop("model", None) or self._model
+        deadline = Deadline(timeout_from(params.pop("timeout", None)) or self._timeout, total_expires_at)
+        if stream:
+            params.setdefault("stream_options", {"include_usage": True})
+        on_retry = params.pop("on_retry", None)
+        if misplaced := sorted(_CONSTRUCTOR_ARGUMENTS & params.keys()):
+            raise ConfigurationError(f"{misplaced[0]} is an argument of the constructor, not of a call.")
+        if misplaced := sorted(_HEADER_ARGUMENTS & params.keys()):
+            raise ConfigurationError(f"a call takes no {misplaced[0]}: pass default_headers to the constructor.")
+        retries = params.pop("max_retries", None)
+        retry_policy = self._retry_policy if retries is None else RetryPolicy(retries)
+        build = partial(build_request, self._endpoint, model, stream=stream)
+        dialect = Dialect(messages, params, self._capabilities.setdefault(model, Capabilities()))
+        return Call(dialect, build, retry_policy, deadline, secrets=self._endpoint.secrets, on_retry=on_retry)

@@ -1,0 +1,178 @@
+"""The state of one call, from its request to its last delta, without a socket. Both clients drive it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
+from time import monotonic
+from typing import Any
+
+from .._dialect.dialect import Dialect
+from .._request.build import Request
+from .._response.response import ResponseDecoder
+from .._response.server_errors import error_from_response
+from .._transport.deadline import Deadline
+from ..errors import APIConnectionError, APIStatusError, TIRError
+from ..types import JSON, Completion, Delta, Messages
+from .retry import RetryPolicy
+
+logger = logging.getLogger("tir_qwen")
+
+MAX_STALE_CONNECTIONS = 1
+"""Closed idle connections that cost a call neither an attempt nor a pause; the next connection is a new one."""
+
+
+class Call:
+    """The state of one call.
+
+    The client sends what `start_request` returns. If there is no 2xx response, it passes the error to `request_failed`,
+    and waits as long as that says. Otherwise it passes the body to `feed`, then calls `close`, or `stream_failed` if
+    that raises; the request is not sent again.
+
+    Attributes:
+        deadline: When it must have made progress, and when it must be over.
+        on_retry: Called with the error and the pause in seconds before each retry; awaited by `AsyncClient`.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_build",
+        "_decoder",
+        "_dialect",
+        "_heard",
+        "_request",
+        "_retry_policy",
+        "_rewritten_requests",
+        "_secrets",
+        "_stale_connections",
+        "_started_answer",
+        "deadline",
+        "on_retry",
+    )
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        build: Callable[[Messages, JSON], Request],
+        retry_policy: RetryPolicy,
+        deadline: Deadline,
+        *,
+        secrets: tuple[str, ...] = (),
+        on_retry: Any = None,
+    ) -> None:
+        self.deadline = deadline
+        self.on_retry = on_retry
+        self._dialect = dialect
+        self._build = build
+        self._request = build(*dialect.write())
+        self._decoder = ResponseDecoder(secrets, dialect.decoding_options)
+        self._retry_policy = retry_policy
+        self._secrets = secrets
+        self._attempts = 0
+        self._rewritten_requests = 0
+        self._stale_connections = 0
+        self._started_answer = False
+        self._heard = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete, even if more bytes follow."""
+        return self._decoder.done
+
+    def start_request(self) -> Request:
+        """Return the request to send, and start its deadline.
+
+        Raises:
+            APITimeoutError: There is no time left.
+        """
+        self.deadline.start_request()
+        if not self.deadline.remaining():
+            error = self.deadline.timeout_error()
+            error.attempts = self._sent_requests
+            raise error
+        return self._request
+
+    def status_error(self, status_code: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
+        """Return the error for a response whose status is not 2xx."""
+        return error_from_response(status_code, headers, body, self._secrets)
+
+    def request_failed(self, error: TIRError) -> float | None:
+        """Return the seconds to wait before the next request; None if the call has failed."""
+        delay = self._retry_delay(error)
+        if delay is None or self.deadline.remaining() <= delay:
+            error.attempts = self._sent_requests
+            return None
+        if error.attempts:
+            logger.warning("Attempt %d failed, retrying in %.1f s: %s", self._attempts, delay, error)
+        return delay
+
+    def feed(self, data: bytes) -> Iterator[Delta]:
+        """Yield the deltas of these bytes of the body.
+
+        Raises:
+            APITimeoutError: Bytes arrive, such as keep-alive comments, but have brought no progress for too long.
+        """
+        arrived_at = monotonic()
+        if not self._started_answer:
+            self._started_answer = True
+            self._dialect.request_accepted()
+        made_progress, has_total = False, self.deadline.total_expires_at != inf
+        for delta in self._decoder.feed(data):
+            made_progress = True
+            yield delta
+            if has_total and not self.done and not self.deadline.remaining():  # the caller has used up the time
+                raise self.deadline.timeout_error()
+        if not made_progress and self._decoder.heard > self._heard:  # progress that is held back
+            self._heard, made_progress = self._decoder.heard, True
+        expires_at = self.deadline.total_expires_at if made_progress else self.deadline.expires_at
+        if not self.done and arrived_at > expires_at:
+            raise self.deadline.timeout_error()
+        if made_progress:
+            self.deadline.extend()  # from now: the time that the caller took does not count against the server
+        elif self._decoder.is_whole:
+            self.deadline.extend_whole_answer()
+
+    def close(self) -> Iterator[Delta]:
+        """Yield the remaining deltas: the body has ended."""
+        yield from self._decoder.close()
+        completion = self._decoder.completion()
+        self._dialect.observe(completion)
+        _warn_of_empty_answer(completion)
+
+    def stream_failed(self, error: TIRError) -> None:
+        """Attach the partial answer to the error that ended it."""
+        error.attempts = self._sent_requests + 1
+        self._decoder.interrupt()
+        error.partial = self._decoder.completion()
+
+    def completion(self) -> Completion:
+        """Return everything that has arrived so far."""
+        return self._decoder.completion()
+
+    @property
+    def _sent_requests(self) -> int:
+        return self._attempts + self._rewritten_requests
+
+    def _retry_delay(self, error: TIRError) -> float | None:
+        if isinstance(error, APIStatusError) and self._dialect.request_refused(error):
+            self._request = self._build(*self._dialect.write())
+            self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options)
+            self._rewritten_requests += 1
+            return 0.0
+        is_stale = isinstance(error, APIConnectionError) and error.stale
+        if is_stale and self._stale_connections < MAX_STALE_CONNECTIONS:
+            self._stale_connections += 1
+            return 0.0
+        self._attempts += 1
+        error.attempts = self._sent_requests
+        return self._retry_policy.delay(error, self._attempts)
+
+
+def _warn_of_empty_answer(completion: Completion) -> None:
+    for choice in completion.choices:
+        if choice.finish_reason == "length" and choice.reasoning and not choice.content and not choice.tool_calls:
+            logger.warning(
+                "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Raise"
+                " max_tokens, or set enable_thinking=False."
+            )

@@ -1,0 +1,300 @@
+"""The two clients, and the only loops over a socket. Everything that can be decided without one, a `Call` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import closing
+from typing import Any, Self
+
+from .._asyncgen import aclosing_unhooked
+from .._dialect.structured_output import StructuredOutputFlow, needs_structured_output
+from .._response.accumulator import Accumulator
+from .._transport.async_pool import AsyncPool
+from .._transport.connections import StreamingResponse
+from .._transport.pool import Pool
+from ..errors import APIConnectionError, APIStatusError, TIRError
+from ..types import Completion, Delta, Messages
+from .base import BaseClient
+from .call import Call
+from .validation import validate_call
+
+
+class Client(BaseClient):
+    """A client of one endpoint; one instance can be used by any number of threads.
+
+    ```python
+    from tir_qwen import Client
+
+    with Client() as client:  # reads E2E_TIR_ACCESS_TOKEN and E2E_TIR_PROJECT_ID
+        question = {"role": "user", "content": "What is the capital of France?"}
+        answer = client.complete([question], temperature=0.6, max_tokens=4096)
+        print("Reasoning:", answer.reasoning)
+        print("Answer:", answer.content)
+        print(answer.usage)
+    ```
+
+    It opens up to 1,000 connections (further calls wait for one), and keeps up to 100 of them between calls. It can be
+    copied, pickled and used after a fork; each copy then opens connections of its own.
+    """
+
+    _pool_type = Pool
+    _pool: Pool
+
+    def complete(self, messages: Messages, **params: Any) -> Completion:
+        """Request a whole answer.
+
+        Args:
+            messages: Messages as on the wire: dicts with a `role` (`system`, `user`, `assistant` or `tool`) and a
+                `content`, oldest first.
+            **params: Fields of the request's body by their names on the wire (`temperature`, `max_tokens`, `stop`,
+                `tools`, `response_format`, ...); None is unset. The following are not fields of the body:
+
+                - `enable_thinking`: False makes the model answer without reasoning first.
+                - `extra_body`: further fields (a dict), which take precedence over all others.
+                - `model`, `timeout`, `max_retries`: replace the client's.
+                - `on_retry`: called with the error and the pause in seconds before each retry (awaited by
+                  `AsyncClient`).
+                - `tool_calling`: `native` offers tools in the request, `prompted` in the messages, `auto` (the default)
+                  in the request unless the server refuses them.
+                - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
+                  `both`.
+
+        Raises:
+            ConfigurationError: An argument is malformed; nothing was sent.
+            APIStatusError: The server refused the request; retryable statuses were retried first.
+            APIConnectionError: There was no response, even after retries; `APITimeoutError` if a time limit was
+                exceeded.
+            StreamError: The answer began and then failed; its `partial` is the `Completion` of what had arrived.
+        """
+        accumulator = Accumulator()
+        for delta in self._deltas(messages, params, stream=False):
+            accumulator.add(delta)
+        return accumulator.completion()
+
+    def stream(self, messages: Messages, **params: Any) -> Generator[Delta]:
+        """Request an answer in pieces; arguments and errors are those of `complete`.
+
+        ```python
+        from contextlib import closing
+
+        from tir_qwen import Client
+
+        question = {"role": "user", "content": "What is the capital of France?"}
+        reasoning = answer = ""
+        with closing(Client().stream([question])) as deltas:
+            for delta in deltas:
+                reasoning += delta.reasoning
+                answer += delta.content
+                print(delta.content, end="", flush=True)
+        print(delta.usage)
+        ```
+
+        The request is sent when the first delta is requested. The last delta contains the token counts
+        (`stream_options=None` turns them off). Closing the generator early closes the connection, which makes the
+        server stop; leaving a `for` loop closes it as soon as nothing refers to it.
+        """
+        return self._deltas(messages, params, stream=True)
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Generator[Delta]:
+        validate_call(messages, params)
+        if needs_structured_output(params):
+            flow = StructuredOutputFlow(messages, params, stream=stream)
+            return self._structured_deltas(flow, self._new_call(*flow.first_request, stream=stream), stream=stream)
+        return self._call_deltas(self._new_call(messages, params, stream=stream))
+
+    def _structured_deltas(self, flow: StructuredOutputFlow, call: Call, *, stream: bool) -> Generator[Delta]:
+        with closing(self._call_deltas(call)) as deltas:
+            for delta in deltas:
+                if visible := flow.first_delta(delta):
+                    yield visible
+        if second_request := flow.second_request(call.completion()):
+            try:
+                second_call = self._new_call(
+                    *second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
+                )
+                with closing(self._call_deltas(second_call)) as deltas:
+                    for delta in deltas:
+                        yield flow.second_delta(delta)
+            except TIRError as error:
+                flow.second_request_failed(error)
+        yield from flow.remaining()
+
+    def _call_deltas(self, call: Call) -> Generator[Delta]:
+        streaming = self._send(call)
+        try:
+            while not call.done and (data := self._pool.read(streaming, call.deadline)):
+                if self.tap is not None:
+                    self.tap(data)
+                yield from call.feed(data)
+            yield from call.close()
+        except TIRError as error:
+            call.stream_failed(error)
+            data = b""  # the server may have repeated the token, and reports with locals would show it
+            error.__traceback__ = None
+            raise
+        finally:
+            self._pool.release(streaming, call.deadline, drain=call.done)
+
+    def _send(self, call: Call) -> StreamingResponse:
+        """Send the request, and send it again, until there is a 2xx response."""
+        while True:
+            request = call.start_request()
+            try:
+                streaming = self._pool.send(request, call.deadline)
+                response = streaming.response
+                if 200 <= response.status_code < 300:
+                    return streaming
+                body = self._pool.read_error(streaming, call.deadline)
+                raise call.status_error(response.status_code, response.headers, body)
+            except (APIConnectionError, APIStatusError) as error:
+                body = b""  # it may repeat the token
+                delay = call.request_failed(error)
+                if delay is None:
+                    raise
+                if call.on_retry is not None and error.attempts:
+                    call.on_retry(error, delay)
+            time.sleep(delay)
+
+
+class AsyncClient(BaseClient):
+    """The asynchronous version of `Client`, for any number of tasks and event loops; it takes the same arguments.
+
+    ```python
+    import asyncio
+
+    from tir_qwen import AsyncClient
+
+
+    async def main() -> None:
+        async with AsyncClient() as client:
+            answers = await asyncio.gather(
+                client.complete([{"role": "user", "content": "What is the capital of France?"}]),
+                client.complete([{"role": "user", "content": "What is the capital of Peru?"}]),
+            )
+        for answer in answers:
+            print(answer.content)
+
+
+    asyncio.run(main())
+    ```
+    """
+
+    _pool_type = AsyncPool
+    _pool: AsyncPool
+
+    async def complete(self, messages: Messages, **params: Any) -> Completion:
+        """Request a whole answer; see `Client.complete`."""
+        accumulator = Accumulator()
+        async for delta in self._deltas(messages, params, stream=False):
+            accumulator.add(delta)
+        return accumulator.completion()
+
+    def stream(self, messages: Messages, **params: Any) -> AsyncGenerator[Delta]:
+        """Request an answer in pieces; see `Client.stream`. Closing the generator closes the connection at once.
+
+        ```python
+        import asyncio
+        from contextlib import aclosing
+
+        from tir_qwen import AsyncClient
+
+
+        async def main() -> None:
+            async with AsyncClient() as client:
+                question = {"role": "user", "content": "What is the capital of France?"}
+                async with aclosing(client.stream([question])) as deltas:
+                    async for delta in deltas:
+                        print(delta.content, end="")
+
+
+        asyncio.run(main())
+        ```
+        """
+        return self._deltas(messages, params, stream=True)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later call opens new ones."""
+        await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Delta]:
+        validate_call(messages, params)
+        if needs_structured_output(params):
+            flow = StructuredOutputFlow(messages, params, stream=stream)
+            return self._structured_deltas(flow, self._new_call(*flow.first_request, stream=stream), stream=stream)
+        return self._call_deltas(self._new_call(messages, params, stream=stream))
+
+    async def _structured_deltas(
+        self, flow: StructuredOutputFlow, call: Call, *, stream: bool
+    ) -> AsyncGenerator[Delta]:
+        async with aclosing_unhooked(self._call_deltas(call)) as deltas:
+            async for delta in deltas:
+                if visible := flow.first_delta(delta):
+                    yield visible
+        if second_request := flow.second_request(call.completion()):
+            try:
+                second_call = self._new_call(
+                    *second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
+                )
+                async with aclosing_unhooked(self._call_deltas(second_call)) as deltas:
+                    async for delta in deltas:
+                        yield flow.second_delta(delta)
+            except TIRError as error:
+                flow.second_request_failed(error)
+        for delta in flow.remaining():
+            yield delta
+
+    async def _call_deltas(self, call: Call) -> AsyncGenerator[Delta]:
+        streaming = await self._send(call)
+        try:
+            while not call.done and (data := await self._pool.read(streaming, call.deadline)):
+                if self.tap is not None:
+                    self.tap(data)
+                for delta in call.feed(data):
+                    yield delta
+            for delta in call.close():
+                yield delta
+        except TIRError as error:
+            call.stream_failed(error)
+            data = b""  # the server may have repeated the token, and reports with locals would show it
+            error.__traceback__ = None
+            raise
+        finally:
+            await self._pool.release(streaming, call.deadline, drain=call.done)
+
+    async def _send(self, call: Call) -> StreamingResponse:
+        """Send the request, and send it again, until there is a 2xx response."""
+        while True:
+            request = call.start_request()
+            try:
+                streaming = await self._pool.send(request, call.deadline)
+                response = streaming.response
+                if 200 <= response.status_code < 300:
+                    return streaming
+                body = await self._pool.read_error(streaming, call.deadline)
+                raise call.status_error(response.status_code, response.headers, body)
+            except (APIConnectionError, APIStatusError) as error:
+                body = b""  # it may repeat the token
+                delay = call.request_failed(error)
+                if delay is None:
+                    raise
+                if call.on_retry is not None and error.attempts:
+                    await call.on_retry(error, delay)
+            await asyncio.sleep(delay)

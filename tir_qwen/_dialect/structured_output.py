@@ -1,0 +1,174 @@
+"""Calls whose answer is to be a JSON object, which may take two requests.
+
+vLLM enforces a `response_format` by a grammar over the whole answer. A model that is also offered tools can then not
+call any of them. So where the model may choose, the first request offers the tools and only describes the object; if
+the answer is neither a call nor the object, a second request asks for it under the grammar.
+
+Where the server has no grammar, an answer that is not the object is sent back once, to be corrected.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from ..errors import ConfigurationError, TIRError
+from ..types import JSON, Completion, Delta, Usage
+from .json_answer import describe_schema, extract_object, with_description
+from .json_schema import expects_object, extract_schema, find_mismatch
+
+logger = logging.getLogger("tir_qwen")
+
+_WHEN = "When no further tool is needed, give your final answer"
+_CORRECTION = "Give this answer as one JSON object that follows the JSON schema."
+_FENCE = "```"
+_NO_OBJECT = "it is no JSON object"
+_TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+
+
+def needs_structured_output(params: Mapping[str, Any]) -> bool:
+    """Whether the answer is to be an object, and no tool has to be called instead."""
+    response_format = params.get("response_format")
+    if not isinstance(response_format, dict):
+        return False
+    if params.get("tools"):
+        is_json = response_format.get("type") in ("json_schema", "json_object")
+        return is_json and params.get("tool_choice") in (None, "auto")
+    return expects_object(response_format) and (params.get("n") or 1) == 1
+
+
+class StructuredOutputFlow:
+    """The requests of such a call, and how their deltas form one answer.
+
+    Send `first_request` and pass its deltas through `first_delta`. Then send what `second_request` returns and pass its
+    deltas through `second_delta`, or call `second_request_failed`. `remaining` is what is left to pass on.
+    """
+
+    def __init__(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], *, stream: bool) -> None:
+        self._params = params
+        self._has_tools = bool(params.get("tools"))
+        if self._has_tools and (params.get("n") or 1) > 1:
+            raise ConfigurationError("n must be 1 where tools and response_format are given together.")
+        self._expects_object = expects_object(params["response_format"])
+        self._schema = extract_schema(params["response_format"])
+        described = with_description(messages, describe_schema(self._schema, _WHEN))
+        self._messages = described if self._has_tools else messages
+        self._stream = stream
+        self._passes_through: bool | None = None  # whether deltas are passed on as they come; None: not known yet
+        self._content = ""
+        self._held_back: list[Delta] = []
+        self._first_usage: Usage | None = None
+        self._second_answer_began = False
+
+    @property
+    def first_request(self) -> tuple[Sequence[Mapping[str, Any]], JSON]:
+        """Messages and parameters of the first request."""
+        if not self._has_tools:
+            return self._messages, dict(self._params)
+        return self._messages, {name: value for name, value in self._params.items() if name != "response_format"}
+
+    def first_delta(self, delta: Delta) -> Delta | None:
+        """Return what can be passed on of a delta of the first answer: everything, of a stream that is the object."""
+        if self._passes_through is None and delta.content:
+            delta = self._look_at_start(delta)
+        if self._passes_through:
+            return delta
+        if delta.last:
+            self._held_back.append(delta)
+            return None
+        self._content += delta.content
+        draft_logprobs = None if delta.reasoning else delta.logprobs  # of text that may be discarded
+        if draft_logprobs:
+            self._held_back.append(Delta(logprobs=draft_logprobs))
+        if delta.finish_reason:
+            self._held_back.append(Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason))
+        visible = replace(
+            delta,
+            content="",
+            finish_reason=None,
+            stop_reason=None,
+            logprobs=None if draft_logprobs else delta.logprobs,
+        )
+        return visible if visible.reasoning or visible.tool_calls or visible.response or visible.logprobs else None
+
+    def second_request(self, completion: Completion) -> tuple[list[Mapping[str, Any]], JSON] | None:
+        """Return messages and parameters of the second request, if one is needed after this answer."""
+        if self._passes_through or completion.tool_calls or completion.finish_reason == "length":
+            return None
+        draft = completion.content
+        problem = self._find_problem(draft)
+        if problem is None:
+            self._content = extract_object(draft) if self._expects_object else draft
+        has_stop_strings = bool(self._params.get("stop"))  # they would cut the second answer too
+        if problem is None or not draft.strip() or has_stop_strings:
+            return None
+        self._first_usage = completion.usage
+        correction = _CORRECTION if problem == _NO_OBJECT else f"{_CORRECTION} The last one does not: {problem}."
+        messages = [*self._messages, {"role": "assistant", "content": draft}, {"role": "user", "content": correction}]
+        params = {name: value for name, value in self._params.items() if name not in _TOOL_FIELDS}
+        return messages, {**params, "enable_thinking": False}
+
+    def second_delta(self, delta: Delta) -> Delta:
+        """Return a delta of the second answer as one of the whole answer."""
+        self._second_answer_began = True
+        if delta.last:
+            delta.usage = _add_usage(self._first_usage, delta.usage)
+        else:
+            delta.response = None  # the first answer has reported these facts
+        return delta
+
+    def second_request_failed(self, error: TIRError) -> None:
+        """Fall back to the first answer.
+
+        Raises:
+            TIRError: `error`, if the second answer had begun.
+        """
+        if self._second_answer_began:
+            raise error
+        logger.warning("An answer that is not the requested object could not be corrected: %s", error)
+
+    def remaining(self) -> Iterator[Delta]:
+        """Yield what was held back of the first answer, if it is the final one."""
+        if self._passes_through or self._second_answer_began:
+            return
+        if self._content:
+            yield Delta(content=self._content)
+        yield from self._held_back
+
+    def _look_at_start(self, delta: Delta) -> Delta:
+        """Find out whether the answer starts with the object, or with a fence around it."""
+        start = (self._content + delta.content).lstrip()
+        if start.startswith(("{", _FENCE)):
+            self._passes_through = self._stream and not self._has_tools
+        elif not _FENCE.startswith(start):
+            self._passes_through = False
+        if self._passes_through:
+            delta, self._content = replace(delta, content=self._content + delta.content), ""
+        return delta
+
+    def _find_problem(self, text: str) -> str | None:
+        """Return why a text is not the object, regardless of what stands around it; None if it is."""
+        try:
+            value = from_json(extract_object(text) if self._expects_object else text)
+        except ValueError:
+            return _NO_OBJECT
+        return find_mismatch(value, self._schema or {"type": "object"})
+
+
+def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
+    if first is None or second is None:
+        return first or second
+    total: Any = dict(second)
+    for name, value in first.items():
+        if isinstance(value, int):
+            total[name] = value + (total.get(name) or 0)
+        elif isinstance(value, dict):
+            details = total.get(name) or {}
+            added = {key: count + (details.get(key) or 0) for key, count in value.items() if count}
+            total[name] = {**details, **added}
+    usage: Usage = total
+    return usage

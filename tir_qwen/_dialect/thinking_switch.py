@@ -1,0 +1,34 @@
+"""Switching thinking on or off in a message, by Qwen3's `/think` and `/no_think`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..types import Messages
+from .prompted_tools import message_text
+
+_SWITCH_AT_END = re.compile(r"/(no_)?think\s*$")
+_SWITCH = re.compile(r"(?<!\S)/(no_)?think\b")
+
+
+def add_soft_switch(messages: list[Mapping[str, Any]], thinking: bool) -> list[Mapping[str, Any]]:
+    """Return the messages with the switch at the end of the user's last one, unless it ends with one."""
+    last = _last_user_position(messages)
+    if last is None or _SWITCH_AT_END.search(message_text(messages[last])):
+        return messages
+    content, switch = messages[last].get("content") or "", " /think" if thinking else " /no_think"
+    content = content + switch if isinstance(content, str) else [*content, {"type": "text", "text": switch}]
+    return [*messages[:last], {**messages[last], "content": content}, *messages[last + 1 :]]
+
+
+def has_soft_switch(messages: Messages) -> bool:
+    """Whether the user has written a switch into a message."""
+    return any(
+        _SWITCH.search(message_text(message)) for message in messages if message.get("role") in ("system", "user")
+    )
+
+
+def _last_user_position(messages: Messages) -> int | None:
+    return next((at for at in reversed(range(len(messages))) if messages[at]["role"] == "user"), None)

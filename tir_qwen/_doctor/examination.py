@@ -1,0 +1,280 @@
+"""The examination of an endpoint: a few small requests, and what their answers show.
+
+Each check sends its request as a user's program would, so that it meets what the program will meet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+from pydantic_core import from_json
+
+from .._client.client import Client
+from .._dialect.json_schema import find_mismatch
+from .._response.accumulator import Accumulator
+from ..errors import (
+    APIConnectionError,
+    APIStatusError,
+    BadRequestError,
+    ContextOverflowError,
+    InternalServerError,
+    MalformedChunkError,
+    RateLimitError,
+    TIRError,
+)
+from ..types import JSON, Completion
+from .fingerprint import extract_deltas, guess_vllm_version, parse_frames, token_expiry
+from .report import CheckResult, Report
+
+COST = "This takes about seven requests and a few hundred tokens."
+_QUESTION = "What is 17 * 23?"
+_NOTE_AGE = "note when it was created: TIR's tokens expire after 365 days"
+_USE_WHOLE_ANSWERS = "use whole answers where you need token counts"
+_SOFT_SWITCH = "no action needed: /no_think is written instead"
+_PROMPTED_TOOLS = "no action needed: tools are written into the messages instead"
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+_SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
+_FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": _SCHEMA}}
+_CONTEXT_WINDOW = re.compile(
+    r"maximum context length (?:is|of) (\d+)|max_model_len[=\s]*(\d+)|maximum model length (?:is|of) (\d+)"
+)
+
+
+class Examination:
+    """Examines one endpoint: `run` yields each result as soon as it is known."""
+
+    def __init__(self, client: Client, token: str | None) -> None:
+        """Prepare the examination.
+
+        Args:
+            client: Client of the endpoint. Its answers are recorded from now on.
+            token: The access token, whose expiry date is read if it has one.
+        """
+        self._client = client
+        self._token = token
+        self._answer_bytes = bytearray()  # of the last answer
+        client.tap = self._answer_bytes.extend
+        self.report = Report(f"{client.model} at {client.endpoint}")
+
+    def run(self) -> Iterator[CheckResult]:
+        """Send the requests, and yield what they show."""
+        checks: list[Callable[[], Iterator[CheckResult]]] = [
+            self._token_expiry,
+            self._stream,
+            self._thinking_switch,
+            self._tools,
+            self._structured_output,
+            self._context_window,
+        ]
+        for check in checks:
+            for found in check():
+                result = replace(found, found=self._client.redact(found.found))
+                self.report.results.append(result)
+                yield result
+            if not self.report.usable:
+                return
+
+    def _token_expiry(self) -> Iterator[CheckResult]:
+        if not self._token:
+            yield CheckResult("token", "ok", "none is given")
+            return
+        expires = token_expiry(self._token)
+        if expires is None:
+            yield CheckResult(
+                "token",
+                "unknown",
+                "it does not say when it expires",
+                _NOTE_AGE,
+            )
+            return
+        days = (expires - datetime.now(UTC)).days
+        when = f"expires on {expires:%Y-%m-%d}, in {days} days"
+        if days < 0:
+            yield CheckResult("token", "failed", f"expired on {expires:%Y-%m-%d}", "create a new access token in TIR")
+        else:
+            yield CheckResult(
+                "token", "ok" if days > 30 else "limited", when, "" if days > 30 else "create a new one in time"
+            )
+
+    def _stream(self) -> Iterator[CheckResult]:
+        """Check what a single streamed answer shows."""
+        began = monotonic()
+        first = None
+        accumulator = Accumulator()
+        try:
+            for delta in self._client.stream([_user(_QUESTION)], max_tokens=400, max_retries=0):
+                if first is None and (delta.content or delta.reasoning):
+                    first = monotonic()
+                accumulator.add(delta)
+        except TIRError as error:
+            yield CheckResult("answers", "failed", str(error), _advice_for(error))
+            return
+        ended = monotonic()
+        completion = accumulator.completion()
+        self._count(completion)
+        quote = _quote(self._client.redact(completion.content), completion)
+        yield CheckResult("answers", "ok", f"as {completion.model or 'a model without a name'}: {quote}")
+        yield _speed(completion, began, first or ended, ended)
+        frames = parse_frames(bytes(self._answer_bytes))
+        yield _reasoning(frames, completion)
+        yield _usage(completion)
+        yield _server(frames)
+
+    def _thinking_switch(self) -> Iterator[CheckResult]:
+        name = "thinking off"
+        completion = self._ask(_QUESTION, enable_thinking=False, max_tokens=400)
+        if isinstance(completion, BadRequestError):
+            yield CheckResult(name, "limited", str(completion), "leave enable_thinking unset")
+        elif isinstance(completion, TIRError):
+            yield CheckResult(name, "unknown", str(completion))
+        elif not self._client.capabilities.template_kwargs:
+            yield CheckResult(name, "limited", "chat_template_kwargs is refused", _SOFT_SWITCH)
+        elif not self._client.capabilities.thinking_switch:
+            yield CheckResult(name, "limited", "chat_template_kwargs is ignored", _SOFT_SWITCH)
+        elif not completion.content.strip():
+            advice = "raise max_tokens, or leave enable_thinking unset"
+            yield CheckResult(
+                name, "unknown", f"there was no answer (finish_reason {completion.finish_reason})", advice
+            )
+        else:
+            yield CheckResult(name, "ok", "enable_thinking=False is obeyed")
+
+    def _tools(self) -> Iterator[CheckResult]:
+        question = "What is the weather in Paris? Call the function."
+        completion = self._ask(question, tools=[_TOOL], tool_calling="native", max_tokens=800)
+        name = "native tools"
+        if isinstance(completion, BadRequestError) and not isinstance(completion, ContextOverflowError):
+            yield CheckResult(name, "limited", str(completion), _PROMPTED_TOOLS)
+        elif isinstance(completion, TIRError):
+            yield CheckResult(name, "unknown", str(completion))
+        elif completion.tool_calls and b"<tool_call>" in bytes(self._answer_bytes):
+            yield CheckResult(
+                name, "limited", "the server does not parse calls", "no action needed: they are parsed here"
+            )
+        elif completion.tool_calls:
+            yield CheckResult(name, "ok", "a call came back, parsed")
+        elif self._ignores_tools(question, completion):
+            found = "`tools` is ignored: the prompt is as long without them"
+            yield CheckResult(name, "limited", found, 'set tool_calling="prompted"')
+        else:
+            advice = 'if your agent does not call tools either, set tool_calling="prompted"'
+            yield CheckResult(name, "unknown", "the model did not call the tool", advice)
+
+    def _ignores_tools(self, question: str, completion: Completion) -> bool:
+        """Whether the prompt would have as many tokens without tools."""
+        other = self._ask(question, max_tokens=1)
+        if isinstance(other, TIRError) or not completion.usage or not other.usage:
+            return False
+        tokens = completion.usage.get("prompt_tokens")
+        return bool(tokens) and tokens == other.usage.get("prompt_tokens")
+
+    def _structured_output(self) -> Iterator[CheckResult]:
+        name = "structured output"
+        completion = self._ask("Tell me in a sentence what 17 * 23 is.", response_format=_FORMAT, max_tokens=800)
+        if isinstance(completion, TIRError):
+            yield CheckResult(name, "unknown", str(completion))
+        elif not self._client.capabilities.response_format:
+            advice = "no action needed: the schema is written into the messages, and answers are checked"
+            yield CheckResult(name, "limited", "response_format is refused or ignored", advice)
+        elif completion.finish_reason == "length":
+            yield CheckResult(name, "unknown", "the answer was truncated")
+        elif not completion.content.strip():
+            yield CheckResult(name, "unknown", "there was no answer")
+        elif find_mismatch(from_json(completion.content), _SCHEMA):
+            yield CheckResult(name, "limited", "the answer is an object that does not match the schema")
+        else:
+            yield CheckResult(name, "ok", "response_format is obeyed")
+
+    def _context_window(self) -> Iterator[CheckResult]:
+        completion = self._ask("Hello", max_tokens=10_000_000)
+        found = _CONTEXT_WINDOW.search(str(completion)) if isinstance(completion, APIStatusError) else None
+        if found:
+            length = next(filter(None, found.groups()))
+            yield CheckResult("context window", "ok", f"{length} tokens of prompt and answer together")
+        elif isinstance(completion, TIRError):
+            yield CheckResult("context window", "unknown", str(completion))
+        else:
+            yield CheckResult("context window", "unknown", "the server does not say", "Qwen3-32B itself has 32,768")
+
+    def _ask(self, question: str, **params: Any) -> Completion | TIRError:
+        self._answer_bytes.clear()
+        try:
+            completion = self._client.complete([_user(question)], **params)
+        except TIRError as error:
+            return error
+        self._count(completion)
+        return completion
+
+    def _count(self, completion: Completion) -> None:
+        usage = completion.usage or {}
+        self.report.prompt_tokens += usage.get("prompt_tokens") or 0
+        self.report.completion_tokens += usage.get("completion_tokens") or 0
+
+
+def _user(text: str) -> JSON:
+    return {"role": "user", "content": text}
+
+
+def _speed(completion: Completion, began: float, first: float, ended: float) -> CheckResult:
+    latency = f"{first - began:.2f} s to the first words"
+    tokens = (completion.usage or {}).get("completion_tokens")
+    if not tokens or ended - first < 0.01:
+        return CheckResult("speed", "ok", latency)
+    return CheckResult("speed", "ok", f"{latency}, then {tokens / (ended - first):.0f} tokens per second")
+
+
+def _reasoning(frames: list[JSON], completion: Completion) -> CheckResult:
+    name = "reasoning"
+    if not completion.reasoning:
+        return CheckResult(name, "unknown", "there was none", "set enable_thinking=True if you want it")
+    deltas = extract_deltas(frames)
+    fields = [key for key in ("reasoning_content", "reasoning") if any(delta.get(key) for delta in deltas)]
+    if fields:
+        return CheckResult(name, "ok", f"comes in the field {' and '.join(fields)}")
+    return CheckResult(name, "ok", "comes in the text, between <think> tags, and is extracted here")
+
+
+def _usage(completion: Completion) -> CheckResult:
+    if completion.usage:
+        return CheckResult("token counts", "ok", "come with streams")
+    return CheckResult("token counts", "limited", "do not come with streams", _USE_WHOLE_ANSWERS)
+
+
+def _server(frames: list[JSON]) -> CheckResult:
+    version = guess_vllm_version(frames)
+    if version is None:
+        return CheckResult("server", "unknown", "its answers do not show which version of vLLM it is")
+    return CheckResult("server", "ok", f"answers like vLLM {version}")
+
+
+def _quote(content: str, completion: Completion) -> str:
+    text = " ".join(content.split())
+    if not text and not completion.reasoning:
+        return f"nothing (finish_reason {completion.finish_reason})"
+    if not text:
+        return f"nothing but reasoning (finish_reason {completion.finish_reason})"
+    return f'"{text[:60]}{"..." if len(text) > 60 else ""}"'
+
+
+def _advice_for(error: TIRError) -> str:
+    if isinstance(error, APIConnectionError):
+        return "check the URL, and whether this machine can reach it"
+    if isinstance(error, MalformedChunkError):
+        return "check the URL: the server there does not speak this protocol"
+    if isinstance(error, RateLimitError):
+        return "try again later"
+    if isinstance(error, APIStatusError) and not isinstance(error, InternalServerError):
+        return ""  # the error itself says what to check
+    return "try again; if it persists, contact the operator of the server"

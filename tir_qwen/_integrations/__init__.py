@@ -1,0 +1,28 @@
+"""What the LangChain and the LlamaIndex integration share. They import this and `tir_qwen`, and no other room."""
+
+from .._asyncgen import aclosing_unhooked
+from .._dialect.json_answer import explain_failure, extract_object
+from .._json import dump_json, parse_object
+from .._response.accumulator import Accumulator
+from .construction import construct
+from .messages import add_reasoning, tool_call_to_wire
+from .parameters import ModelSettings
+from .partial_json import PartialJSON
+from .profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, MAX_OUTPUT_TOKENS
+
+__all__ = [
+    "CONTEXT_WINDOW",
+    "DEFAULT_NUM_OUTPUT",
+    "MAX_OUTPUT_TOKENS",
+    "Accumulator",
+    "ModelSettings",
+    "PartialJSON",
+    "aclosing_unhooked",
+    "add_reasoning",
+    "construct",
+    "dump_json",
+    "explain_failure",
+    "extract_object",
+    "parse_object",
+    "tool_call_to_wire",
+]

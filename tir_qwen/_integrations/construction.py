@@ -1,0 +1,55 @@
+"""Construction of a model: validation of its arguments, with errors that name the argument and quote no value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import ConfigurationError
+from .parameters import ModelSettings
+
+
+def construct(model: ModelSettings, init: Callable[..., None], kwargs: dict[str, Any]) -> None:
+    """Run the `init` of a model, and create its clients so that wrong settings are reported at once.
+
+    Raises:
+        ConfigurationError: A setting is wrong. `kwargs` is empty then: it would be in the locals of the traceback.
+    """
+    try:
+        _validate(type(model), init, kwargs)
+        model._clients()
+    except ConfigurationError as error:
+        kwargs.clear()
+        error.__traceback__ = None
+        raise
+
+
+def _validate(cls: type[BaseModel], init: Callable[..., None], kwargs: dict[str, Any]) -> None:
+    try:
+        init(**kwargs)
+    except ValidationError as error:
+        problems = [_describe_problem(cls, entry["type"], entry["loc"], entry["msg"]) for entry in error.errors()]
+    else:
+        return
+    raise ConfigurationError(f"{cls.__name__}: {'; '.join(dict.fromkeys(problems))}.")
+
+
+def _describe_problem(cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], message: str) -> str:
+    name = str(loc[0]) if loc else ""
+    if kind == "extra_forbidden":
+        field_names = {alias: names[0] for names in _names_of_fields(cls) for alias in names}
+        if name in field_names:
+            return f"{name!r} and {field_names[name]!r} are the same argument: pass only one of them"
+        nearest = get_close_matches(name, field_names, n=1)
+        return f"there is no argument {name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else "")
+    message = message.removeprefix("Value error, ").removeprefix(f"{name}: ").removesuffix(".")
+    return f"{name}: {message[:1].lower()}{message[1:]}" if name else message
+
+
+def _names_of_fields(cls: type[BaseModel]) -> Iterator[list[str]]:
+    """Yield the name and the aliases of each field."""
+    for name, field in cls.model_fields.items():
+        yield [name, *(alias for alias in getattr(field.validation_alias, "choices", ()) if alias != name)]

@@ -1,0 +1,56 @@
+"""Incomplete JSON objects, parsed while they stream in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic_core import from_json
+
+from ..types import JSON
+
+_NUMBER_AT_END = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
+"""A number at the end of the text: more digits may follow."""
+_ESCAPE = re.compile(r"\\.")
+_ALWAYS_PARSED_UP_TO = 2048
+"""Length up to which the text is parsed whenever it has grown."""
+
+
+class PartialJSON:
+    """An object that streams in: `read` it whenever more of its text has arrived.
+
+    A long text is not parsed for every token, which would be quadratic: the object then lags by one or two percent.
+    """
+
+    __slots__ = ("_next_length", "_parsed_length", "_value")
+
+    def __init__(self) -> None:
+        self._parsed_length = 0
+        self._next_length = 1  # the length at which to parse again
+        self._value: JSON | None = None
+
+    def read(self, text: str) -> JSON | None:
+        """Return the object as far as it is complete; the same one as before if nothing new was parsed.
+
+        A number at the end is left out, since it may get more digits.
+        """
+        if not self._parsed_length <= len(text) < self._next_length:
+            self._value = _parse_partial(text)
+            self._parsed_length = len(text)
+            self._next_length = len(text) + max(1, (len(text) - _ALWAYS_PARSED_UP_TO) // 64)
+        return self._value
+
+
+def _parse_partial(text: str) -> JSON | None:
+    start = text.find("{")
+    if start < 0:
+        return None
+    text = text[start:]
+    is_outside_strings = _ESCAPE.sub("", text).count('"') % 2 == 0
+    if is_outside_strings:
+        text = _NUMBER_AT_END.sub("", text)
+    try:
+        value: Any = from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,240 @@
+"""Endpoint address and credentials, from arguments and environment variables, validated before anything is sent.
+
+Sources: TIR's API reference of Qwen3-32B for the address and `project_id`; its user guides for the host and the token;
+its SDK (`e2enetworks` on PyPI) for the names of the environment variables.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from .._redaction import Secrets, collect_secrets, redact_urls
+from ..errors import ConfigurationError
+
+DEFAULT_HOST = "https://infer.e2enetworks.net"
+DEFAULT_MODEL = "qwen3_32b"
+_COMPLETIONS_PATH = "/chat/completions"
+_RESERVED_HEADERS = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+_HOST = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Endpoint:
+    """The address of an endpoint and the credentials for it. Its repr is safe to log.
+
+    Created by `resolve_endpoint`, which validates.
+
+    Attributes:
+        base_url: What `/chat/completions` is appended to, or the root of a host.
+        query: The query string of every request.
+        project_id: Digits; None unless the address is `<host>/project/p-<id>/genai/<model>/v1`.
+        headers: Headers of every request; their values are secrets.
+        secrets: What is redacted in errors, in case the server repeats it.
+    """
+
+    base_url: str
+    query: str = ""
+    project_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets)
+
+    def url(self, model: str) -> str:
+        """Return the URL for completions of `model`.
+
+        Raises:
+            ConfigurationError: `model` is not the name of a model.
+        """
+        is_name = isinstance(model, str) and model.strip()
+        if not is_name or (self.project_id is not None and not model.strip(".")):  # URL libraries remove dot segments
+            raise ConfigurationError(f"model must be the name of a model, such as {DEFAULT_MODEL}.")
+        path = self.base_url
+        if self.project_id is not None:
+            path += f"/project/p-{self.project_id}/genai/{quote(model, safe='')}/v1"
+        return f"{path}{_COMPLETIONS_PATH}?{self.query}" if self.query else path + _COMPLETIONS_PATH
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {redact_urls(self.url('MODEL').partition('?')[0]).replace('/MODEL/', '/.../')}>"
+
+
+def resolve_endpoint(
+    *,
+    project_id: str | int | None = None,
+    access_token: str | None = None,
+    base_url: str | None = None,
+    apikey: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    allow_http: bool = False,
+) -> Endpoint:
+    """Return the endpoint that arguments and environment variables describe; arguments take precedence.
+
+    Args:
+        project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL.
+        access_token: The Auth Token of a TIR access token; environment `E2E_TIR_ACCESS_TOKEN`. Optional for a complete
+            base URL on this machine.
+        base_url: A complete base URL with its path (a dedicated endpoint, a local vLLM: requests go to
+            `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`), or a host alone (requests go to
+            `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
+            `MODEL_API_CLIENT_HOST`). Default: TIR's host.
+        apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY` (hosts only).
+        headers: Additional headers for every request.
+        allow_http: Allow plain http to other machines: token and prompts are then sent unencrypted.
+
+    Raises:
+        ConfigurationError: Something is missing or malformed; the text names the argument and the variable.
+    """
+    root, query, is_complete = _resolve_address(base_url, allow_http=allow_http)
+    project = None if is_complete and project_id is None else _parse_project_id(project_id, required=not is_complete)
+    if not isinstance(headers, (Mapping, NoneType)):
+        raise _malformed("default_headers", "must be a dict")
+    token = _token(access_token, required=not (is_complete and _is_loopback(urlsplit(root).hostname or "")))
+    key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not is_complete)
+    if is_complete:  # the path may contain another project
+        project = found[1] if (found := re.search(r"/project/p-([^/]+)", root)) else None
+    params = {} if is_complete or project is None else {"project_id": project}
+    if key is not None:
+        params["apikey"] = key
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    return Endpoint(
+        base_url=root,
+        query="&".join(part for part in (query, urlencode(params)) if part),
+        project_id=None if is_complete else project,
+        headers=_merge_headers(authorization, headers or {}),
+        secrets=collect_secrets(
+            [
+                token,
+                key,
+                project and f"p-{project}",
+                project,
+                *(part for value in (headers or {}).values() for part in (value, *value.split())),
+                *(value for _, value in parse_qsl(query)),
+            ]
+        ),
+    )
+
+
+def _resolve_address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]:
+    """Return the URL without a trailing slash, its query, and whether it is complete, with a path."""
+    from_environment = {
+        name: os.environ.get(name, "").strip() for name in ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")
+    }
+    if not isinstance(base_url, (str, NoneType)):
+        raise _malformed("base_url", f"must be a string, not {type(base_url).__name__}")
+    candidates = {"base_url": (base_url or "").strip(), **from_environment, "the default host": DEFAULT_HOST}
+    name, url = next((name, url) for name, url in candidates.items() if url)
+    if name == "MODEL_API_CLIENT_HOST" and "://" not in url:
+        url = f"https://{url}"
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise _malformed(name, "must not contain spaces, control characters or non-ASCII characters")
+    parts = _split(url)
+    host = parts.hostname if parts else None
+    if parts is None or (host and not _is_host(host)):
+        raise _malformed(name, "is not a URL")
+    if parts.scheme not in ("http", "https") or not host:
+        raise _malformed(name, "must be a URL with https://")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise _malformed(name, "must not contain credentials or a fragment")
+    if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
+        raise _malformed(name, "must use https:// (http:// sends the token unencrypted; allow_http=True permits it)")
+    path = parts.path.rstrip("/").removesuffix(_COMPLETIONS_PATH).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, "", "")), parts.query, bool(path)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it validates it
+    except ValueError:
+        return None
+    return parts
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is an IP address, or a name that can be resolved."""
+    if ":" in host or host.startswith("v"):  # an address in brackets, which urlsplit has removed
+        try:
+            ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return ":" not in host and _HOST.fullmatch(host) is not None and not re.match(r"v[0-9a-f]+\.", host)
+        return True
+    return _HOST.fullmatch(host) is not None
+
+
+def _parse_project_id(value: str | int | None, *, required: bool) -> str | None:
+    written = str(value) if type(value) is int and abs(value) < 10**20 else value  # Python does not print longer ones
+    text = _text("project_id", "E2E_TIR_PROJECT_ID", written)
+    if text is None:
+        if required:
+            raise _missing("project_id", "E2E_TIR_PROJECT_ID", "project id, such as 6530")
+        return None
+    found = re.fullmatch(r"(?:p-)?([0-9]{1,20})", text)
+    if not found:
+        raise _malformed("project_id", "must be digits, such as 6530 or p-6530", "E2E_TIR_PROJECT_ID")
+    return found[1]
+
+
+def _token(value: str | None, *, required: bool) -> str | None:
+    token = _clean("access_token", "E2E_TIR_ACCESS_TOKEN", value)
+    if token is None and required:
+        raise _missing("access_token", "E2E_TIR_ACCESS_TOKEN", "Auth Token of an access token")
+    return token
+
+
+def _clean(name: str, variable: str, value: str | None, *, use_environment: bool = True) -> str | None:
+    """Return a credential that can be sent in a header or a query."""
+    text = _text(name, variable if use_environment else "", value)
+    if text is not None and not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise _malformed(name, "must be printable ASCII without spaces or line breaks", variable)
+    return text
+
+
+def _text(name: str, variable: str, value: object) -> str | None:
+    if value is None:
+        value = os.environ.get(variable)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise _malformed(name, f"must be a string, not {type(value).__name__}", variable)
+    return value.strip() or None
+
+
+def _merge_headers(headers: dict[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of both; those of the user take precedence, regardless of their case."""
+    merged = {name.lower(): value for name, value in headers.items()}
+    for name, value in more.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise _malformed("default_headers", "must have header names of letters, digits and hyphens")
+        if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]*", value):
+            raise _malformed("default_headers", f"must have a value of printable ASCII for {name!r}")
+        if name.lower() in _RESERVED_HEADERS:
+            raise _malformed("default_headers", f"must leave {name!r} to the HTTP engine")
+        merged[name.lower()] = value.strip()
+    return merged
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _missing(name: str, variable: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is missing: pass {name}=... or set the environment variable {variable} to the {what}"
+        f" (TIR's dashboard shows it)."
+    )
+
+
+def _malformed(name: str, problem: str, variable: str = "") -> ConfigurationError:
+    if name == "base_url":
+        variable = "E2E_TIR_BASE_URL"
+    return ConfigurationError(f"{name}{f' (or {variable})' if variable else ''} {problem}.")

@@ -1,0 +1,301 @@
+"""The deltas of one choice: reasoning, answer and tool calls, wherever the server puts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic_core import to_json
+
+from .._json import parse_object
+from ..types import JSON, Delta, ToolCallDelta
+from .fields import expect, items, read_tool_call_delta
+from .text.newlines import AnswerText, NewlineTrimmer
+from .text.think_tags import ThinkSplitter
+from .text.tool_calls import ToolCallParser
+from .text.torn_tags import TornTagRepair
+from .tool_call_tracker import Source, ToolCallTracker
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingOptions:
+    """What the request says about its answer, where server versions differ in how they follow it.
+
+    Attributes:
+        tools: Tools were offered: text between `<tool_call>` tags is a call that the server has not parsed.
+        required_tool: Name of the tool that had to be called: an answer that is a JSON object is its arguments.
+        prompted_tools: The tools were offered in the messages: an answer that is a JSON object may be a call without
+            its tags.
+        single_call: `parallel_tool_calls` was false: only the first call counts.
+        thinking_off: Thinking was switched off: an answer that the server filed as reasoning is an answer.
+        stop_lag: Maximum number of characters by which a stream's text lags behind its tokens, because vLLM holds back
+            what may be the beginning of a stop string.
+    """
+
+    tools: bool = False
+    required_tool: str | None = None
+    prompted_tools: bool = False
+    single_call: bool = False
+    thinking_off: bool = False
+    stop_lag: int = 0
+
+    @property
+    def text_is_plain(self) -> bool:
+        """Whether text is never anything else than text."""
+        return self == DecodingOptions(stop_lag=self.stop_lag)
+
+
+DEFAULT_OPTIONS = DecodingOptions()
+
+
+class ChoiceDecoder:
+    """Decodes the deltas of one choice: `feed` each, then `close`.
+
+    Text passes through up to four steps: `TornTagRepair`, `ThinkSplitter` (reasoning or answer), `ToolCallParser`
+    (answer or tool call), and the trimming of newlines.
+
+    Attributes:
+        finished: Whether there was a finish reason.
+        heard: Number of deltas that held anything, even if it is held back here.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_call_parser",
+        "_calls",
+        "_doubtful_reasoning",
+        "_has_answer",
+        "_has_reasoning",
+        "_index",
+        "_options",
+        "_reasoning",
+        "_text_is_arguments",
+        "_text_is_plain",
+        "_think_splitter",
+        "_torn_tags",
+        "_untagged_call",
+        "finished",
+        "heard",
+    )
+
+    def __init__(self, index: int, options: DecodingOptions, response_id: str | None = None) -> None:
+        self.finished = False
+        self.heard = 0
+        self._index = index
+        self._options = options
+        self._text_is_plain = options.text_is_plain
+        self._torn_tags = TornTagRepair(options.stop_lag) if options.stop_lag else None
+        self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is answer
+        self._calls = ToolCallTracker(index, response_id)
+        self._call_parser = ToolCallParser(self._calls.new_id) if options.tools else None
+        self._reasoning = NewlineTrimmer(leading=True)
+        self._has_reasoning = False
+        self._doubtful_reasoning: list[str] = []  # with thinking switched off: it may be the answer
+        self._answer = AnswerText()
+        self._has_answer = False  # whether there is text or a call
+        # Whether the text is the arguments of the required tool; None: not known before its first character.
+        self._text_is_arguments = None if options.required_tool else False
+        self._untagged_call: list[str] = []  # the required tool's call, or its arguments, without tags
+
+    def feed(self, choice: JSON) -> Delta:
+        """Return what a choice of a chunk, or of a whole response, says."""
+        said = choice.get("delta")
+        if said is None:
+            said = choice.get("message") or {}
+            self._torn_tags = None  # tags are torn in streams only
+        delta = Delta(self._index)
+        expect(said, dict, "delta")
+        if self._torn_tags is not None:
+            said = self._repair(self._torn_tags, said)
+        if reasoning := said.get("reasoning_content") or said.get("reasoning"):
+            self.heard += 1
+            if self._think_splitter is not None:  # the server parses reasoning: a tag in the content is a quotation
+                self._add_reasoning(delta, "")
+                self._end_think_block(delta)
+            self._add_reasoning(delta, expect(reasoning, str, "reasoning"))
+        if content := said.get("content"):
+            self.heard += 1
+            self._add_content(delta, expect(content, str, "content"))
+        if said.get("tool_calls"):
+            self.heard += 1
+            self._answer.interrupt()
+            for position, call in enumerate(items(said, "tool_calls")):
+                self._add_call(delta, read_tool_call_delta(position, call), "server")
+        if (logprobs := choice.get("logprobs")) is not None:
+            delta.logprobs = expect(logprobs, dict, "logprobs")
+        if finish_reason := choice.get("finish_reason"):
+            self._finish(delta, expect(finish_reason, str, "finish_reason"), choice.get("stop_reason"))
+        return delta
+
+    def close(self) -> Delta:
+        """Return what was held back of a choice that ended without a finish reason."""
+        delta = Delta(self._index)
+        if self.finished:
+            return delta
+        is_cut = self._options.tools and not self._calls and not self._has_answer
+        self._flush(delta, cut=is_cut)
+        if self._options.tools and (self._calls or is_cut):
+            # vLLM 0.9 ends streams with tools like this, truncated ones too.
+            delta.finish_reason = "tool_calls" if self._calls.are_complete else "length"
+        return delta
+
+    def interrupt(self) -> Delta:
+        """Return what was held back of a choice whose stream broke."""
+        delta = Delta(self._index)
+        if not self.finished:
+            self._flush(delta, cut=True, ended=False)
+        return delta
+
+    def _finish(self, delta: Delta, finish_reason: str, stop_reason: str | int | None) -> None:
+        self.finished = True
+        delta.finish_reason = finish_reason
+        delta.stop_reason = stop_reason
+        self._flush(delta, cut=finish_reason == "length")
+        if finish_reason == "stop" and self._calls.found_in_text:
+            delta.finish_reason = "tool_calls"  # as a server that parses them says
+
+    def _repair(self, torn_tags: TornTagRepair, said: JSON) -> JSON:
+        """Return a delta without the remains of torn think tags."""
+        reasoning = expect(said.get("reasoning_content") or said.get("reasoning") or "", str, "reasoning")
+        content = expect(said.get("content") or "", str, "content")
+        late_reasoning = ""
+        if reasoning or content:
+            self.heard += 1
+        if reasoning:
+            reasoning = torn_tags.reasoning(reasoning)
+        elif "" in (said.get("reasoning_content"), said.get("reasoning")):
+            torn_tags.blank()
+        if content:
+            late_reasoning, content = torn_tags.content(content)
+        elif said.get("tool_calls") and not self._options.required_tool:
+            late_reasoning, content = torn_tags.close(ended=False)
+        if torn_tags.settled:
+            self._torn_tags = None
+        return {**said, "reasoning_content": reasoning + late_reasoning, "reasoning": None, "content": content}
+
+    def _end_think_block(self, delta: Delta) -> None:
+        """Pass on what the splitter holds back; all further content is answer."""
+        if self._think_splitter is not None:
+            reasoning, answer = self._think_splitter.close()
+            self._think_splitter = None
+            if reasoning is not None:
+                self._add_reasoning(delta, reasoning)
+            self._add_answer(delta, answer)
+
+    def _add_reasoning(self, delta: Delta, reasoning: str) -> None:
+        if not self._has_reasoning:
+            self._has_reasoning = True
+            self._answer.trimmer.leading = True
+        reasoning = self._reasoning.feed(reasoning)
+        if self._options.thinking_off and not self._has_answer:
+            self._doubtful_reasoning.append(reasoning)
+        else:
+            delta.reasoning += reasoning
+
+    def _add_content(self, delta: Delta, content: str) -> None:
+        if self._think_splitter is not None:
+            reasoning, content = self._think_splitter.feed(content)
+            if reasoning is not None:
+                self._add_reasoning(delta, reasoning)
+            if self._think_splitter.settled:
+                self._think_splitter = None
+        if self._text_is_plain:  # nearly every chunk
+            delta.content += self._answer.trimmer.feed(content)
+        else:
+            self._add_answer(delta, content)
+
+    def _add_answer(self, delta: Delta, text: str) -> None:
+        if self._call_parser is None:
+            self._add_text(delta, text)
+            return
+        for found in self._call_parser.feed(text) if text else ():
+            self._add_found(delta, found)
+
+    def _add_found(self, delta: Delta, found: str | ToolCallDelta) -> None:
+        if isinstance(found, str):
+            self._add_text(delta, found)
+            return
+        self._answer.interrupt()
+        if found.name == "":
+            found.name = self._options.required_tool or ""
+        self._add_call(delta, found, "text")
+
+    def _add_text(self, delta: Delta, text: str) -> None:
+        if self._text_is_arguments is None and text.strip():
+            # vLLM 0.9 streams the arguments of a required tool as text when thinking is switched off.
+            self._text_is_arguments = text.lstrip().startswith("{") and not self._calls
+            if self._text_is_arguments:
+                text = text.lstrip()
+                self._answer.trimmer.drop()
+        if self._text_is_arguments and self._options.prompted_tools:
+            self._has_answer = True
+            self._untagged_call.append(text)
+        elif self._text_is_arguments:
+            self._add_required_call(delta, text)
+        elif content := self._answer.feed(text):
+            self._accept_answer(delta)
+            delta.content += content
+
+    def _add_required_call(self, delta: Delta, arguments: str) -> None:
+        self._add_call(delta, ToolCallDelta(0, self._calls.new_id(0), self._options.required_tool, arguments))
+
+    def _add_call(self, delta: Delta, call: ToolCallDelta, source: Source | None = None) -> None:
+        if self._torn_tags is not None and self._options.required_tool:  # arguments stand where the content would
+            late_reasoning, call.arguments = self._torn_tags.content(call.arguments)
+            self._add_reasoning(delta, late_reasoning)
+            if self._torn_tags.settled:
+                self._torn_tags = None
+        self._calls.add(call, source)
+        if self._options.single_call and not self._calls.is_first(call):
+            return
+        self._accept_answer(delta)
+        if isinstance(delta.tool_calls, list):
+            delta.tool_calls.append(call)
+        else:
+            delta.tool_calls = [call]
+
+    def _accept_answer(self, delta: Delta) -> None:
+        """There is an answer, so what the server filed as reasoning is reasoning."""
+        self._has_answer = True
+        if self._doubtful_reasoning:
+            delta.reasoning = self._take_doubtful_reasoning() + delta.reasoning
+
+    def _take_doubtful_reasoning(self) -> str:
+        reasoning = "".join(self._doubtful_reasoning)
+        self._doubtful_reasoning.clear()
+        return reasoning
+
+    def _flush(self, delta: Delta, *, cut: bool, ended: bool = True) -> None:
+        """Pass on what every step holds back.
+
+        Args:
+            delta: Receives it.
+            cut: Whether the answer was truncated: reasoning without an answer is then reasoning.
+            ended: False if the stream broke.
+        """
+        if self._torn_tags is not None:
+            late_reasoning, content = self._torn_tags.close(ended=ended)
+            self._torn_tags = None
+            if late_reasoning:
+                self._add_reasoning(delta, late_reasoning)
+            self._add_content(delta, content)
+        self._end_think_block(delta)
+        if self._doubtful_reasoning and not self._has_answer and not cut:
+            self._add_answer(delta, self._take_doubtful_reasoning() + self._reasoning.release())
+        for found in self._call_parser.close() if self._call_parser else ():
+            self._add_found(delta, found)
+        if self._untagged_call:
+            text = "".join(self._untagged_call)
+            self._untagged_call.clear()
+            self._add_required_call(delta, _arguments_of_untagged_call(text))
+        if ended:
+            delta.content += self._answer.trimmer.release()
+        if self._doubtful_reasoning:
+            delta.reasoning = self._take_doubtful_reasoning()
+
+
+def _arguments_of_untagged_call(text: str) -> str:
+    """Return the arguments within `{"name": ..., "arguments": {...}}`, or `text` if it is the arguments alone."""
+    call = parse_object(text) or {}
+    arguments = call.get("arguments", call.get("parameters"))
+    is_call = len(call) == 2 and "name" in call and isinstance(arguments, dict)
+    return to_json(arguments).decode() if is_call else text

@@ -1,0 +1,163 @@
+"""Decoder of the chunks of a response, for every version of vLLM.
+
+vLLM 0.9 to 0.32 differ in where they put the reasoning (`reasoning_content`, `reasoning`, both with the same text, or
+inline `<think>` text), in what their chunks carry, and in which chunks they leave out. The deltas that come out of the
+decoder are the same for all of them. A whole response is decoded as a chunk whose delta is called `message`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic_core import from_json
+
+from ..errors import MalformedChunkError, ServerStreamError, StreamInterruptedError
+from ..types import JSON, Delta, Usage
+from .choice import DEFAULT_OPTIONS, ChoiceDecoder, DecodingOptions
+from .fields import expect, items
+from .server_errors import error_from_frame
+
+_FAILURE_REASONS = frozenset({"abort", "error"})
+"""Finish reasons of vLLM that mean that the answer is incomplete."""
+_FIRST_FACTS = ("id", "created", "model")
+_ORDINARY_FIELDS = frozenset({*_FIRST_FACTS, "object", "choices", "usage"})
+
+
+class ChunkDecoder:
+    """Decodes the payloads of one response: `feed` each, then `close`.
+
+    Attributes:
+        done: Whether the answer is complete; payloads that follow are ignored.
+    """
+
+    __slots__ = ("_choices", "_first_facts", "_last_facts", "_options", "_response_id", "_secrets", "_usage", "done")
+
+    def __init__(self, secrets: tuple[str, ...] = (), options: DecodingOptions = DEFAULT_OPTIONS) -> None:
+        self.done = False
+        self._choices: dict[int, ChoiceDecoder] = {}
+        self._first_facts: JSON | None = None  # for the first delta
+        self._last_facts: JSON | None = None  # for the last delta; None before the first chunk
+        self._response_id: str | None = None
+        self._usage: Usage | None = None
+        self._secrets = secrets
+        self._options = options
+
+    @property
+    def heard(self) -> int:
+        """Number of deltas that held anything, even if it is held back here."""
+        return sum([choice.heard for choice in self._choices.values()])
+
+    def feed(self, data: bytes, event: bytes = b"") -> Iterator[Delta]:
+        """Yield the deltas of one payload.
+
+        Args:
+            data: The data of an event, or the body of a whole response.
+            event: The type of the event, if it has one.
+
+        Raises:
+            ServerStreamError: The payload reports an error, or an incomplete answer.
+            MalformedChunkError: The payload is not a chunk.
+            StreamInterruptedError: The stream ends before there is an answer.
+        """
+        if self.done:
+            return
+        if not data.startswith(b"{"):
+            data = data.strip()
+            if data == b"[DONE]":
+                yield from self._end()
+                return
+            if not data and event != b"error":
+                return
+        chunk = self._parse(data, event)
+        self._collect_facts(chunk)
+        for position, choice in enumerate(items(chunk, "choices")):
+            delta = self._choice_decoder(choice, position).feed(choice)
+            if self._first_facts is not None:
+                delta.response, self._first_facts = self._first_facts, None
+            if (
+                delta.content
+                or delta.reasoning
+                or delta.tool_calls
+                or delta.finish_reason
+                or delta.logprobs
+                or delta.response
+            ):
+                yield delta
+            if delta.finish_reason in _FAILURE_REASONS:
+                raise ServerStreamError(f"the server gave up on the answer (finish_reason: {delta.finish_reason})")
+
+    def close(self) -> Iterator[Delta]:
+        """Yield the remaining deltas: there are no further payloads.
+
+        Raises:
+            StreamInterruptedError: The answer is incomplete.
+        """
+        if self.done:
+            return
+        if not all(choice.finished for choice in self._choices.values()):
+            yield from self.interrupt()
+            raise StreamInterruptedError("the answer stopped before its end")
+        yield from self._end()
+
+    def interrupt(self) -> Iterator[Delta]:
+        """Yield what was held back of an answer whose stream broke."""
+        for choice in self._choices.values():
+            delta = choice.interrupt()
+            if delta.content or delta.reasoning or delta.tool_calls:
+                yield delta
+
+    def _end(self) -> Iterator[Delta]:
+        if not self._choices:
+            raise StreamInterruptedError("the server sent no answer")
+        self.done = True
+        for choice in self._choices.values():
+            delta = choice.close()
+            if delta.content or delta.reasoning or delta.tool_calls or delta.finish_reason:
+                yield delta
+        facts = {**(self._first_facts or {}), **(self._last_facts or {})}
+        yield Delta(usage=self._usage, response=facts or None, last=True)
+
+    def _parse(self, data: bytes, event: bytes) -> JSON:
+        chunk, problem = None, "not a JSON object"
+        try:
+            chunk = from_json(data)
+        except ValueError as error:
+            problem = f"not valid JSON ({error})"  # names the place and quotes nothing
+        if event == b"error" or _is_error(chunk):
+            raise error_from_frame(data.decode("utf-8", "replace") if chunk is None else chunk, self._secrets)
+        if not isinstance(chunk, dict):
+            raise MalformedChunkError(f"a chunk of the answer is {problem}")
+        return chunk
+
+    def _collect_facts(self, chunk: JSON) -> None:
+        """Keep what the chunk says about the response as a whole; usage that is repeated is cumulative."""
+        if self._last_facts is None:
+            self._last_facts = {}
+            self._response_id = chunk.get("id")
+            self._first_facts = {key: chunk[key] for key in _FIRST_FACTS if chunk.get(key) is not None} or None
+        if usage := chunk.get("usage"):
+            self._usage = expect(usage, dict, "usage")
+        if chunk.keys() <= _ORDINARY_FIELDS:  # nearly every chunk
+            return
+        for key in chunk.keys() - _ORDINARY_FIELDS:
+            if chunk[key] is not None:
+                self._last_facts[key] = chunk[key]
+
+    def _choice_decoder(self, choice: Any, position: int) -> ChoiceDecoder:
+        index = expect(choice, dict, "choice").get("index")
+        if index is None:
+            index = position
+        decoder = self._choices.get(index) if type(index) is int else None
+        if decoder is None:
+            index = expect(index, int, "index")
+            decoder = self._choices[index] = ChoiceDecoder(index, self._options, self._response_id)
+        return decoder
+
+
+def _is_error(chunk: Any) -> bool:
+    """Whether it is an error of vLLM, or of a gateway that sends its own with status 200."""
+    if not isinstance(chunk, dict):
+        return False
+    has_text = "message" in chunk or "detail" in chunk
+    return bool(chunk.get("error")) or chunk.get("object") == "error" or (has_text and "choices" not in chunk)

@@ -1,0 +1,179 @@
+"""Error responses and error frames of the server, as errors that say what to do and quote nothing of the request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from math import isfinite
+from time import time
+from typing import Any
+
+from pydantic_core import from_json
+
+from .._redaction import redact
+from ..errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ContextOverflowError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerStreamError,
+)
+
+MAX_TEXT = 500
+"""Maximum number of characters kept of a server's message."""
+_MAX_SCANNED_TEXT = 64 * 1024
+"""Maximum number of characters of it that are searched: some patterns take more than linear time."""
+
+_ERROR_CLASSES: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    422: BadRequestError,
+    429: RateLimitError,
+}
+_HINTS: dict[int, str] = {
+    401: (
+        "Check the access token (access_token or E2E_TIR_ACCESS_TOKEN): a TIR token belongs to one project and"
+        " expires 365 days after it was created."
+    ),
+    403: "Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
+    404: "Check the project id, the model name and the base URL.",
+}
+# Every wording of vLLM 0.9 to 0.32 for a prompt, or a prompt and max_tokens, that exceed the context window.
+_OVERFLOW = re.compile(
+    r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens",
+)
+# vLLM 0.9 to 0.11 parses the calls of `tool_choice: required` as JSON, even if they are truncated.
+_TRUNCATED_CALL = re.compile(r"validation error for list\[.*Invalid JSON: EOF while parsing", re.DOTALL)
+# vLLM up to 0.13 answers a validation error with the repr of pydantic's error list, which contains the request.
+_ECHO = re.compile(r"(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*", re.DOTALL)
+_PYDANTIC_ERROR = re.compile(
+    r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+)
+_PYDANTIC_WRAPPER = re.compile(r"'function-wrap\[[^']*'")
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,1000})</title>", re.IGNORECASE)
+
+
+def error_from_response(
+    status_code: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()
+) -> APIStatusError:
+    """Return the error for a response whose status is not 2xx.
+
+    Args:
+        status_code: The HTTP status.
+        headers: The response's headers, with lower-case names.
+        body: The body or its beginning: JSON of any version of vLLM, text or HTML of a gateway, or nothing.
+        secrets: Strings that are replaced by `***`, in case the server repeats them.
+    """
+    parsed = _parse(body)
+    detail = redact(_find_message(parsed), secrets)[:MAX_TEXT]
+    if status_code == 400 and _TRUNCATED_CALL.search(detail):
+        detail = "max_tokens (or the context window) truncated the tool call"
+    if status_code in (400, 413, 422) and _OVERFLOW.search(detail):
+        error_class: type[APIStatusError] = ContextOverflowError
+    else:
+        fallback = InternalServerError if status_code >= 500 else APIStatusError
+        error_class = _ERROR_CLASSES.get(status_code, fallback)
+    request_id = headers.get("x-request-id")
+    return error_class(
+        " ".join(part for part in (_status_line(status_code, detail), _HINTS.get(status_code)) if part),
+        status_code=status_code,
+        body=_plain_body(parsed, detail, secrets),
+        request_id=None if request_id is None else redact(request_id, secrets),
+        retry_after=retry_after_seconds(headers),
+    )
+
+
+def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamError:
+    """Return the error for an error frame within a stream, or for an error that was sent with status 200."""
+    detail = redact(_find_message(frame), secrets)[:MAX_TEXT]
+    message = "the server reported an error in its answer"
+    return ServerStreamError(f"{message}: {detail}" if detail else message, body=_plain_body(frame, detail, secrets))
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Read `retry-after-ms` or `Retry-After` (seconds or an HTTP date); None if absent, malformed or in the past."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * scale
+        except (KeyError, ValueError):
+            continue
+        if isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        date = parsedate_to_datetime(headers["retry-after"])
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return seconds if seconds >= 0 else None
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return body.decode("utf-8", "replace").strip()
+
+
+def _find_message(parsed: Any) -> str:
+    """Return `error.message`, `error`, `message` or `detail` of a JSON body, the title of a page, or the text."""
+    if isinstance(parsed, dict):
+        for key in ("error", "message", "detail"):
+            if parsed.get(key):
+                return _find_message(parsed[key])
+        return ""
+    if isinstance(parsed, list):  # validation errors of FastAPI
+        messages = [f"{item.get('loc')}: {item.get('msg')}" for item in parsed if isinstance(item, dict)]
+        return _without_echo("; ".join(messages))
+    if not isinstance(parsed, str):
+        return ""
+    parsed = parsed[:_MAX_SCANNED_TEXT]
+    if "<html" in parsed[:1000].lower():
+        title = _TITLE.search(parsed)
+        return " ".join(title[1].split()) if title else "an HTML page"
+    return _without_echo(parsed)
+
+
+def _without_echo(text: str) -> str:
+    """Remove what the server repeats of the request, and the structure around pydantic's messages."""
+    text = " ".join(text.split())  # first, since the patterns are quadratic in runs of spaces
+    text = _ECHO.sub("", text)  # keeps the first error, which says enough
+    if found := _PYDANTIC_ERROR.search(text):
+        loc = _PYDANTIC_WRAPPER.sub("", found["loc"])
+        field = ".".join(re.findall(r"\w+", loc)).removeprefix("body").removeprefix(".")
+        message = found["msg"][1:-1]
+        text = f"{field}: {message}" if field else message.removeprefix("Value error, ")
+    return text.removesuffix(" None")  # vLLM 0.9 appends the cause, which is None
+
+
+def _plain_body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, Any] | str | None:
+    """Return what the error keeps of the body: the known plain fields, and the redacted message."""
+    if not isinstance(parsed, dict):
+        return detail or None
+    error = parsed["error"] if isinstance(parsed.get("error"), dict) else parsed
+    kept = {key: error[key] for key in ("type", "param", "code") if isinstance(error.get(key), (str, int))}
+    plain = {
+        key: redact(_without_echo(value), secrets)[:MAX_TEXT] if isinstance(value, str) else value
+        for key, value in kept.items()
+        if str(value) not in secrets
+    }
+    return {"message": detail, **plain}
+
+
+def _status_line(status_code: int, detail: str) -> str:
+    try:
+        phrase = HTTPStatus(status_code).phrase
+    except ValueError:
+        phrase = ""
+    line = f"{status_code} {phrase}".rstrip()
+    if not detail or detail in (phrase, line):
+        return f"{line}."
+    return f"{line}: {detail}"

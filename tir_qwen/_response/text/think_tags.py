@@ -1,0 +1,68 @@
+"""The think block at the start of a streamed text, whose tags may be cut anywhere."""
+
+from __future__ import annotations
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+class ThinkSplitter:
+    """Separates reasoning from answer in text that starts with `<think>`.
+
+    Servers without a reasoning parser send such text.
+
+    Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it: a tag that
+    the answer quotes is text. It holds back at most the length of a tag, or the white space before the first word.
+    """
+
+    __slots__ = ("_held", "_state")
+
+    _START, _THINK, _ANSWER = range(3)
+
+    def __init__(self) -> None:
+        self._state = self._START
+        self._held = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether all further text is answer."""
+        return self._state == self._ANSWER
+
+    def feed(self, text: str) -> tuple[str | None, str]:
+        """Return what `text` adds to the reasoning (None outside of a think block) and to the answer."""
+        text = self._held + text
+        self._held = ""
+        if self._state == self._START:
+            stripped = text.lstrip()
+            if stripped.startswith(OPEN):
+                self._state = self._THINK
+                text = stripped[len(OPEN) :]
+            elif OPEN.startswith(stripped):
+                self._held = text
+                return None, ""
+            else:
+                self._state = self._ANSWER
+        if self._state == self._ANSWER:
+            return None, text
+        reasoning, close, answer = text.partition(CLOSE)
+        if close:
+            self._state = self._ANSWER
+            return reasoning, answer
+        cut = len(text) - _overlap(text, CLOSE)
+        self._held = text[cut:]
+        return text[:cut], ""
+
+    def close(self) -> tuple[str | None, str]:
+        """Return what was held back, as reasoning and as answer: the text has ended."""
+        held, self._held = self._held, ""
+        if self._state == self._THINK:
+            return held, ""
+        self._state = self._ANSWER
+        return None, held
+
+
+def _overlap(text: str, tag: str) -> int:
+    """Return the length of the longest end of `text` that `tag` starts with."""
+    for length in range(min(len(text), len(tag) - 1), 0, -1):
+        if text.endswith(tag[:length]):
+            return length
+    return 0

@@ -1,0 +1,88 @@
+"""The HTTP engine: httpx2 where it is installed, otherwise httpx. No other file imports either.
+
+Both have the same API. httpx2 is the maintained continuation of httpx; langchain-core and llama-index-core still
+depend on httpx. `TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) selects one. A client of either may be passed in.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..timeouts import Timeout, timeout_from
+from .log_redaction import install_log_filters
+
+KEEPALIVE_SECONDS = 4.0
+"""How long an idle connection stays usable: less than the 5 s after which uvicorn closes it."""
+_ENGINES = ("httpx2", "httpx")
+_ENGINE_DEFAULT_TIMEOUT = 5.0
+
+install_log_filters()
+
+
+@cache
+def _engine() -> Any:
+    """Import the engine, when the first client is built."""
+    selected = os.environ.get("TIR_QWEN_HTTP_ENGINE", "")
+    if selected and selected not in _ENGINES:
+        raise ConfigurationError(f"TIR_QWEN_HTTP_ENGINE must be one of {', '.join(_ENGINES)}.")
+    try:
+        return import_module(selected or ("httpx2" if _is_installed("httpx2") else "httpx"))
+    except ModuleNotFoundError:
+        if not selected:
+            raise
+    raise ConfigurationError(f"TIR_QWEN_HTTP_ENGINE is {selected}, which is not installed.")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # sys.modules[name] is None
+        return False
+
+
+@cache
+def _client_options() -> dict[str, Any]:
+    """Return what all clients share, above all the SSL context, which takes 30 ms to make."""
+    engine = _engine()
+    return {
+        "verify": engine.create_ssl_context(),
+        "limits": engine.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+        # No cookies: each connection would have its own.
+        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+    }
+
+
+def new_client() -> Any:
+    """Return a synchronous client with a single connection, not yet open."""
+    return _new("Client")
+
+
+def new_async_client() -> Any:
+    """Return an asynchronous client with a single connection, for the running event loop."""
+    return _new("AsyncClient")
+
+
+def _new(class_name: str) -> Any:
+    client_class = getattr(_engine(), class_name)
+    try:
+        return client_class(**_client_options())
+    except (ImportError, ValueError, _engine().InvalidURL):  # the text may hold a proxy's password
+        pass
+    raise ConfigurationError("the HTTP engine refuses HTTP_PROXY, HTTPS_PROXY or ALL_PROXY of the environment.")
+
+
+def client_timeout(http_client: Any) -> Timeout | None:
+    """Return the timeout of a client that was passed in, unless it is the engine's default.
+
+    The default of 5 s is too short for any language model, and nobody has chosen it.
+    """
+    timeout = getattr(http_client, "timeout", None)
+    if timeout is None or timeout == type(timeout)(_ENGINE_DEFAULT_TIMEOUT):
+        return None
+    return timeout_from(timeout)

@@ -1,0 +1,81 @@
+"""Errors of the HTTP engine as errors of this library."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ..errors import APIConnectionError, MalformedChunkError, StreamInterruptedError
+from .deadline import Deadline, DeadlineExceededError
+
+_ENGINES = frozenset({"httpx2", "httpx", "httpcore2", "httpcore"})
+_PACKAGES_BELOW = _ENGINES | {"anyio", "h11"}
+"""The packages whose frames hold the request."""
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def error_from_engine(
+    error: BaseException, deadline: Deadline, *, answering: bool = False, stale: bool = False
+) -> BaseException:
+    """Return the error to raise for one of the HTTP engine's.
+
+    An error of another kind (a cancellation, say) is returned as it is, without the engine's frames. The engine's error
+    must not be chained: it holds the request, and with it the token.
+
+    Args:
+        error: What was raised.
+        deadline: Of the call; it knows which limit a timeout means.
+        answering: Whether the response had begun.
+        stale: Whether the request failed because the idle connection it was sent over had been closed.
+    """
+    kinds = {cls.__name__ for cls in type(error).__mro__ if _package(cls.__module__) in _ENGINES}
+    kind = type(error).__name__
+    if "TimeoutException" in kinds or isinstance(error, DeadlineExceededError):
+        return deadline.timeout_error(kind)
+    if "DecodingError" in kinds:
+        return MalformedChunkError("the compression of the answer is corrupt")
+    is_ssl_error = type(error).__module__ == "ssl"  # anyio passes these through
+    if not (is_ssl_error or kinds & {"TransportError", "NetworkError"}):
+        return without_engine_frames(error)
+    if answering:
+        return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
+    if kind == "ConnectError":  # the only one whose text is known to hold nothing of the request
+        failure = APIConnectionError(f"no connection to the server: {error}")
+        failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
+        return failure
+    failure = APIConnectionError(f"the connection broke before the server's response ({kind})")
+    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
+    failure.stale = stale and failure.is_retryable
+    return failure
+
+
+def without_engine_frames(error: _Error) -> _Error:
+    """Remove the engine's frames from the error's traceback, and from those of its causes and contexts.
+
+    Tools that report the local variables of a traceback would show the request.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            _remove_engine_frames(current)
+            pending += current.__cause__, current.__context__
+    return error
+
+
+def _remove_engine_frames(error: BaseException) -> None:
+    kept = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        if _package(traceback.tb_frame.f_globals.get("__name__", "")) not in _PACKAGES_BELOW:
+            kept.append(traceback)
+        traceback = traceback.tb_next
+    for one, following in zip(kept, [*kept[1:], None], strict=False):
+        one.tb_next = following
+    error.__traceback__ = kept[0] if kept else None
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]

@@ -1,0 +1,57 @@
+"""Redaction of the HTTP engine's log: URLs without project ids and keys, and nothing that the server said.
+
+httpx logs whole URLs at INFO. httpcore logs response heads and errors at DEBUG, which may repeat anything of the
+request.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from .._redaction import redact_urls, strip_control_characters
+
+_REDACTED_LOGGERS = (
+    "httpx",
+    "httpx2",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore2.http11",
+    "httpcore2.http2",
+)
+_SILENCED_LOGGERS = ("hpack.hpack", "hpack.table")
+"""Loggers of HTTP/2's header compression: every record quotes a header."""
+
+_SERVER_TEXT = re.compile(r"(return_value=\(b'[^']*', \d+, |\.failed exception=\w+).*", re.DOTALL)
+"""The head of a response, or an error that quotes it."""
+
+
+def install_log_filters() -> None:
+    """Add the filters to the engine's loggers; adding them again changes nothing."""
+    for name in _REDACTED_LOGGERS:
+        logging.getLogger(name).addFilter(_redact_record)
+    for name in _SILENCED_LOGGERS:
+        logging.getLogger(name).addFilter(_drop_record)
+
+
+def _redact_record(record: logging.LogRecord) -> bool:
+    if isinstance(record.msg, str):
+        record.msg = _redact_text(record.msg)
+    if isinstance(record.args, tuple):
+        record.args = tuple(_redact_argument(argument) for argument in record.args)
+    return True
+
+
+def _drop_record(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _redact_argument(argument: object) -> object:
+    """Return the argument itself unless its text has to change, so that `%d` and the like still work."""
+    text = str(argument)
+    redacted = _redact_text(text)
+    return argument if redacted == text else redacted
+
+
+def _redact_text(text: str) -> str:
+    return strip_control_characters(redact_urls(_SERVER_TEXT.sub(r"\1...", text)))
