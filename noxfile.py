@@ -28,7 +28,10 @@ FOREIGN_VARIABLES = ("PYTHON", "E2E_TIR_", "MODEL_API_", "TIR_QWEN_")
 
 # Some packages of the extra `test` require more than the lowest versions. suite_lowest installs only these tools, and
 # leaves out the test files that import anything else.
-TOOLS = ["hypothesis", "jinja2", "pytest>=9", "pytest-asyncio", "pytest-xdist", "pyyaml", "socksio", "vcrpy>=8,<10"]
+TOOLS = (
+    *("hypothesis", "jinja2", "pandas", "pyarrow", "pytest>=9", "pytest-asyncio", "pytest-xdist"),
+    *("pyyaml", "socksio", "vcrpy>=8,<10"),
+)
 NOT_INSTALLED = (
     *("langchain", "langchain_tests", "langgraph", r"llama_index\.retrievers", "openinference", "opentelemetry", "ray"),
     *("build", "docs", "matplotlib", "nbclient", "nbformat", "notebooks", "nox", "noxfile", "packaging", "pdoc"),
