@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
+NOX_PYTHONS = $(strip $(PYTHONS) $(filter 3.%,$(ONLY)))
+NOX_KEYWORDS = $(filter-out 3.%,$(ONLY))
+NOX_SESSIONS = $(if $(NOX_KEYWORDS),--keywords "$(NOX_KEYWORDS)") $(if $(NOX_PYTHONS),--pythons $(NOX_PYTHONS))
 
 .PHONY: help demo notebooks record-notebooks docs test check record bench faults soak load batches fuzz dist matrix clean
 .DEFAULT_GOAL := help
@@ -66,11 +69,11 @@ dist: $(VENV)/.test  ## Build sdist and wheel into dist/, check them, and list w
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m zipfile --list dist/*.whl
 
-matrix:  ## Try the wheel in clean environments (ONLY=lowest: some; WITH="langchain-core==1.7.1": all tests with that)
-	@$(PYTHON) -m matrix --only "$(ONLY)" $(foreach each,$(PYTHONS),--python $(each)) $(if $(WITH),--with "$(WITH)")
+matrix: $(VENV)/.test  ## Test the wheel in clean environments (ONLY=lowest PYTHONS=3.12: some; WITH="langchain-core==1.8.0")
+	@$(BIN)/nox $(if $(WITH),--session suite_with -- $(WITH),--parallel 2 $(NOX_SESSIONS))
 
 clean:  ## Remove the environment and all caches
-	rm -rf $(VENV) $(BENCH_VENV) .matrix .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf $(VENV) $(BENCH_VENV) .nox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 %/bin/python:

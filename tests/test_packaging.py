@@ -17,14 +17,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from email.message import Message
 from importlib.metadata import Distribution, distribution
+from itertools import product
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
+import noxfile
 import tir_qwen
-from matrix import environments
-from matrix.__main__ import rows
 
 pytestmark = pytest.mark.once
 
@@ -137,24 +138,43 @@ def test_version_in_one_place(metadata: Message) -> None:
     assert run(sys.executable, "-m", "tir_qwen", "--version", cwd=ROOT) == f"{VERSION}\n"
 
 
-def test_pythons(metadata: Message) -> None:
+@pytest.fixture(scope="module")
+def sessions() -> list[dict[str, Any]]:
+    """The sessions that `make matrix` runs."""
+    listed: list[dict[str, Any]] = json.loads(run(sys.executable, "-m", "nox", "--list", "--json", cwd=ROOT))
+    return [session for session in listed if session["name"] != "suite_with"]
+
+
+def test_pythons(metadata: Message, sessions: list[dict[str, Any]]) -> None:
     """The Pythons that the classifiers name are those that `make matrix` tries."""
     named = re.findall(r"Python :: (3\.\d+)", "\n".join(metadata.get_all("Classifier", [])))
-    assert named == list(dict.fromkeys(row.python for row in rows()))
+    assert named == list(dict.fromkeys(session["python"] for session in sessions))
 
 
-def test_matrix_kept() -> None:
-    """The kept table has each row of the matrix, and each is ok."""
-    lines = (ROOT / "matrix" / "results.md").read_text("utf-8").splitlines()
+def test_compatibility(sessions: list[dict[str, Any]]) -> None:
+    """The table has a row for each session of the matrix, with the extras that it installs, and each is ok."""
+    lines = (ROOT / "docs" / "compatibility.md").read_text("utf-8").splitlines()
     cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines if line.startswith("| 3.")]
-    assert [found[:5] for found in cells] == [(*row.cells, "ok") for row in rows()]
+    suites = {"suite": "test", "suite_lowest": "langchain,llama-index"}
+    rows = [
+        (each["python"], each["call_spec"].get("extras", suites.get(each["name"])), each["name"]) for each in sessions
+    ]
+    expected = [(python, extras.replace(",", ", ") or "none", name, "ok") for python, extras, name in rows]
+    assert [found[:4] for found in cells] == sorted(expected)
+
+
+def test_what_is_tried(sessions: list[dict[str, Any]]) -> None:
+    """Each extra for users is tried alone on each Python, with the newest and the lowest versions, as is none."""
+    tried = {(each["python"], each["name"], each["call_spec"].get("extras")) for each in sessions}
+    for_users = {"", *PROJECT["optional-dependencies"]} - {"docs", "notebooks", "test"}
+    assert tried >= set(product(noxfile.PYTHONS, ("newest", "lowest"), for_users))
 
 
 def test_lowest() -> None:
     """The lowest versions are the lower bounds of pyproject.toml, of an extra and of all that it includes."""
-    bounds = dict(line.split("==") for line in environments.lowest(["ray"]))
+    bounds = dict(line.split("==") for line in noxfile.lowest_versions("ray"))
     assert bounds.keys() == {"httpx", "pydantic", "langchain-core", "tenacity", "httpx2", "ray"}
-    both = dict(line.split("==") for line in environments.lowest(["langchain", "llama-index"]))
+    both = dict(line.split("==") for line in noxfile.lowest_versions("langchain,llama-index"))
     assert f"pydantic>={both['pydantic']},<2.14" in PROJECT["optional-dependencies"]["llama-index"]
     assert f"httpx>={both['httpx']},<1" in PROJECT["dependencies"]
 
@@ -222,7 +242,7 @@ def link(wanted: Distribution, site: Path) -> None:
 )
 def test_extras(environment: Make, extras: tuple[str, ...], tmp_path: Path) -> None:
     """With what an extra declares and no more, its face answers and streams; another face says what to install."""
-    run(environment(*extras), "-I", ROOT / "matrix" / "smoke.py", *extras, cwd=tmp_path)
+    run(environment(*extras), "-I", ROOT / "tests" / "support" / "wheel_smoke.py", *extras, cwd=tmp_path)
 
 
 CONSUMER = ROOT / "tests" / "consumer"

@@ -1,6 +1,6 @@
 """What must work wherever the package is installed: run by the interpreter of a clean environment, with its extras.
 
-    python -I matrix/smoke.py [langchain] [llama-index] [ray]
+    python -I tests/support/wheel_smoke.py [langchain] [llama-index] [ray]
 
 Needs the standard library and the installed package alone, so that nothing hides a dependency that is not declared.
 """
@@ -139,9 +139,9 @@ def absent(face: str) -> None:
 
 def langchain(url: str) -> None:
     """LangChain: answers, streams, tools and objects."""
-    from pydantic import BaseModel  # noqa: PLC0415
+    from pydantic import BaseModel
 
-    from langchain_tir_qwen import ChatTIRQwen  # noqa: PLC0415
+    from langchain_tir_qwen import ChatTIRQwen
 
     class City(BaseModel):
         """A city."""
@@ -166,12 +166,12 @@ def langchain(url: str) -> None:
 
 def llama_index(url: str) -> None:
     """LlamaIndex: answers, streams, tools and objects."""
-    from llama_index.core.llms import ChatMessage  # noqa: PLC0415
-    from llama_index.core.prompts import PromptTemplate  # noqa: PLC0415
-    from llama_index.core.tools import FunctionTool  # noqa: PLC0415
-    from pydantic import BaseModel  # noqa: PLC0415
+    from llama_index.core.llms import ChatMessage
+    from llama_index.core.prompts import PromptTemplate
+    from llama_index.core.tools import FunctionTool
+    from pydantic import BaseModel
 
-    from llama_index_tir_qwen import TIRQwen  # noqa: PLC0415
+    from llama_index_tir_qwen import TIRQwen
 
     class City(BaseModel):
         """A city."""
@@ -202,10 +202,10 @@ def ray(url: str) -> None:
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DATA_DISABLE_PROGRESS_BARS="1")
     ray = import_module("ray")
     data = import_module("ray.data")
-    from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
+    from langchain_core.runnables import RunnableLambda
 
-    from langchain_tir_qwen import ChatTIRQwen  # noqa: PLC0415
-    from langchain_tir_qwen.batches import AnswerBatch  # noqa: PLC0415
+    from langchain_tir_qwen import ChatTIRQwen
+    from langchain_tir_qwen.batches import AnswerBatch
 
     chain = RunnableLambda(itemgetter("prompt")) | ChatTIRQwen(base_url=url)
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # where Ray's sockets have names short enough
