@@ -1,4 +1,4 @@
-"""Answers to a data set in a file that a killed program leaves whole."""
+"""A file of answers to a data set that survives a killed program."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 Row = dict[str, Any]
-"""One prompt with whatever belongs to it, by the names of the columns."""
+"""One row of a data set, by the names of its columns."""
 
 COLUMNS = ("response", "reasoning", "finish_reason", "input_tokens", "output_tokens", "error")
-"""What an answer adds to its row."""
+"""The columns that an answer adds to its row."""
 
 Key = str | int | float
 
 
 class AnswerFile:
-    """Answered rows in a file of JSON lines, each written the moment that it comes.
+    """Answered rows in a file of JSON lines; each is written as soon as its answer arrives.
 
-    A program that is run again, after it was killed or after some rows failed, asks for what is `missing` and for
-    nothing else. A line that a kill has cut off is removed, and its row asked again. (A crash of the machine itself may
-    cost the last seconds' answers too: the file is not forced to the disk.) It holds the rows as they are, prompts and
-    answers; its columns are those of `answer_rows`.
+    A program that is run again, because it was killed or because rows failed, requests only what is `missing`. A line
+    that was cut off by a kill is removed, and its row is requested again. (The file is not flushed to disk, so a crash
+    of the machine may lose the answers of the last seconds.) The file contains the rows with their prompts and answers;
+    its columns are those of `answer_rows`.
 
     Args:
-        path: The file; made if it is not there. Only one program at a time can have it open (on Windows nobody checks).
-        key: The column that tells rows apart: texts or numbers.
+        path: The file, which is created if it does not exist. Only one program at a time can open it; this is not
+            checked on Windows.
+        key: The column by which rows are told apart; its values are strings or numbers.
 
     Raises:
-        BlockingIOError: The file is open already, in another program or in this one.
-        ValueError: The file holds something else; it is left as it is.
+        BlockingIOError: The file is already open, in this program or another.
+        ValueError: The file contains something else. It is left unchanged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: str = "id") -> None:
         self._path = Path(path)
         self._key = key
-        self._known: dict[Key, bytes] = {}
+        self._answered: dict[Key, bytes] = {}  # the digests of the rows
         self._missing: dict[Key, Row] = {}
         self._file = self._path.open("ab+", buffering=0)
         try:
@@ -63,18 +64,18 @@ class AnswerFile:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BlockingIOError(error.errno, "the file is open for answers already", str(self._path)) from None
+                raise BlockingIOError(error.errno, "the file is already open for answers", str(self._path)) from None
 
     def _read(self) -> None:
-        """Learn what is there, and cut off a line that has no end."""
+        """Read the answered rows, and cut off an incomplete line at the end."""
         size, line = 0, b"\n"
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    self._learn(line)
+                    self._read_line(line)
                 except (ValueError, TypeError, AttributeError):
                     if not _is_torn(line):
-                        text = f"{self._path}, line {number}: this is no answered row with a column {self._key!r}."
+                        text = f"{self._path}, line {number}: not an answered row with a column {self._key!r}."
                         raise ValueError(text) from None
                     self._file.truncate(size)
                     return
@@ -82,23 +83,23 @@ class AnswerFile:
         if not line.endswith(b"\n"):
             self._file.write(b"\n")
 
-    def _learn(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         row = from_json(line)
         if not row.keys() >= {*COLUMNS}:
             raise ValueError
         if row["error"] is None:
-            self._known[self._key_of(row)] = _digest(row)
+            self._answered[self._key_of(row)] = _digest(row)
 
     def __len__(self) -> int:
-        """How many rows are answered."""
-        return len(self._known)
+        """Return the number of answered rows."""
+        return len(self._answered)
 
     def missing(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows that are not answered.
+        """Return the rows that are not answered.
 
         Raises:
-            ValueError: A row has no key, or another row's, or cannot be written as JSON, or the file has an answer to a
-                row that has the same key and other content.
+            ValueError: A row has no key, has the key of another row, or cannot be written as JSON; or the file has an
+                answer to a row with the same key and other content.
         """
         keys = set()
         missing = []
@@ -107,29 +108,30 @@ class AnswerFile:
             if key in keys:
                 raise ValueError(f"two rows have the {self._key!r} {key!r}: their answers could not be told apart.")
             keys.add(key)
-            if key not in self._known:
+            if key not in self._answered:
                 self._missing[key] = row
                 missing.append(row)
-            elif self._known[key] != asked:
+            elif self._answered[key] != asked:
                 raise ValueError(f"{self._path} has the answer to another row whose {self._key!r} is {key!r}.")
         return missing
 
     def add(self, row: Row) -> None:
-        """Write an answered row down. One with an `error` is left out, so that it is asked again the next time.
+        """Write an answered row. A row with an `error` is skipped, so that it is requested again the next time.
 
         Raises:
-            OSError: The disk is full, say, or the file was deleted. What was written before is whole.
+            OSError: The file cannot be written: the disk is full, say, or the file was deleted. Earlier rows are
+                intact.
         """
         if row["error"] is not None:
             return
         key = self._key_of(row)
-        asked = self._missing.get(key, row)  # the row as it was: on its way through a cluster its numbers may change
+        asked = self._missing.get(key, row)  # the original row: numbers may change on their way through a cluster
         row = {**asked, **{name: row[name] for name in COLUMNS}}
-        line, digest = to_json(row, fallback=_plain) + b"\n", _digest(row)
+        line, digest = to_json(row, fallback=_from_numpy) + b"\n", _digest(row)
         if not os.fstat(self._file.fileno()).st_nlink:
-            raise FileNotFoundError(f"{self._path} was deleted while answers were written into it.")
+            raise FileNotFoundError(f"{self._path} was deleted while answers were written to it.")
         self._write(line)
-        self._known[key] = digest
+        self._answered[key] = digest
         self._missing.pop(key, None)
 
     def _write(self, line: bytes) -> None:
@@ -141,7 +143,7 @@ class AnswerFile:
         except BaseException:
             try:
                 self._file.truncate(size)
-            except OSError:  # what follows must not be joined to half a line
+            except OSError:  # further rows must not be appended to half a line
                 self.close()
             raise
 
@@ -154,10 +156,10 @@ class AnswerFile:
         if isinstance(key, float) and math.isfinite(key):
             return key
         what = f"no {self._key!r}" if key is None else f"the {self._key!r} {key!r}, a {type(key).__name__}"
-        raise ValueError(f"a row has {what}: to find its answer again takes a text or a number.")
+        raise ValueError(f"a row has {what}: it must be a string or a number, so that its answer can be found again.")
 
     def close(self) -> None:
-        """Close the file, for others to open it."""
+        """Close the file, so that others can open it."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -170,7 +172,7 @@ class AnswerFile:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether it may be the beginning of a row, which a kill has cut off."""
+    """Whether the line may be the beginning of a row that was cut off."""
     if line.endswith(b"\n"):
         return False
     try:
@@ -182,13 +184,13 @@ def _is_torn(line: bytes) -> bool:
 
 
 def _digest(row: Row) -> bytes:
-    """What was asked: the row without its answer, as it comes out of a file; the rows may be larger than the memory."""
+    """Return a digest of the row without its answer, as read from a file; the rows themselves may exceed the memory."""
     asked = {name: value for name, value in row.items() if name not in COLUMNS}
-    return sha256(json.dumps(from_json(to_json(asked, fallback=_plain)), sort_keys=True).encode()).digest()
+    return sha256(json.dumps(from_json(to_json(asked, fallback=_from_numpy)), sort_keys=True).encode()).digest()
 
 
-def _plain(value: Any) -> Any:
-    """The numbers and arrays of numpy, as which data sets have theirs."""
+def _from_numpy(value: Any) -> Any:
+    """Convert numbers and arrays of numpy, which data sets contain."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise ValueError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,4 +1,4 @@
-"""LangChain's content blocks of our messages, and the chunks that add up to them."""
+"""LangChain's content blocks of messages and chunks, and the tool calls in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROVIDER = "tir_qwen"
 
 
 def read_tool_call(id_: str | None, name: str | None, arguments: str) -> ToolCall | InvalidToolCall:
-    """A whole tool call: an invalid one, with the reason, unless its arguments are a JSON object."""
+    """Return a complete tool call; an invalid one, with the reason, unless its arguments are a JSON object."""
     problem = "the arguments are not a JSON object"
     try:
         parsed = from_json(arguments or "{}")
@@ -27,20 +27,24 @@ def read_tool_call(id_: str | None, name: str | None, arguments: str) -> ToolCal
     return invalid_tool_call(name=name, args=arguments, id=id_, error=problem if name else "the call names no tool")
 
 
-class _Whole(AIMessage):
-    """What core makes of a whole chunk: it takes the first base of the chunk's class, which is to be an AIMessage."""
+class _PlainMessage(AIMessage):
+    """Creates an `AIMessage`, never an instance of itself.
 
-    model_config = ConfigDict(defer_build=True)  # there never is one
+    To turn a chunk into a message, core calls the first base of the chunk's class, which for a subclass of
+    `AIMessageChunk` would be a chunk again.
+    """
+
+    model_config = ConfigDict(defer_build=True)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return AIMessage(*args, **kwargs) if cls is _Whole else super().__new__(cls)
+        return AIMessage(*args, **kwargs) if cls is _PlainMessage else super().__new__(cls)
 
 
-class StrictToolCallChunk(_Whole, AIMessageChunk):
-    """A chunk whose sum is strict about tool calls.
+class StrictToolCallChunk(_PlainMessage, AIMessageChunk):
+    """A chunk whose sum does not repair truncated tool calls.
 
-    Core repairs the arguments of streamed calls: `{"city": "Par` would become a call for the city of Par. In a whole
-    sum (`chunk_position == "last"`) such a call is an invalid one here, as it is in a whole answer.
+    Core completes the arguments of streamed calls: `{"city": "Par` would become a call for the city Par. In the sum of
+    all chunks (`chunk_position == "last"`), such a call is invalid here, as it is in a whole answer.
     """
 
     model_config = ConfigDict(defer_build=False)
@@ -48,23 +52,23 @@ class StrictToolCallChunk(_Whole, AIMessageChunk):
 
     @classmethod
     def lc_id(cls) -> list[str]:
-        """Serialize as core's own chunk."""
+        """Return the id of core's own chunk."""
         return [*cls.get_lc_namespace(), "AIMessageChunk"]
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """Serialize a whole sum with an invalid call as the message that it is: core's own chunk would repair it."""
+        """Serialize a sum with an invalid call as a message, since core's own chunk would repair the call."""
         if self.chunk_position == "last" and self.invalid_tool_calls:
             return message_chunk_to_message(self).to_json()
         return super().to_json()
 
     @model_validator(mode="after")
     def init_tool_calls(self) -> Self:
-        """Read `tool_call_chunks`; instead of core's method of this name, which tries to repair each of them."""
+        """Parse `tool_call_chunks`. Overrides core's validator of this name, which tries to repair each of them."""
         chunks = self.tool_call_chunks
         if not (chunks or self.tool_calls or self.invalid_tool_calls):  # nearly every chunk
             return self
         if chunks and self.chunk_position == "last":
-            self._read_whole_calls()
+            self._read_complete_calls()
         elif any(_may_be_object(chunk["args"]) for chunk in chunks) or not chunks:
             super().init_tool_calls()  # type: ignore[operator]
         else:
@@ -74,11 +78,11 @@ class StrictToolCallChunk(_Whole, AIMessageChunk):
             ]
         return self
 
-    def _read_whole_calls(self) -> None:
+    def _read_complete_calls(self) -> None:
         calls = [read_tool_call(chunk["id"], chunk["name"], chunk["args"] or "") for chunk in self.tool_call_chunks]
         self.tool_calls = [call for call in calls if call["type"] == "tool_call"]
         self.invalid_tool_calls = [call for call in calls if call["type"] == "invalid_tool_call"]
-        if isinstance(self.content, list):  # output_version v1: the blocks say the same
+        if isinstance(self.content, list):  # output_version v1: the blocks hold the calls too
             found = iter(calls)
             self.content = [
                 {**next(found)} if isinstance(block, dict) and block.get("type") in _CALL_BLOCKS else block
@@ -87,7 +91,7 @@ class StrictToolCallChunk(_Whole, AIMessageChunk):
 
 
 def _may_be_object(arguments: str | None) -> bool:
-    """Whether a piece of arguments may be an object, if it is repaired; core takes nothing for an empty one."""
+    """Whether core could repair a piece of arguments to an object; it takes an empty one for an empty object."""
     return not arguments or arguments.lstrip().startswith("{")
 
 
@@ -95,19 +99,19 @@ _CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call"})
 
 
 def translate_content(message: AIMessage) -> list[ContentBlock]:
-    """The blocks of a whole message: reasoning, text, tool calls."""
-    return _texts(message) + cast("list[ContentBlock]", [*message.tool_calls, *message.invalid_tool_calls])
+    """Return the blocks of a message: reasoning, text, tool calls."""
+    return _text_blocks(message) + cast("list[ContentBlock]", [*message.tool_calls, *message.invalid_tool_calls])
 
 
 def translate_content_chunk(chunk: AIMessageChunk) -> list[ContentBlock]:
-    """The blocks of a chunk, numbered so that those of the same kind add up.
+    """Return the blocks of a chunk, with indices by which blocks of the same kind are merged.
 
-    Core numbers blocks that have no index by itself, from 0, and adds up what has the same one: the wire's numbers of
-    tool calls would collide with it, strings do not.
+    Core numbers blocks without an index from 0 and merges those with the same one. The wire's indices of tool calls
+    would collide with these numbers; strings do not.
     """
     if chunk.chunk_position == "last":
         return translate_content(chunk)
-    blocks = _texts(chunk, numbered=True)
+    blocks = _text_blocks(chunk, numbered=True)
     for call in chunk.tool_call_chunks:
         block = ToolCallChunk(type="tool_call_chunk", id=call["id"], name=call["name"], args=call["args"])
         block["index"] = f"lc_tc_{call['index']}"
@@ -115,9 +119,9 @@ def translate_content_chunk(chunk: AIMessageChunk) -> list[ContentBlock]:
     return blocks
 
 
-def _texts(message: AIMessage, *, numbered: bool = False) -> list[ContentBlock]:
+def _text_blocks(message: AIMessage, *, numbered: bool = False) -> list[ContentBlock]:
     if not isinstance(message.content, str):
-        raise NotImplementedError  # not as we wrote it: core reads it as well as it can
+        raise NotImplementedError  # not written by us: core reads it as well as it can
     blocks: list[ContentBlock] = []
     if reasoning := message.additional_kwargs.get("reasoning_content"):
         blocks.append(ReasoningContentBlock(type="reasoning", reasoning=reasoning))

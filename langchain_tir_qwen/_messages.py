@@ -1,4 +1,4 @@
-"""LangChain's messages to the wire's and back (pure)."""
+"""Conversion of LangChain's messages to the wire and back."""
 
 from __future__ import annotations
 
@@ -25,21 +25,33 @@ from ._content_blocks import PROVIDER, StrictToolCallChunk, read_tool_call
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
-_NOT_TEXT = frozenset(
+_NON_TEXT_BLOCKS = frozenset(
     {
-        *("reasoning", "thinking", "redacted_thinking"),  # of earlier turns: the template drops it
-        *("tool_call", "tool_call_chunk", "tool_use", "invalid_tool_call", "function_call", "input_json_delta"),
-        *("server_tool_call", "server_tool_call_chunk", "server_tool_result"),
+        # The chat template drops the reasoning of earlier turns.
+        "reasoning",
+        "redacted_thinking",
+        "thinking",
+        # The message's `tool_calls` hold the same.
+        "function_call",
+        "input_json_delta",
+        "invalid_tool_call",
+        "server_tool_call",
+        "server_tool_call_chunk",
+        "server_tool_result",
+        "tool_call",
+        "tool_call_chunk",
+        "tool_use",
     }
 )
-"""Blocks of an AI message that are no part of its text; its `tool_calls` say what they say."""
+"""Types of blocks of an AI message that are not part of its text."""
 
 
 def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Write a conversation.
+    """Convert a conversation to the wire.
 
     Raises:
-        ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say), or is of an unknown kind.
+        ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image, or has an
+            unknown role.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
     add_reasoning(wire, [_reasoning(message) for message in messages])
@@ -47,7 +59,7 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 
 
 def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
-    """Write one message without its reasoning; `position` is its place in the conversation, for an error."""
+    """Convert one message, without its reasoning; errors name its `position`."""
     wire: dict[str, Any] = {"role": _role(message, position), "content": _text(message, position)}
     if message.name:
         wire["name"] = message.name
@@ -57,7 +69,7 @@ def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
     elif isinstance(message, ToolMessage):
         wire["tool_call_id"] = message.tool_call_id
     elif isinstance(message, FunctionMessage):
-        wire["tool_call_id"] = message.name  # as `_calls_to_wire` numbers the call that it answers
+        wire["tool_call_id"] = message.name  # the id that `_calls_to_wire` gives to the call
     return wire
 
 
@@ -68,8 +80,8 @@ def _role(message: BaseMessage, position: int) -> str:
     elif isinstance(message, (ToolMessage, FunctionMessage)):
         role = "tool"
     role = _ROLES.get(role, role)
-    if role not in _KNOWN_ROLES:  # the server drops such a message without a word
-        raise ConfigurationError(f"message {position} has the role {role!r}, which Qwen3-32B does not know.")
+    if role not in _KNOWN_ROLES:  # the server ignores such a message silently
+        raise ConfigurationError(f"message {position} has the role {role!r}, which Qwen3-32B does not support.")
     return role
 
 
@@ -88,7 +100,7 @@ def _text(message: BaseMessage, position: int) -> str:
     if isinstance(message.content, str):
         return message.content
     texts = [text for block in message.content if (text := _block_text(message, block, position)) is not None]
-    # An answer's blocks are pieces of one text; in all other messages vLLM reads one block a line.
+    # The blocks of an answer are pieces of one text; in other messages, vLLM puts each block on a line of its own.
     return ("" if isinstance(message, AIMessage) else "\n").join(texts)
 
 
@@ -99,12 +111,12 @@ def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int
     text = block.get("text")
     if kind in ("text", "text-plain", "refusal") and isinstance(text, str):
         return text
-    if isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NOT_TEXT:
+    if isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NON_TEXT_BLOCKS:
         return None
     if isinstance(message, ToolMessage) and kind == "json":
         return dump_json(block.get("json"), f"a block of message {position}")
     raise ConfigurationError(
-        f"message {position} ({message.type}) holds a block of type {kind!r}: Qwen3-32B takes text only."
+        f"message {position} ({message.type}) contains a block of type {kind!r}: Qwen3-32B accepts text only."
     )
 
 
@@ -116,12 +128,12 @@ def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
     function = message.additional_kwargs.get("function_call")
     if function and not message.tool_calls:
         if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
-            raise ConfigurationError("a message holds a function_call that does not name its function.")
+            raise ConfigurationError("a message contains a function_call that does not name its function.")
         yield tool_call_to_wire(function["name"], function["name"], function.get("arguments"))
 
 
 def tool_choice_to_wire(choice: str | bool | dict[str, Any], tools: Sequence[dict[str, Any]]) -> str | dict[str, Any]:
-    """Write a choice of tools: `auto`, `none`, `any` or `required` or True, the name of one of `tools`, or a dict."""
+    """Convert a `tool_choice`: `auto`, `none`, `any`, `required`, True, the name of one of `tools`, or a dict."""
     if isinstance(choice, dict):
         return choice
     if choice is True or choice in ("any", "required"):
@@ -135,7 +147,7 @@ def tool_choice_to_wire(choice: str | bool | dict[str, Any], tools: Sequence[dic
 
 
 def result_from_completion(completion: Completion) -> ChatResult:
-    """Read a whole response, with all its choices."""
+    """Convert a completion with all its choices."""
     generations = []
     for choice in completion.choices:
         message = message_from_choice(choice, completion)
@@ -149,7 +161,7 @@ def result_from_completion(completion: Completion) -> ChatResult:
 
 
 def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
-    """Read one whole answer."""
+    """Convert one complete answer."""
     calls = [read_tool_call(call.id or None, call.name, call.arguments) for call in choice.tool_calls]
     return AIMessage(
         content=choice.content,
@@ -166,32 +178,32 @@ def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
 
 
 def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
-    """Read one delta.
+    """Convert one delta.
 
-    LangChain adds chunks up, texts of metadata too, so each fact may stand in one chunk only; a delta says it once. The
-    provider is the exception: core looks for it in each chunk, to find our blocks, and does not add it up.
+    LangChain merges chunks, and concatenates the strings of their metadata, so each fact must be in a single chunk;
+    deltas contain it once. The exception is the provider: core looks for it in every chunk, and does not merge it.
     """
     facts = response_metadata(delta.response) if delta.response else {}
     if delta.finish_reason or delta.logprobs:
         facts |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
-    said: dict[str, Any] = {}  # each field that is given, be it empty, has to be validated
+    fields: dict[str, Any] = {}  # only what is set: pydantic validates empty fields too
     if delta.reasoning:
-        said["additional_kwargs"] = {"reasoning_content": delta.reasoning}
+        fields["additional_kwargs"] = {"reasoning_content": delta.reasoning}
     if delta.tool_calls:
-        said["tool_call_chunks"] = [
+        fields["tool_call_chunks"] = [
             ToolCallChunk(name=call.name, args=call.arguments, id=call.id, index=call.index, type="tool_call_chunk")
             for call in delta.tool_calls
         ]
     if delta.last:
-        said |= {"usage_metadata": usage_metadata(delta.usage), "chunk_position": "last"}
+        fields |= {"usage_metadata": usage_metadata(delta.usage), "chunk_position": "last"}
     message = StrictToolCallChunk(
-        content=delta.content, response_metadata={"model_provider": PROVIDER, **facts}, **said
+        content=delta.content, response_metadata={"model_provider": PROVIDER, **facts}, **fields
     )
     return ChatGenerationChunk(message=message, generation_info=facts or None)
 
 
 def response_metadata(response: dict[str, Any]) -> dict[str, Any]:
-    """Name the facts about a response as LangChain does."""
+    """Return the facts about a response under LangChain's names."""
     return {"model_name" if name == "model" else name: value for name, value in response.items()}
 
 
@@ -203,18 +215,18 @@ def _metadata(
 
 
 def usage_metadata(usage: Usage | None) -> UsageMetadata | None:
-    """Count the tokens as LangChain does, with cached and reasoning tokens where the server says them."""
+    """Return the token counts as LangChain names them, with cached and reasoning tokens if the server reports them."""
     if not usage:
         return None
-    counted = UsageMetadata(
+    counts = UsageMetadata(
         input_tokens=usage.get("prompt_tokens") or 0,
         output_tokens=usage.get("completion_tokens") or 0,
         total_tokens=usage.get("total_tokens") or 0,
     )
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     if cached is not None:
-        counted["input_token_details"] = {"cache_read": cached}
+        counts["input_token_details"] = {"cache_read": cached}
     reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
     if reasoning is not None:
-        counted["output_token_details"] = {"reasoning": reasoning}
-    return counted
+        counts["output_token_details"] = {"reasoning": reasoning}
+    return counts

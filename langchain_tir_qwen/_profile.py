@@ -1,4 +1,4 @@
-"""What Qwen3-32B can do, in LangChain's words; agents and their middleware choose by it."""
+"""The model profile of Qwen3-32B, by which agents and their middleware decide what to use."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ _PROFILE: ModelProfile = {
 
 
 def model_profile(model: str) -> ModelProfile | None:
-    """The profile of a model by its name; None if it is another than Qwen3-32B."""
-    words = model.lower().replace("-", "_")
-    return _PROFILE.copy() if "qwen3_32b" in words else None
+    """Return the profile of a model; None if it is not Qwen3-32B."""
+    name = model.lower().replace("-", "_")
+    return _PROFILE.copy() if "qwen3_32b" in name else None

@@ -1,4 +1,4 @@
-"""Structured output: a schema to the wire, and an answer to the object that was asked for."""
+"""Structured output: conversion of a schema to the wire, and of an answer to the requested object."""
 
 from __future__ import annotations
 
@@ -25,34 +25,44 @@ from tir_qwen._integrations import PartialJSON, explain_failure, extract_object
 
 @dataclass(frozen=True)
 class Schema:
-    """What an answer is to be: the JSON schema, and how to make the user's object of JSON that fits it."""
+    """The JSON schema of an answer, and how to build the user's object from JSON.
+
+    Attributes:
+        name: Name of the schema on the wire.
+        json: The JSON schema.
+        build: Builds the user's object from parsed JSON.
+        core: The class, if LangChain itself can describe it: a pydantic class or a TypedDict.
+    """
 
     name: str
     json: dict[str, Any]
     build: Callable[[Any], Any]
     core: Any = None
-    """The class, if it is one that LangChain itself describes: a pydantic class or a TypedDict."""
 
     @property
-    def refers(self) -> bool:
-        """Whether the schema refers to definitions within itself."""
+    def has_definitions(self) -> bool:
+        """Whether the schema contains definitions that it refers to."""
         return not self.json.keys().isdisjoint(("$defs", "definitions"))
 
     def as_response_format(self, strict: bool | None) -> dict[str, Any]:
-        """The wire's `response_format`."""
-        described = {"name": self.name, "schema": self.json}
-        return {"type": "json_schema", "json_schema": described if strict is None else {**described, "strict": strict}}
+        """Return the `response_format` of the request."""
+        json_schema: dict[str, Any] = {"name": self.name, "schema": self.json}
+        if strict is not None:
+            json_schema["strict"] = strict
+        return {"type": "json_schema", "json_schema": json_schema}
 
     def as_tool(self, strict: bool | None) -> dict[str, Any]:
-        """The wire's tool whose arguments are the object."""
+        """Return the tool whose arguments are the object."""
         function = {"name": self.name, "description": self.json.get("description", ""), "parameters": self.json}
-        return {"type": "function", "function": function if strict is None else {**function, "strict": strict}}
+        if strict is not None:
+            function["strict"] = strict
+        return {"type": "function", "function": function}
 
 
 def read_schema(schema: Any) -> Schema:
-    """Understand a pydantic class (of either version), a dataclass, a TypedDict, a JSON schema or an OpenAI function.
+    """Convert a pydantic class (of either version), a dataclass, a TypedDict, a JSON schema or an OpenAI function.
 
-    References within the schema are kept, so that it may be recursive: vLLM's grammars follow them.
+    References within the schema are kept, so it may be recursive: vLLM's grammars support them.
     """
     if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
         return _schema(schema.__name__, schema.model_json_schema(), schema.model_validate, schema)
@@ -62,7 +72,7 @@ def read_schema(schema: Any) -> Schema:
     if isinstance(schema, type) and is_dataclass(schema):
         adapter = TypeAdapter(schema)
         json = adapter.json_schema()
-        # pydantic before 2.13 leaves the docstring out; where there is none, dataclass has written the signature there.
+        # pydantic before 2.13 omits the docstring, which for a dataclass without one is its signature.
         if (text := getdoc(schema)) and not text.startswith(f"{schema.__name__}("):
             json.setdefault("description", text)
         return _schema(schema.__name__, json, adapter.validate_python)
@@ -72,13 +82,13 @@ def read_schema(schema: Any) -> Schema:
         inner = schema.get("parameters") or schema.get("schema") or schema
         described = {"description": schema["description"]} if "description" in schema else {}
         return _schema(schema.get("name") or schema.get("title") or "answer", {**described, **inner}, _an_object)
-    function = convert_to_openai_function(schema)  # knows LangChain's own ways to annotate a TypedDict
+    function = convert_to_openai_function(schema)  # supports LangChain's annotations of a TypedDict
     described = {"description": function["description"]} if function.get("description") else {}
     return _schema(function["name"], {**described, **function["parameters"]}, _an_object, schema)
 
 
 def any_object() -> Schema:
-    """Any JSON object."""
+    """Return the schema of any JSON object."""
     return _schema("answer", {"type": "object"}, _an_object)
 
 
@@ -92,40 +102,42 @@ def _an_object(value: Any) -> Any:
     return value
 
 
-def with_raw(llm: Runnable[LanguageModelInput, AIMessage], wanted: Schema) -> Runnable[LanguageModelInput, Any]:
-    """`llm`, with its message, the object made of it, and what went wrong in that."""
-    parse = itemgetter("raw") | StructuredOutputParser(build=wanted.build)
+def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: Schema) -> Runnable[LanguageModelInput, Any]:
+    """Return a runnable that gives the message of `llm`, the object built from it, and the error if that failed."""
+    parse = itemgetter("raw") | StructuredOutputParser(build=schema.build)
     parsed = RunnablePassthrough.assign(parsed=parse, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 class StructuredOutputParser(BaseTransformOutputParser[Any]):
-    """Reads an answer as an object: its text, or the arguments of its tool call.
+    """Parses an answer as an object: its text, or the arguments of its tool call.
 
-    A stream gives the object as it grows, as far as it can be built; the last one is the whole, or an
-    `OutputParserException` that says what is wrong with it.
+    A stream yields the object as it grows, as far as it can be built. The last one is complete, or there is an
+    `OutputParserException` that says what is wrong.
     """
 
     build: Callable[[Any], Any]
-    """Makes the object of JSON; raises ValueError where it does not fit."""
+    """Builds the object from JSON; raises ValueError if it does not match."""
 
     def parse(self, text: str) -> Any:
-        """Read a text."""
-        return self._whole(text, None)
+        """Parse a text."""
+        return self._parse_complete(text, None)
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Read an answer; of one that still grows (`partial`) what there is, or None."""
-        text, finish_reason = _said(result[0])
-        return self._partial(PartialJSON().read(text)) if partial else self._whole(text, finish_reason)
+        """Parse an answer; of an incomplete one (`partial`) what has arrived, or None."""
+        text, finish_reason = _json_text(result[0])
+        if partial:
+            return self._build_partial(PartialJSON().read(text))
+        return self._parse_complete(text, finish_reason)
 
-    def _partial(self, value: dict[str, Any] | None) -> Any:
+    def _build_partial(self, value: dict[str, Any] | None) -> Any:
         try:
             return None if value is None else self.build(value)
         except (ValueError, TypeError):
             return None
 
-    def _whole(self, text: str, finish_reason: str | None) -> Any:
+    def _parse_complete(self, text: str, finish_reason: str | None) -> Any:
         try:
             return self.build(from_json(extract_object(text)))
         except (ValueError, TypeError) as error:
@@ -133,13 +145,13 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         raise OutputParserException(problem, llm_output=text)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
-        growing = _Growing(self)
+        growing = _GrowingObject(self)
         for chunk in input:
             yield from growing.add(chunk)
         yield from growing.end()
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:  # noqa: A002
-        growing = _Growing(self)
+        growing = _GrowingObject(self)
         async for chunk in input:
             for value in growing.add(chunk):
                 yield value
@@ -151,46 +163,46 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         return "tir_qwen_structured_output"
 
 
-class _Growing:
-    """An object that streams in: gives each new state of it once."""
+class _GrowingObject:
+    """An object that streams in: yields each new state of it once."""
 
     def __init__(self, parser: StructuredOutputParser) -> None:
         self._parser = parser
-        self._growing = PartialJSON()
-        self._read: dict[str, Any] | None = None
+        self._partial_json = PartialJSON()
+        self._value: dict[str, Any] | None = None
         self._text = ""
-        self._called = False
+        self._has_call = False
         self._finish_reason: str | None = None
         self._last: Any = None
 
     def add(self, chunk: str | BaseMessage) -> Iterator[Any]:
         if isinstance(chunk, str):
-            said, finish_reason = chunk, None
+            text, finish_reason = chunk, None
         else:
-            said, finish_reason = _said(ChatGeneration(message=chunk))
-            self._called |= bool(getattr(chunk, "tool_call_chunks", None))
+            text, finish_reason = _json_text(ChatGeneration(message=chunk))
+            self._has_call |= bool(getattr(chunk, "tool_call_chunks", None))
         self._finish_reason = finish_reason or self._finish_reason
-        if said:
-            self._text += said
-            read = self._growing.read(self._text)
-            if read is not self._read:
-                self._read = read
-                yield from self._changed(self._parser._partial(read))
+        if text:
+            self._text += text
+            value = self._partial_json.read(self._text)
+            if value is not self._value:
+                self._value = value
+                yield from self._if_changed(self._parser._build_partial(value))
 
     def end(self) -> Iterator[Any]:
-        text = self._text or ("{}" if self._called else "")  # a call without arguments, as in a whole answer
-        yield from self._changed(self._parser._whole(text, self._finish_reason))
+        text = self._text or ("{}" if self._has_call else "")  # a call without arguments, as in a whole answer
+        yield from self._if_changed(self._parser._parse_complete(text, self._finish_reason))
 
-    def _changed(self, value: Any) -> Iterator[Any]:
+    def _if_changed(self, value: Any) -> Iterator[Any]:
         if value is not None and value != self._last:
             self._last = value
             yield value
 
 
-def _said(generation: Generation) -> tuple[str, str | None]:
-    """The JSON text of an answer (or of a chunk of it), and its finish reason.
+def _json_text(generation: Generation) -> tuple[str, str | None]:
+    """Return the JSON text of an answer or of a chunk, and its finish reason.
 
-    Where a tool was to be called, some versions of the server still answer with its arguments as text.
+    If a tool had to be called, some versions of the server return its arguments as text.
     """
     message = generation.message if isinstance(generation, ChatGeneration) else None
     if not isinstance(message, AIMessage):

@@ -1,4 +1,4 @@
-"""Token counts without a request, and without transformers (which LangChain's own default wants)."""
+"""Token counts without a request, and without transformers, which LangChain's default needs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from tir_qwen import ConfigurationError
 
 BYTES_PER_TOKEN = 3.5
-"""A cautious estimate for Qwen's tokenizer: English prose has some 4.5 bytes a token, code and Hindi some 3.5."""
+"""A conservative estimate for Qwen's tokenizer: English prose has 4.5 bytes per token, code and Hindi 3.5."""
 TOKENS_PER_MESSAGE = 5
-"""What the chat template puts around a message: `<|im_start|>role\\n` and `<|im_end|>\\n`."""
+"""Tokens that the chat template adds to a message: `<|im_start|>role\\n` and `<|im_end|>\\n`."""
 
 
-def estimate(text: str) -> int:
-    """About how many tokens `text` has, rather too many than too few."""
+def estimate_tokens(text: str) -> int:
+    """Estimate the number of tokens of `text`, erring on the high side."""
     return ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
 
 
 @cache
-def load(path: Path) -> Any:
-    """The tokenizer of a `tokenizer.json` (of Qwen3-32B's repository, say), by the optional library `tokenizers`."""
+def load_tokenizer(path: Path) -> Any:
+    """Load a `tokenizer.json`, such as that of Qwen3-32B's repository, with the optional library `tokenizers`."""
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415 - optional
     except ModuleNotFoundError:

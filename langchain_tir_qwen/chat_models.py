@@ -23,16 +23,16 @@ from tir_qwen import ConfigurationError, __version__
 from tir_qwen._integrations import ModelSettings, aclosing_unhooked, construct
 
 from ._content_blocks import PROVIDER
+from ._error_conversion import raises_langchain_errors
 from ._messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
 from ._profile import model_profile
 from ._retry_callbacks import async_retry_reporter, retry_reporter
-from ._token_counts import TOKENS_PER_MESSAGE, estimate, load
-from .errors import errors_for_langchain
+from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens, load_tokenizer
 
 if TYPE_CHECKING:  # a program without tools does not load it
     from langchain_core.tools import BaseTool
 
-    Token = SecretStr | str  # which the constructor takes too
+    Token = SecretStr | str  # the constructor accepts both
 else:
     Token = SecretStr
 
@@ -40,8 +40,8 @@ else:
 class ChatTIRQwen(BaseChatModel, ModelSettings):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
-    The reasoning never is in an answer's `content`; it is in `additional_kwargs["reasoning_content"]` and, as a
-    `reasoning` block, in `content_blocks`. One instance serves any number of threads, tasks and event loops.
+    An answer's `content` never contains reasoning; that is in `additional_kwargs["reasoning_content"]` and, as a
+    `reasoning` block, in `content_blocks`. One instance can be used by any number of threads, tasks and event loops.
 
     ```python
     from langchain_tir_qwen import ChatTIRQwen
@@ -58,14 +58,14 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         print(chunk.content, end="")
     ```
 
-    ModelSettings that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
-    `enable_thinking`, `tool_calling`, `timeout` and `max_retries` may be given at call time too, as above, or by
-    `bind`; there they win, and further fields of the body may stand beside them.
+    Unset parameters are not sent: the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
+    `tool_calling`, `timeout` and `max_retries` can also be passed to a call, as above, or to `bind`; these take
+    precedence over the constructor's. Calls accept further fields of the request body as well.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
-        TIRError: (when called) See `tir_qwen.TIRError`. Each is an error of `langchain_core.exceptions` as well:
-            `tir_qwen.RateLimitError` a `ModelRateLimitError`, for example.
+        TIRError: (when called) See `tir_qwen.TIRError`. Each is also an exception of `langchain_core.exceptions`: a
+            `tir_qwen.RateLimitError` is a `ModelRateLimitError`, for example.
     """
 
     access_token: Token | None = Field(
@@ -79,21 +79,21 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     """A complete base URL with its path (a dedicated endpoint, a local vLLM), or a host alone; environment
     `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     streaming: bool = False
-    """Stream also where a whole answer is asked for, so that callbacks see it grow; unset: LangChain decides."""
+    """Whether `invoke` streams too, so that callbacks receive tokens; unset: LangChain decides."""
     stream_usage: bool = True
-    """Ask for token counts at the end of a stream; they are in the last chunk's `usage_metadata`."""
+    """Whether to request token counts for streams; they are in the last chunk's `usage_metadata`."""
     extra_body: dict[str, Any] | None = None
-    """Further fields of the body, over all others: `{"min_tokens": 5}`, say."""
+    """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
-    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts (by the optional library tokenizers)."""
+    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts; needs the optional library tokenizers."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 to use for synchronous calls, with its own pool; it stays open and is not pickled."""
+    """A client of httpx or httpx2 for synchronous calls, with its own pool; it stays open and is not pickled."""
     http_async_client: Any = Field(default=None, repr=False, exclude=True)
-    """As `http_client`, an `AsyncClient` for asynchronous calls."""
+    """An `AsyncClient` of httpx or httpx2 for asynchronous calls."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=False)
 
-    if not TYPE_CHECKING:  # type checkers read the signature off the fields
+    if not TYPE_CHECKING:  # type checkers derive the signature from the fields
 
         def __init__(self, **kwargs: Any) -> None:
             construct(self, super().__init__, kwargs)
@@ -105,7 +105,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     def _client_settings(self) -> dict[str, Any]:
         token: Any = self.access_token
-        if isinstance(token, SecretStr):  # else it was assigned as a plain text, which pydantic does not look at
+        if isinstance(token, SecretStr):  # not if a plain string was assigned, which pydantic does not validate
             token = token.get_secret_value()
         return {**super()._client_settings(), "access_token": token, "base_url": self.base_url}
 
@@ -118,16 +118,16 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """Arguments that a serialized model takes from the environment."""
+        """The arguments that a serialized model reads from the environment."""
         return {"access_token": "E2E_TIR_ACCESS_TOKEN"}
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What changes an answer: the key of caches, and what traces show."""
+        """Everything that influences an answer: it is the key of caches, and shown in traces."""
         params = {"endpoint": repr(self._client), **self._default_call_params()}
         for name in ("timeout", "max_retries"):
             params.pop(name, None)
-        if "stop" in params:  # under this name LangChain puts what the call says
+        if "stop" in params:  # LangChain uses this name for the argument of the call
             params["stop_by_default"] = params.pop("stop")
         return {**params, "extra_body": self.extra_body} if self.extra_body else params
 
@@ -145,7 +145,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with errors_for_langchain():
+        with raises_langchain_errors():
             params = self._params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager))
             return result_from_completion(self._client.complete(messages_to_wire(messages), **params))
 
@@ -156,7 +156,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with errors_for_langchain():
+        with raises_langchain_errors():
             params = self._params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
             return result_from_completion(await self._async_client.complete(messages_to_wire(messages), **params))
 
@@ -167,7 +167,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with errors_for_langchain():
+        with raises_langchain_errors():
             params = self._stream_params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager))
             with closing(self._client.stream(messages_to_wire(messages), **params)) as deltas:
                 for delta in deltas:
@@ -183,7 +183,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with errors_for_langchain():
+        with raises_langchain_errors():
             params = self._stream_params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
             async with aclosing_unhooked(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
                 async for delta in deltas:
@@ -193,9 +193,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
                     yield chunk
 
     def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
-        """The parameters of one call: what it says, then what the constructor said."""
+        """Return the parameters of one call; its own take precedence over the constructor's."""
         params = {**self._merge_call_params(kwargs), "on_retry": on_retry}
-        params.pop("stream", None)  # LangChain's own switch; which method was called has settled it
+        params.pop("stream", None)  # LangChain's switch between the methods, which has been applied
         if not params.pop("stream_usage", self.stream_usage):
             params["stream_options"] = None
         if stop is not None:
@@ -208,7 +208,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     def _stream_params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
         params = self._params(stop, kwargs, on_retry=on_retry)
         if (params.get("n") or 1) > 1:
-            raise ConfigurationError("n must be 1 for a stream: its chunks would be added up to one answer.")
+            raise ConfigurationError("n must be 1 for a stream: the chunks of all answers would be merged into one.")
         return params
 
     def bind_tools(
@@ -219,7 +219,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Offer tools; the calls are in the answer's `tool_calls`.
+        """Offer tools to the model; its calls are in the answer's `tool_calls`.
 
         ```python
         from langchain_tir_qwen import ChatTIRQwen
@@ -234,17 +234,17 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         print(message.tool_calls[0]["name"], message.tool_calls[0]["args"])
         ```
 
-        A call whose arguments are no JSON object, or were cut, is in `invalid_tool_calls`. `create_agent` of langchain
-        binds tools by itself.
+        A call whose arguments are truncated or not a JSON object is in `invalid_tool_calls`. LangChain's `create_agent`
+        binds tools itself.
 
         Args:
             tools: Pydantic classes, functions, LangChain tools or JSON schemas.
-            tool_choice: `auto`, `none`, `any` or `required` (or True), the name of a tool, or the wire's own dict.
-            strict: Whether arguments must follow the schema; sent along with each tool.
+            tool_choice: `auto`, `none`, `any` or `required` (or True), the name of a tool, or a dict as on the wire.
+            strict: Whether arguments must follow the schema; sent with each tool.
             **kwargs: Further parameters of the call, such as `parallel_tool_calls=False`.
 
         Raises:
-            ConfigurationError: `tool_choice` names none of the tools.
+            ConfigurationError: `tool_choice` is not the name of one of the tools.
         """
         if tools:
             kwargs["tools"] = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
@@ -261,7 +261,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Answer with an object.
+        """Return a runnable that answers with an object.
 
         ```python
         from langchain_tir_qwen import ChatTIRQwen
@@ -278,21 +278,23 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         ```
 
         Args:
-            schema: What the object is to be: a pydantic class (an instance of it is returned), a dataclass (likewise),
-                a TypedDict or a JSON schema (a dict is returned). May be left out with `json_mode`.
-            method: `json_schema` has the server enforce the schema; `function_calling` has the model call a tool with
-                the object as its arguments; `json_mode` enforces JSON alone: the prompt must describe the object.
+            schema: A pydantic class or a dataclass (the answer is an instance of it), or a TypedDict or a JSON schema
+                (the answer is a dict). Optional with `json_mode`.
+            method: `json_schema`: the server enforces the schema. `function_calling`: the model calls a tool with the
+                object as its arguments. `json_mode`: the server enforces JSON only; the prompt must describe the
+                object.
             include_raw: Return `{"raw": message, "parsed": object or None, "parsing_error": error or None}`.
-            strict: Sent along with the schema.
+            strict: Sent with the schema.
             **kwargs: Further parameters of the call.
 
-        A stream gives the object as it grows.
+        A stream yields the object as it grows.
 
         Raises:
-            ValueError: `schema` is missing, or `method` is another.
-            OutputParserException: (when called) The answer is not the object; says so if max_tokens cut it.
+            ValueError: `schema` is missing, or `method` is unknown.
+            OutputParserException: (when called) The answer is not the object; the text says if it was truncated by
+                max_tokens.
         """
-        # Not every program asks for objects, and this is a tenth of what an import takes.
+        # Not every program needs structured output, and this takes a tenth of the import time.
         from ._structured_output import StructuredOutputParser, any_object, read_schema, with_raw  # noqa: PLC0415
 
         if schema is None and method != "json_mode":
@@ -300,13 +302,13 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         wanted = any_object() if schema is None else read_schema(schema)
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
-            # LangChain's own way where it has one; it refuses dicts without a title, and some dataclasses.
+            # LangChain's own conversion, except for what it refuses: dicts without a title, and some dataclasses.
             "schema": wanted.as_tool(strict) if wanted.core is None else convert_to_openai_tool(wanted.core),
         }
         if method == "function_calling":
-            # Not the tool's name: vLLM 0.9 streams the arguments of a named tool as text. But with `required` it loses
-            # what a schema refers to.
-            choice = wanted.name if wanted.refers else "required"
+            # vLLM 0.9 streams the arguments of a named tool as text, but with `required` it loses the definitions
+            # that a schema refers to.
+            choice = wanted.name if wanted.has_definitions else "required"
             kwargs = {"parallel_tool_calls": False, **kwargs}
             llm = self.bind_tools([wanted.as_tool(strict)], tool_choice=choice, **kwargs)
         elif method == "json_schema":
@@ -318,10 +320,10 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(build=wanted.build)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """The ids of a text's tokens.
+        """Return the ids of a text's tokens.
 
         Raises:
-            ConfigurationError: There is no `tokenizer_file`, it cannot be read, or tokenizers is not installed.
+            ConfigurationError: `tokenizer_file` is unset or unreadable, or the library tokenizers is not installed.
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
@@ -329,21 +331,21 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
             raise ConfigurationError(
                 "token ids need a tokenizer: pass tokenizer_file=... (Qwen3-32B's tokenizer.json)."
             )
-        ids: list[int] = load(Path(self.tokenizer_file)).encode(text, add_special_tokens=False).ids
+        ids: list[int] = load_tokenizer(Path(self.tokenizer_file)).encode(text, add_special_tokens=False).ids
         return ids
 
     def get_num_tokens(self, text: str) -> int:
-        """How many tokens a text has: exactly with `tokenizer_file`, else a cautious estimate from its length."""
+        """Count the tokens of a text: exactly with `tokenizer_file`, otherwise by a conservative estimate."""
         if self.custom_get_token_ids is None and self.tokenizer_file is None:
-            return estimate(text)
+            return estimate_tokens(text)
         return len(self.get_token_ids(text))
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """How many tokens a conversation and its tools have in the chat template, about; see `get_num_tokens`.
+        """Count the tokens of a conversation and its tools, approximately; see `get_num_tokens`.
 
         Args:
             messages: The conversation.
-            tools: Whatever `bind_tools` takes.
+            tools: The tools, as for `bind_tools`.
         """
         texts = [to_json(convert_to_openai_tool(tool)).decode() for tool in tools or []]
         for message in messages_to_wire(messages):

@@ -1,13 +1,11 @@
-"""Our errors as LangChain's: each leaf of `tir_qwen.errors` with its twin of `langchain_core.exceptions`.
+"""The exceptions of `tir_qwen.errors` that are exceptions of LangChain too.
 
-LangChain's middleware asks the twin (`is_retryable`, `ContextOverflowError`); LangGraph's default retry policy asks the
-builtin bases: it tries everything again but RuntimeError and its like, so what is hopeless is a RuntimeError too.
+Each class also inherits from its counterpart in `langchain_core.exceptions`, which LangChain's middleware checks for
+(`is_retryable`, `ContextOverflowError`). LangGraph's default retry policy retries everything except RuntimeError and
+some other builtin exceptions, so errors that a retry cannot fix are RuntimeErrors as well.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from langchain_core import exceptions as langchain
 
@@ -19,15 +17,15 @@ class APIConnectionError(tir_qwen.APIConnectionError, langchain.ModelConnectionE
 
 
 class APITimeoutError(tir_qwen.APITimeoutError, langchain.ModelTimeoutError):
-    """The server took too long."""
+    """A time limit was exceeded."""
 
 
 class APIStatusError(tir_qwen.APIStatusError, langchain.ModelError):
-    """A status with no class of its own."""
+    """A status without a class of its own."""
 
 
 class RefusedError(APIStatusError, RuntimeError):
-    """A status with no class of its own, which another try would not change."""
+    """A status without a class of its own that a retry would not change."""
 
 
 class BadRequestError(tir_qwen.BadRequestError, langchain.ModelInvalidRequestError, RuntimeError):
@@ -35,7 +33,7 @@ class BadRequestError(tir_qwen.BadRequestError, langchain.ModelInvalidRequestErr
 
 
 class ContextOverflowError(tir_qwen.ContextOverflowError, langchain.ContextOverflowError, RuntimeError):
-    """The prompt does not fit."""
+    """The prompt exceeds the context window."""
 
 
 class AuthenticationError(tir_qwen.AuthenticationError, langchain.ModelAuthenticationError, RuntimeError):
@@ -59,11 +57,11 @@ class InternalServerError(tir_qwen.InternalServerError, langchain.ModelAPIError)
 
 
 class StreamInterruptedError(tir_qwen.StreamInterruptedError, langchain.ModelConnectionError):
-    """The answer never ended."""
+    """The stream ended before the answer did."""
 
 
 class MalformedChunkError(tir_qwen.MalformedChunkError, langchain.ModelError, RuntimeError):
-    """The answer is not what the protocol promises."""
+    """The answer violates the protocol."""
 
 
 class ServerStreamError(tir_qwen.ServerStreamError, langchain.ModelAPIError):
@@ -72,41 +70,3 @@ class ServerStreamError(tir_qwen.ServerStreamError, langchain.ModelAPIError):
 
 class ConfigurationError(tir_qwen.ConfigurationError, langchain.ModelInvalidRequestError):
     """Nothing was sent."""
-
-
-TWINS: dict[type[tir_qwen.TIRError], type[tir_qwen.TIRError]] = {
-    twin.__bases__[0]: twin
-    for twin in (
-        APIConnectionError,
-        APITimeoutError,
-        APIStatusError,
-        BadRequestError,
-        ContextOverflowError,
-        AuthenticationError,
-        PermissionDeniedError,
-        NotFoundError,
-        RateLimitError,
-        InternalServerError,
-        StreamInterruptedError,
-        MalformedChunkError,
-        ServerStreamError,
-        ConfigurationError,
-    )
-}
-
-
-def as_twin(error: tir_qwen.TIRError) -> tir_qwen.TIRError:
-    """Make an error its twin: the same object, so that its traceback and attributes stay."""
-    twin = TWINS.get(type(error), type(error))
-    error.__class__ = RefusedError if twin is APIStatusError and not error.is_retryable else twin
-    return error
-
-
-@contextmanager
-def errors_for_langchain() -> Iterator[None]:
-    """Raise errors as their twins."""
-    try:
-        yield
-    except tir_qwen.TIRError as error:
-        as_twin(error)
-        raise

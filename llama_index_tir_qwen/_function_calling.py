@@ -1,4 +1,4 @@
-"""Function calling: what of it does not need the endpoint."""
+"""Function calling: the hooks by which core offers tools and finds their calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llama_index.core.tools.types import BaseTool
 
 from tir_qwen._integrations import PartialJSON
 
-from ._messages import is_whole, tool_choice_to_wire, with_first_call
+from ._messages import is_complete, tool_choice_to_wire, with_first_call
 from ._stream import CallingResponse
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class FunctionCalling(FunctionCallingLLM):
-    """The hooks by which core offers tools and finds the calls of an answer."""
+    """The methods of core's `FunctionCallingLLM` that need no endpoint."""
 
     def _prepare_chat_with_tools(  # noqa: PLR0917 - core's signature
         self,
@@ -41,7 +41,7 @@ class FunctionCalling(FunctionCallingLLM):
         tool_choice: str | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The arguments of a chat that offers `tools`."""
+        """Return the arguments of a chat that offers `tools`."""
         messages = list(chat_history or [])
         if user_msg is not None:
             messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
@@ -55,13 +55,13 @@ class FunctionCalling(FunctionCallingLLM):
     def _validate_chat_with_tools_response(
         self, response: ChatResponse, tools: Sequence[BaseTool], allow_parallel_tool_calls: bool = False, **kwargs: Any
     ) -> ChatResponse:
-        """Keep the first call alone where parallel ones are not allowed."""
+        """Keep only the first call if parallel ones are not allowed."""
         return response if allow_parallel_tool_calls else with_first_call(response)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of an answer; while it streams, with their arguments as far as they have come.
+        """Return the tool calls of an answer; in a stream, with their arguments as far as they have arrived.
 
         ```python
         from llama_index.core.tools import FunctionTool
@@ -81,13 +81,13 @@ class FunctionCalling(FunctionCallingLLM):
         ```
 
         Args:
-            response: Of `chat_with_tools`, or one of a stream.
-            error_on_no_tool_call: Raise where there is none; else the list is empty.
-            **kwargs: Core's; not used.
+            response: A response of `chat_with_tools`, or of a stream.
+            error_on_no_tool_call: Whether to raise if there is no call; otherwise the list is empty.
+            **kwargs: Not used.
 
         Raises:
-            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is whole, and the arguments
-                of a call are not a JSON object.
+            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is complete, and the
+                arguments of a call are not a JSON object.
         """
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
@@ -96,28 +96,28 @@ class FunctionCalling(FunctionCallingLLM):
             ToolSelection(
                 tool_id=block.tool_call_id or "",
                 tool_name=block.tool_name,
-                tool_kwargs=_arguments(response, number, block),
+                tool_kwargs=_parse_arguments(response, number, block),
             )
             for number, block in enumerate(blocks)
         ]
 
-    # In streams, core's programs forget to require the tool by which they ask for an object.
+    # In streams, core's programs do not require the tool whose arguments are the object.
 
     def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
-        """Answer a conversation in pieces, with tools to call; the arguments are those of core's `chat_with_tools`."""
-        if _of_a_program(tools):
+        """Answer a conversation in pieces, with tools to call; takes the arguments of `chat_with_tools`."""
+        if _is_program_tool(tools):
             kwargs["tool_required"] = True
         return super().stream_chat_with_tools(tools, *args, **kwargs)
 
     async def astream_chat_with_tools(
         self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
     ) -> ChatResponseAsyncGen:
-        """As `stream_chat_with_tools`."""
-        if _of_a_program(tools):
+        """Answer a conversation in pieces, with tools to call, asynchronously."""
+        if _is_program_tool(tools):
             kwargs["tool_required"] = True
         return await super().astream_chat_with_tools(tools, *args, **kwargs)
 
-    # The asynchronous ones forget the system prompt; what the others pass on begins with it.
+    # Core adds the system prompt in the synchronous method only.
 
     def predict_and_call(
         self,
@@ -127,16 +127,16 @@ class FunctionCalling(FunctionCallingLLM):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """Have the model call one of the tools, and run what it calls; the system prompt stands before the history.
+        """Let the model call one of the tools, and run it; the system prompt precedes the history.
 
         Args:
-            tools: What it may call.
+            tools: The tools.
             user_msg: The last message, after the history.
-            chat_history: The messages before.
-            *args: Core's: `verbose`, `allow_parallel_tool_calls`.
-            **kwargs: Core's (`error_on_no_tool_call`, ...), and parameters of the call.
+            chat_history: The messages before it.
+            *args: `verbose` and `allow_parallel_tool_calls` of core.
+            **kwargs: Further arguments of core, such as `error_on_no_tool_call`, and parameters of the call.
         """
-        return super().predict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
+        return super().predict_and_call(tools, user_msg, self._with_system_prompt(chat_history), *args, **kwargs)
 
     async def apredict_and_call(
         self,
@@ -146,17 +146,17 @@ class FunctionCalling(FunctionCallingLLM):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """As `predict_and_call`."""
-        return await super().apredict_and_call(tools, user_msg, self._instructed(chat_history), *args, **kwargs)
+        """Let the model call one of the tools, and run it, asynchronously; see `predict_and_call`."""
+        return await super().apredict_and_call(tools, user_msg, self._with_system_prompt(chat_history), *args, **kwargs)
 
-    def _instructed(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
+    def _with_system_prompt(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
         history = chat_history or []
         system = ChatMessage(self.system_prompt, role=MessageRole.SYSTEM)
         return history if history[:1] == [system] else list(self._extend_messages(history))
 
 
 def _offer(tool: BaseTool) -> dict[str, Any]:
-    """The tool on the wire, with the reference at the root of a recursive schema, which core drops."""
+    """Return the tool as on the wire, with the reference at the root of a recursive schema, which core drops."""
     offered = tool.metadata.to_openai_tool(skip_length_check=True)
     parameters = offered["function"]["parameters"]
     if "$defs" in parameters and "type" not in parameters and tool.metadata.fn_schema is not None:
@@ -165,18 +165,18 @@ def _offer(tool: BaseTool) -> dict[str, Any]:
     return offered
 
 
-def _of_a_program(tools: Sequence[BaseTool]) -> bool:
-    """Whether this is the tool by which a program of core's asks for an object."""
+def _is_program_tool(tools: Sequence[BaseTool]) -> bool:
+    """Whether this is the tool whose arguments are the object of one of core's programs."""
     fn = getattr(tools[0], "real_fn", None) if len(tools) == 1 else None
     return getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
 
 
-def _arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:
+def _parse_arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:
     if isinstance(block.tool_kwargs, dict):
         return block.tool_kwargs
-    if is_whole(response):
+    if is_complete(response):
         raise ValueError(
-            f"The arguments of the call of {block.tool_name!r} are not a JSON object (cut by max_tokens?)."
+            f"The arguments of the call of {block.tool_name!r} are not a JSON object (truncated by max_tokens?)."
         )
     if isinstance(response, CallingResponse):
         return response.arguments(number, block.tool_kwargs)

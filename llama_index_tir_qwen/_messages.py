@@ -1,4 +1,4 @@
-"""LlamaIndex's messages to the wire's and back (pure)."""
+"""Conversion of LlamaIndex's messages to the wire and back."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _ROLES = {
 
 
 def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Write a conversation.
+    """Convert a conversation to the wire.
 
     Raises:
-        ConfigurationError: A message holds what Qwen3-32B cannot take (an image, say).
+        ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
     add_reasoning(wire, [_reasoning(message) for message in messages])
@@ -48,7 +48,7 @@ def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
-    """Write one message without its reasoning; `position` is its place in the conversation, for an error."""
+    """Convert one message, without its reasoning; errors name its `position`."""
     role = _ROLES[message.role]
     texts = [text for block in message.blocks for text in _texts(block, f"message {position} ({role})")]
     wire: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
@@ -74,7 +74,7 @@ def _texts(block: ContentBlock, where: str) -> Iterable[str]:
     elif isinstance(block, CitationBlock):
         yield from _texts(block.cited_content, where)
     elif not isinstance(block, (ThinkingBlock, ToolCallBlock, CachePoint)):
-        raise ConfigurationError(f"{where} holds a block of type {block.block_type!r}: Qwen3-32B takes text only.")
+        raise ConfigurationError(f"{where} contains a block of type {block.block_type!r}: Qwen3-32B accepts text only.")
 
 
 def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
@@ -94,7 +94,7 @@ def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
 def tool_choice_to_wire(
     choice: str | dict[str, Any] | None, offered: Sequence[dict[str, Any]], *, required: bool
 ) -> str | dict[str, Any]:
-    """Write a choice of tools: `auto`, `none`, `any` or `required`, the name of a tool, or a dict."""
+    """Convert a `tool_choice`: `auto`, `none`, `any` or `required`, the name of a tool, or a dict."""
     if choice is None:
         choice = "required" if required else "auto"
     if isinstance(choice, dict) or choice in ("auto", "none"):
@@ -102,45 +102,45 @@ def tool_choice_to_wire(
     if choice in ("any", "required"):
         if len(offered) > 1 or "$defs" not in offered[0]["function"]["parameters"]:
             return "required"
-        choice = offered[0]["function"]["name"]  # vLLM 0.9 refuses `required` with a schema that refers within itself
+        choice = offered[0]["function"]["name"]  # vLLM 0.9 refuses `required` with a schema that has definitions
     return {"type": "function", "function": {"name": choice}}
 
 
-def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, whole: bool) -> ChatMessage:
-    """Read an answer; arguments of a call stay text as long as they are not whole, or if they are not a JSON object."""
+def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, complete: bool) -> ChatMessage:
+    """Convert an answer; arguments remain text while they are incomplete, or if they are not a JSON object."""
     blocks: list[ContentBlock] = []
     if reasoning:
         blocks.append(ThinkingBlock(content=reasoning))
     if content or not calls:
         blocks.append(TextBlock(text=content))
     for call in calls:
-        arguments = parse_object(call.arguments) if whole else None
+        arguments = parse_object(call.arguments) if complete else None
         kwargs = call.arguments if arguments is None else arguments
         blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=kwargs))
-    # Core's streaming of structured output looks for the calls here, not among the blocks.
+    # Core's streaming of structured output looks for the calls here and not among the blocks.
     additional = {"tool_calls": [_call(call) for call in calls]} if calls else {}
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=additional)
 
 
 def response_from_completion(completion: Completion) -> ChatResponse:
-    """Read a whole response: its first choice; the others are in `raw`."""
+    """Convert a completion: its first choice; the others are in `raw`."""
     choice = completion.first
     return ChatResponse(
-        message=message_from_answer(choice.content, choice.reasoning, choice.tool_calls, whole=True),
+        message=message_from_answer(choice.content, choice.reasoning, choice.tool_calls, complete=True),
         raw=_raw(completion),
         logprobs=logprobs_from_wire(choice.logprobs),
         additional_kwargs=_counts(completion.usage),
     )
 
 
-def is_whole(response: ChatResponse) -> bool:
-    """Whether this is a whole answer, or the last response of a stream."""
+def is_complete(response: ChatResponse) -> bool:
+    """Whether this is a complete answer, or the last response of a stream."""
     choices = response.raw.get("choices") if isinstance(response.raw, dict) else None
     return "message" in choices[0] if choices else False
 
 
 def with_first_call(response: ChatResponse) -> ChatResponse:
-    """The response without its tool calls but for the first."""
+    """Remove all tool calls but the first from the response."""
     message = response.message
     later = [block for block in message.blocks if isinstance(block, ToolCallBlock)][1:]
     if later:
@@ -150,19 +150,19 @@ def with_first_call(response: ChatResponse) -> ChatResponse:
 
 
 def completion_from_response(response: ChatResponse) -> CompletionResponse:
-    """Read a chat's response as a completion; the reasoning of a whole one is its `additional_kwargs["thinking"]`."""
-    thoughts = [block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)]
+    """Convert the response of a chat to that of a completion, with the reasoning in `additional_kwargs["thinking"]`."""
+    reasoning = [block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)]
     return CompletionResponse(
         text=response.message.content or "",
         delta=response.delta,
         raw=response.raw,
         logprobs=response.logprobs,
-        additional_kwargs={**response.additional_kwargs, **({"thinking": thoughts[0]} if thoughts else {})},
+        additional_kwargs={**response.additional_kwargs, **({"thinking": reasoning[0]} if reasoning else {})},
     )
 
 
 def _raw(completion: Completion) -> dict[str, Any]:
-    """What token counters and tracers read: a response of the wire, put together."""
+    """Return the response as on the wire, which token counters and tracers read."""
     return {
         **completion.response,
         "choices": [_raw_choice(choice) for choice in completion.choices],
@@ -194,7 +194,7 @@ def _counts(usage: Usage | None) -> dict[str, Any]:
 
 
 def logprobs_from_wire(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:
-    """Read the candidates of each token; the token alone where the server was not asked for more."""
+    """Convert the candidates at each position, or the token alone if there are no others."""
     if not logprobs:
         return None
     return [

@@ -1,4 +1,4 @@
-"""Deltas of a stream to LlamaIndex's responses, each of which holds the message as far as it has come (pure)."""
+"""Conversion of a stream's deltas to LlamaIndex's responses, each with the message as far as it has arrived."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ from ._messages import logprobs_from_wire, message_from_answer, response_from_co
 
 
 class CallingResponse(ChatResponse):
-    """A response within a tool call: it knows the arguments as far as they have come without parsing them anew."""
+    """A response that contains tool calls, and knows their arguments without parsing them again."""
 
-    _growing: tuple[PartialJSON, ...] = PrivateAttr(default=())  # a factory would take pydantic 0.1 ms to call
+    _partial_arguments: tuple[PartialJSON, ...] = PrivateAttr(default=())  # pydantic takes 0.1 ms to call a factory
 
     def arguments(self, number: int, text: str) -> dict[str, Any]:
-        """What there is by now of the arguments of call `number`, whose text is `text`."""
-        return self._growing[number].read(text) or {}
+        """Return the arguments of call `number`, whose text is `text`, as far as they have arrived."""
+        return self._partial_arguments[number].read(text) or {}
 
 
 class ResponseStream:
-    """The responses of one stream: `add` each delta. The last one holds the aggregated `raw`."""
+    """The responses of one stream: `add` each delta. The last response has the complete `raw`."""
 
     def __init__(self) -> None:
-        self._fold = Accumulator()
+        self._accumulator = Accumulator()
         self._content = ""
         self._reasoning = ""
         self._calls: dict[int, ToolCall] = {}
-        self._growing: list[PartialJSON] = []
+        self._partial_arguments: list[PartialJSON] = []
 
     def add(self, delta: Delta) -> ChatResponse:
-        """The response after one more delta."""
-        self._fold.add(delta)
+        """Return the response after one more delta."""
+        self._accumulator.add(delta)
         if delta.last:
-            response = response_from_completion(self._fold.completion())
+            response = response_from_completion(self._accumulator.completion())
             response.delta = ""
             return response
         self._content += delta.content
         self._reasoning += delta.reasoning
-        for call in delta.tool_calls:
-            known = self._calls.get(call.index)
-            if known is None:
-                known = self._calls[call.index] = ToolCall("", "", "")
-                self._growing.append(PartialJSON())
-            known.id = known.id or call.id or ""
-            known.name = known.name or call.name or ""
-            known.arguments += call.arguments
+        for piece in delta.tool_calls:
+            call = self._calls.get(piece.index)
+            if call is None:
+                call = self._calls[piece.index] = ToolCall("", "", "")
+                self._partial_arguments.append(PartialJSON())
+            call.id = call.id or piece.id or ""
+            call.name = call.name or piece.name or ""
+            call.arguments += piece.arguments
         return self._response(delta)
 
     def _response(self, delta: Delta) -> ChatResponse:
-        said: dict[str, Any] = {"content": delta.content}
+        wire_delta: dict[str, Any] = {"content": delta.content}
         if delta.reasoning:
-            said["reasoning_content"] = delta.reasoning
+            wire_delta["reasoning_content"] = delta.reasoning
         calls = [self._calls[index] for index in sorted(self._calls)] if self._calls else []
         response = (CallingResponse if calls else ChatResponse)(
-            message=message_from_answer(self._content, self._reasoning, calls, whole=False),
+            message=message_from_answer(self._content, self._reasoning, calls, complete=False),
             delta=delta.content,
-            raw={"choices": [{"index": delta.index, "delta": said, "finish_reason": delta.finish_reason}]},
+            raw={"choices": [{"index": delta.index, "delta": wire_delta, "finish_reason": delta.finish_reason}]},
             logprobs=logprobs_from_wire(delta.logprobs),
             additional_kwargs={"thinking_delta": delta.reasoning} if delta.reasoning else {},
         )
         if isinstance(response, CallingResponse):
-            response._growing = tuple(self._growing)
+            response._partial_arguments = tuple(self._partial_arguments)
         return response

@@ -1,4 +1,4 @@
-"""Structured prediction: the object is the whole answer, under a grammar, or the arguments of a required tool."""
+"""Structured prediction: the answer is an object under a grammar, or the arguments of a required tool."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tir_qwen._integrations import PartialJSON, aclosing_unhooked, explain_failu
 from ._function_calling import FunctionCalling
 
 dispatcher = get_dispatcher(__name__)
-_FORGOTTEN = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
-"""Arguments of a call that core's own programs leave out too."""
+_DROPPED_ARGUMENTS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
+"""Arguments of a call that core's own programs drop too."""
 
 
 class StructuredPrediction(FunctionCalling):
-    """`structured_predict` and its siblings, by programs of our own.
+    """`structured_predict` and its siblings, with a program of our own.
 
-    Core's ask for a tool even where the whole answer is the object, forget to require it in streams, and begin those
-    with objects full of None.
+    Core's programs use a tool even where the whole answer could be the object, do not require it in streams, and start
+    streams with objects full of None.
     """
 
     @dispatcher.span
@@ -56,17 +56,17 @@ class StructuredPrediction(FunctionCalling):
         print(TIRQwen().structured_predict(Capital, prompt, country="France").city)
         ```
 
-        With `pydantic_program_mode` as it is, or `DEFAULT`, the server enforces the schema over the whole answer; with
-        `FUNCTION` the model calls a tool with the object as its arguments; with `LLM` the prompt alone asks for it.
+        With the `pydantic_program_mode` `DEFAULT`, the server enforces the schema on the whole answer. With `FUNCTION`,
+        the model calls a tool with the object as its arguments. With `LLM`, only the prompt asks for the object.
 
         Args:
             output_cls: A pydantic class.
-            prompt: What to ask.
-            llm_kwargs: ModelSettings of this call, as for `chat`.
-            **prompt_args: What to put into the prompt.
+            prompt: The prompt template.
+            llm_kwargs: Parameters of this call, as for `chat`.
+            **prompt_args: Values for the prompt template.
 
         Raises:
-            ValueError: The answer is not such an object; says so if max_tokens cut it.
+            ValueError: The answer is not such an object; the text says if it was truncated by max_tokens.
         """
         dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
@@ -79,7 +79,7 @@ class StructuredPrediction(FunctionCalling):
     async def astructured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
-        """As `structured_predict`."""
+        """Predict an object asynchronously; see `structured_predict`."""
         dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
         )
@@ -105,9 +105,9 @@ class StructuredPrediction(FunctionCalling):
 
 
 class ObjectProgram(BasePydanticProgram[Any]):
-    """Asks for one object of a pydantic class.
+    """Requests one object of a pydantic class.
 
-    It is the whole answer (mode `DEFAULT`; by `LLM` the server enforces nothing), or a tool's arguments (`FUNCTION`).
+    The object is the whole answer (`DEFAULT`, and `LLM` without enforcement), or the arguments of a tool (`FUNCTION`).
     """
 
     def __init__(
@@ -116,33 +116,33 @@ class ObjectProgram(BasePydanticProgram[Any]):
         self._output_cls = output_cls
         self._prompt = prompt
         self._llm = llm
-        self._by_tool = mode is PydanticProgramMode.FUNCTION
-        self._enforced = mode is PydanticProgramMode.DEFAULT
+        self._uses_tool = mode is PydanticProgramMode.FUNCTION
+        self._is_enforced = mode is PydanticProgramMode.DEFAULT
 
     @property
     def output_cls(self) -> type[BaseModel]:
-        """The class."""
+        """The pydantic class."""
         return self._output_cls
 
     def __call__(self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any) -> Any:
-        """The object."""
+        """Return the object."""
         request = self._request(llm_kwargs, prompt_args)
-        response = self._llm.chat_with_tools(**request) if self._by_tool else self._llm.chat(**request)
-        return self._whole(response)
+        response = self._llm.chat_with_tools(**request) if self._uses_tool else self._llm.chat(**request)
+        return self._build(response)
 
     async def acall(self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any) -> Any:
-        """As `__call__`."""
+        """Return the object asynchronously."""
         request = self._request(llm_kwargs, prompt_args)
-        ask: Any = self._llm.achat_with_tools if self._by_tool else self._llm.achat
-        return self._whole(await ask(**request))
+        ask: Any = self._llm.achat_with_tools if self._uses_tool else self._llm.achat
+        return self._build(await ask(**request))
 
     def stream_call(
         self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[Any, None, None]:
-        """The object as it grows; what comes last is the whole."""
+        """Yield the object as it grows; the last one is complete."""
         request = self._request(llm_kwargs, prompt_args)
-        ask: Any = self._llm.stream_chat_with_tools if self._by_tool else self._llm.stream_chat
-        growing = _Growing(self)
+        ask: Any = self._llm.stream_chat_with_tools if self._uses_tool else self._llm.stream_chat
+        growing = _GrowingObject(self)
         with closing(ask(**request)) as responses:
             for response in responses:
                 yield from growing.add(response)
@@ -151,12 +151,12 @@ class ObjectProgram(BasePydanticProgram[Any]):
     async def astream_call(
         self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> AsyncGenerator[Any, None]:
-        """As `stream_call`."""
+        """Yield the object as it grows, asynchronously."""
         request = self._request(llm_kwargs, prompt_args)
-        ask: Any = self._llm.astream_chat_with_tools if self._by_tool else self._llm.astream_chat
+        ask: Any = self._llm.astream_chat_with_tools if self._uses_tool else self._llm.astream_chat
 
         async def objects() -> AsyncGenerator[Any, None]:
-            growing = _Growing(self)
+            growing = _GrowingObject(self)
             async with aclosing_unhooked(await ask(**request)) as responses:
                 async for response in responses:
                     for one in growing.add(response):
@@ -168,19 +168,22 @@ class ObjectProgram(BasePydanticProgram[Any]):
 
     def _request(self, llm_kwargs: dict[str, Any] | None, prompt_args: dict[str, Any]) -> dict[str, Any]:
         messages = list(self._llm._extend_messages(self._prompt.format_messages(llm=self._llm, **prompt_args)))
-        kwargs = {name: value for name, value in (llm_kwargs or {}).items() if name not in _FORGOTTEN}
-        if self._by_tool:
+        kwargs = {name: value for name, value in (llm_kwargs or {}).items() if name not in _DROPPED_ARGUMENTS}
+        if self._uses_tool:
             tool = get_function_tool(self._output_cls)
-            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # core's may be of its own function
+            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # else core may use its function's
             return {**kwargs, "tools": [tool], "chat_history": messages, "tool_required": True}
         name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
-        described = {"name": name, "schema": self._output_cls.model_json_schema()}
-        wanted = {"type": "json_schema", "json_schema": described}
-        where = "both" if self._enforced else "messages"
-        return {"messages": messages, "response_format": wanted, "schema_in": where, **kwargs}
+        json_schema = {"name": name, "schema": self._output_cls.model_json_schema()}
+        return {
+            "messages": messages,
+            "response_format": {"type": "json_schema", "json_schema": json_schema},
+            "schema_in": "both" if self._is_enforced else "messages",
+            **kwargs,
+        }
 
-    def _whole(self, response: ChatResponse) -> Any:
-        text = _said(response)
+    def _build(self, response: ChatResponse) -> Any:
+        text = _json_text(response)
         try:
             return self._output_cls.model_validate(from_json(extract_object(text)))
         except (ValueError, TypeError) as error:
@@ -189,52 +192,54 @@ class ObjectProgram(BasePydanticProgram[Any]):
             raise ValueError(f"There is no {self._output_cls.__name__}: {problem}") from error
 
 
-class _Growing:
-    """An object that streams in: gives each new state of it once, the whole at the end."""
+class _GrowingObject:
+    """An object that streams in: yields each new state of it once, and the complete one at the end."""
 
     def __init__(self, program: ObjectProgram) -> None:
         self._program = program
         self._flexible = create_flexible_model(program.output_cls)
-        self._names = {
-            key: name for name, field in program.output_cls.model_fields.items() for key in _keys(name, field)
+        self._field_names = {
+            key: name for name, field in program.output_cls.model_fields.items() for key in _json_keys(name, field)
         }
-        self._text = PartialJSON()
-        self._read: dict[str, Any] | None = None
+        self._partial_json = PartialJSON()
+        self._value: dict[str, Any] | None = None
         self._last: Any = None
         self._response = ChatResponse(message=ChatMessage(""))
 
     def add(self, response: ChatResponse) -> Iterator[Any]:
         self._response = response
-        read = self._text.read(_said(response))
-        if read is not self._read:
-            self._read = read
-            if read and any(value is not None for value in read.values()):
-                yield from self._changed(self._partial(read))
+        value = self._partial_json.read(_json_text(response))
+        if value is not self._value:
+            self._value = value
+            if value and any(field is not None for field in value.values()):
+                yield from self._if_changed(self._build_partial(value))
 
     def end(self) -> Iterator[Any]:
-        yield from self._changed(self._program._whole(self._response))
+        yield from self._if_changed(self._program._build(self._response))
 
-    def _partial(self, read: dict[str, Any]) -> Any:
-        named = {self._names.get(key, key): value for key, value in read.items()}
-        if named.keys() >= self._program.output_cls.model_fields.keys():  # a default must not stand in for what comes
+    def _build_partial(self, value: dict[str, Any]) -> Any:
+        named = {self._field_names.get(key, key): field for key, field in value.items()}
+        if (
+            named.keys() >= self._program.output_cls.model_fields.keys()
+        ):  # a default must not take the place of a value to come
             with suppress(ValueError, TypeError):
-                return self._program.output_cls.model_validate(read)
+                return self._program.output_cls.model_validate(value)
         return self._flexible.model_validate(named)
 
-    def _changed(self, value: Any) -> Iterator[Any]:
+    def _if_changed(self, value: Any) -> Iterator[Any]:
         if value != self._last:
             self._last = value
             yield value
 
 
-def _keys(name: str, field: FieldInfo) -> list[str]:
-    """The names that a field may have in JSON."""
+def _json_keys(name: str, field: FieldInfo) -> list[str]:
+    """Return the names that a field may have in JSON."""
     alias = field.validation_alias or field.alias
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return [name, *(choice for choice in choices if isinstance(choice, str))]
 
 
-def _said(response: ChatResponse) -> str:
-    """The JSON text of an answer: where a tool was to be called, some servers still give its arguments as text."""
+def _json_text(response: ChatResponse) -> str:
+    """Return the JSON text of an answer. If a tool had to be called, some servers return its arguments as text."""
     calls = response.message.additional_kwargs.get("tool_calls")
     return calls[0]["function"]["arguments"] if calls else response.message.content or ""

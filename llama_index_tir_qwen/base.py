@@ -31,14 +31,14 @@ from ._messages import (
 from ._stream import ResponseStream
 from ._structured_output import StructuredPrediction
 
-if TYPE_CHECKING:  # core's have no types, so mypy would take what they decorate for Any
+if TYPE_CHECKING:  # core's decorators have no types: mypy would take the decorated methods for Any
     Method = TypeVar("Method", bound=Callable[..., Any])
 
     def llm_chat_callback() -> Callable[[Method], Method]:
-        """Core's own."""
+        """Core's decorator."""
 
     def llm_completion_callback() -> Callable[[Method], Method]:
-        """Core's own."""
+        """Core's decorator."""
 else:
     from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
@@ -46,8 +46,9 @@ else:
 class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
-    The reasoning never is in an answer's text; it is a `ThinkingBlock` of the message, and streams as
-    `response.additional_kwargs["thinking_delta"]`. One instance serves any number of threads, tasks and event loops.
+    An answer's text never contains reasoning; that is a `ThinkingBlock` of the message, and streams as
+    `response.additional_kwargs["thinking_delta"]`. One instance can be used by any number of threads, tasks and event
+    loops.
 
     ```python
     from llama_index.core.llms import ChatMessage
@@ -63,9 +64,9 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         print(response.delta, end="")
     ```
 
-    ModelSettings that are unset are not sent: the server's own defaults hold. `model`, the sampling parameters,
-    `enable_thinking`, `tool_calling`, `timeout` and `max_retries` may be given at call time too, as above; there they
-    win, and further fields of the body may stand beside them.
+    Unset parameters are not sent: the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
+    `tool_calling`, `timeout` and `max_retries` can also be passed to a call, as above; these take precedence over the
+    constructor's. Calls accept further fields of the request body as well.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
@@ -90,23 +91,23 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     """A complete base URL with its path (a dedicated endpoint, a local vLLM), or a host alone, also as `base_url`;
     environment `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     system_prompt: str | None = Field(default=None, repr=False)
-    """Stands before what core itself asks: predictions, structured ones, queries; not before a chat."""
+    """Precedes the prompts of core itself: predictions, structured predictions, queries; not those of a chat."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
-    """Tokens of prompt and answer together that the endpoint allows; core plans prompts by it. `tir-qwen doctor` says
-    what it is."""
+    """Maximum number of tokens of prompt and answer together; core plans prompts by it. `tir-qwen doctor` reports that
+    of the endpoint."""
     additional_kwargs: dict[str, Any] | None = Field(default_factory=dict)
-    """Further fields of the body, over all others: `{"min_tokens": 5}`, say."""
+    """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 to use for synchronous calls, with its own pool; it stays open and is not pickled."""
+    """A client of httpx or httpx2 for synchronous calls, with its own pool; it stays open and is not pickled."""
     async_http_client: Any = Field(default=None, repr=False, exclude=True)
-    """As `http_client`, an `AsyncClient` for asynchronous calls."""
+    """An `AsyncClient` of httpx or httpx2 for asynchronous calls."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=False)
 
-    if not TYPE_CHECKING:  # type checkers read the signature off the fields
+    if not TYPE_CHECKING:  # type checkers derive the signature from the fields
 
         def __init__(self, **kwargs: Any) -> None:
-            kwargs.pop("class_name", None)  # core writes it into every dump
+            kwargs.pop("class_name", None)  # core adds it to every dump
             construct(self, super().__init__, kwargs)
 
     def _client_settings(self) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What core plans prompts and agents by: `context_window`, and `max_tokens` (4,096 if unset) for the answer."""
+        """What core plans prompts and agents by; `num_output` is `max_tokens`, or 4,096 if that is unset."""
         return LLMMetadata(
             context_window=self.context_window,
             num_output=self.max_tokens or DEFAULT_NUM_OUTPUT,
@@ -135,13 +136,13 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation.
 
-        The message holds a `ThinkingBlock` if the model has reasoned, a `TextBlock`, and a `ToolCallBlock` for each
-        call of a tool. The token counts are the response's `additional_kwargs["prompt_tokens"]`, `completion_tokens`
-        and `total_tokens`; `raw` is the response of the wire, with all answers where `n` is more than 1.
+        The message has a `ThinkingBlock` if the model has reasoned, a `TextBlock`, and a `ToolCallBlock` for each tool
+        call. The response's `additional_kwargs` contain `prompt_tokens`, `completion_tokens` and `total_tokens`; its
+        `raw` is the response as on the wire, with all answers if `n` is more than 1.
 
         Args:
             messages: The conversation.
-            **kwargs: ModelSettings of this call, by the names of the constructor or of the wire.
+            **kwargs: Parameters of this call, named as in the constructor or on the wire.
 
         Raises:
             TIRError: See `tir_qwen.TIRError`.
@@ -150,39 +151,39 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Answer a conversation in pieces; each response holds the message as far as it has come.
+        """Answer a conversation in pieces; each response contains the message as far as it has arrived.
 
-        `delta` is what has come of the answer since the last one, and `additional_kwargs["thinking_delta"]` of the
-        reasoning. The last response has an empty `delta`, the token counts and the whole `raw`, as that of `chat`.
+        `delta` is the next part of the answer, and `additional_kwargs["thinking_delta"]` that of the reasoning. The
+        last response has an empty `delta`, the token counts, and the complete `raw`, like that of `chat`.
         """
         return self._stream_chat(messages, kwargs)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """As `chat`."""
+        """Answer a conversation asynchronously; see `chat`."""
         return await self._achat(messages, kwargs)
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """As `stream_chat`."""
+        """Answer a conversation in pieces, asynchronously; see `stream_chat`."""
         return self._astream_chat(messages, kwargs)
 
-    # The completions share the private methods with the chats: by way of `chat` there would be two events per call.
+    # The completions share private methods with the chats: calling `chat` would emit two events per call.
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer a prompt, as the one message of a user; the reasoning is `additional_kwargs["thinking"]`.
+        """Answer a prompt as a user's only message; the reasoning is in `additional_kwargs["thinking"]`.
 
         Args:
-            prompt: The text; `completion_to_prompt` is applied to it, if there is one.
-            formatted: Whether it has been already.
-            **kwargs: ModelSettings of this call, as for `chat`.
+            prompt: The text. `completion_to_prompt` is applied to it, if it is set.
+            formatted: Whether that has been done already.
+            **kwargs: Parameters of this call, as for `chat`.
         """
         return completion_from_response(self._chat(self._as_chat(prompt, formatted), kwargs))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Answer a prompt in pieces; `text` is the answer as far as it has come, otherwise as `stream_chat`."""
+        """Answer a prompt in pieces, as `stream_chat` does; `text` is the answer as far as it has arrived."""
         responses = self._stream_chat(self._as_chat(prompt, formatted), kwargs)
 
         def completions() -> CompletionResponseGen:
@@ -194,17 +195,17 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """As `complete`."""
+        """Answer a prompt asynchronously; see `complete`."""
         return completion_from_response(await self._achat(self._as_chat(prompt, formatted), kwargs))
 
     @llm_completion_callback()
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
-        """As `stream_complete`."""
+        """Answer a prompt in pieces, asynchronously; see `stream_complete`."""
         responses = self._astream_chat(self._as_chat(prompt, formatted), kwargs)
 
         async def completions() -> CompletionResponseAsyncGen:
-            async with aclosing_unhooked(responses) as inner_responses:
-                async for response in inner_responses:
+            async with aclosing_unhooked(responses) as nested_responses:
+                async for response in nested_responses:
                     yield completion_from_response(response)
 
         return completions()
@@ -235,7 +236,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         return [ChatMessage(prompt)]
 
     def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters of one call: what it says, then what the constructor said."""
+        """Return the parameters of one call; its own take precedence over the constructor's."""
         params = self._merge_call_params(kwargs)
         if self.additional_kwargs:
             own = {name: value for name, value in self.additional_kwargs.items() if name not in kwargs}
@@ -245,5 +246,5 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     def _stream_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         params = self._params(kwargs)
         if (params.get("n") or 1) > 1:
-            raise ConfigurationError("n must be 1 for a stream: a response holds one message.")
+            raise ConfigurationError("n must be 1 for a stream: a response contains a single message.")
         return params

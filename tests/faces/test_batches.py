@@ -178,7 +178,7 @@ async def test_only_so_many_at_once() -> None:
 
 async def test_rows_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set that does not fit into memory is an iterator, of which only a part is read ahead."""
-    monkeypatch.setattr("langchain_tir_qwen.batches._AT_A_TIME", 3)
+    monkeypatch.setattr("langchain_tir_qwen.batches._ROWS_AT_ONCE", 3)
     taken: list[int] = []
 
     def source() -> Iterator[Row]:
@@ -298,7 +298,7 @@ async def test_a_mistake_in_the_chain(error: type[Exception]) -> None:
 async def test_columns_that_answers_have() -> None:
     """A data set with a column of an answer's name is refused before anything is asked."""
     with Loopback(echo) as server:
-        with pytest.raises(ValueError, match="columns of the names that answers have: response, error; rename them"):
+        with pytest.raises(ValueError, match="columns that answers have too: response, error; rename them"):
             await answers(asks(server), [{"id": 1, "prompt": "Hi", "response": "x", "error": None}])
         assert server.received == []
 
@@ -389,7 +389,7 @@ with AnswerFile({str(path)!r}) as file:
 def test_one_program_at_a_time(tmp_path: Path) -> None:
     """A file that another program, or a forgotten notebook, is writing can be opened once that one is done."""
     path = tmp_path / "answers.jsonl"
-    with AnswerFile(path), pytest.raises(BlockingIOError, match="the file is open for answers already"):
+    with AnswerFile(path), pytest.raises(BlockingIOError, match="the file is already open for answers"):
         AnswerFile(path)
     with AnswerFile(path) as file:
         assert len(file) == 0
@@ -427,7 +427,7 @@ def test_another_kind_of_file(content: str, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text(content)
     line = len(content.splitlines()) - ("precious" in content and content.count("\n"))
-    with pytest.raises(ValueError, match=rf"notes.txt, line {line}: this is no answered row with a column 'id'."):
+    with pytest.raises(ValueError, match=rf"notes.txt, line {line}: not an answered row with a column 'id'."):
         AnswerFile(path)
     assert path.read_text() == content
 
@@ -435,11 +435,14 @@ def test_another_kind_of_file(content: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"prompt": "Hi"}], "a row has no 'id': to find its answer again takes a text or a number."),
+        (
+            [{"prompt": "Hi"}],
+            "a row has no 'id': it must be a string or a number, so that its answer can be found again.",
+        ),
         ([{"id": None}], "a row has no 'id'"),
         (
             [{"id": UUID(int=1)}],
-            "a row has the 'id' UUID(.*), a UUID: to find its answer again takes a text or a number",
+            "a row has the 'id' UUID(.*), a UUID: it must be a string or a number, so that its answer can be found again",
         ),
         ([{"id": float("nan")}], "a row has the 'id' nan, a float"),
         ([{"id": True}], "a row has the 'id' True, a bool"),
@@ -611,7 +614,7 @@ def test_a_deleted_file(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with AnswerFile(path) as file:
         path.unlink()
-        with pytest.raises(FileNotFoundError, match="was deleted while answers were written into it"):
+        with pytest.raises(FileNotFoundError, match="was deleted while answers were written to it"):
             file.add({"id": 1, "response": "a", **NO_MESSAGE})
 
 

@@ -21,6 +21,7 @@ from langgraph.types import RetryPolicy
 from pydantic import BaseModel
 
 from langchain_tir_qwen import ChatTIRQwen, errors
+from langchain_tir_qwen._error_conversion import LANGCHAIN_CLASSES
 from tir_qwen import BadRequestError, TIRError
 
 from .conftest import Server
@@ -418,7 +419,7 @@ HOPELESS = {
     *("BadRequestError", "ContextOverflowError", "AuthenticationError", "PermissionDeniedError", "NotFoundError"),
     *("MalformedChunkError", "ConfigurationError", "RefusedError"),
 }
-LEAVES = [*errors.TWINS.values(), errors.RefusedError]
+LEAVES = [*LANGCHAIN_CLASSES.values(), errors.RefusedError]
 
 
 @pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.__name__)

@@ -188,14 +188,14 @@ def test_refused_block(message: type[BaseMessage], kind: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         messages_to_wire([HumanMessage("Hello"), refused])
 
-    words = f"message 1 ({refused.type}) holds a block of type {kind!r}: Qwen3-32B takes text only."
+    words = f"message 1 ({refused.type}) contains a block of type {kind!r}: Qwen3-32B accepts text only."
     assert str(caught.value) == words
 
 
 @pytest.mark.parametrize("block", [{"type": "reasoning", "reasoning": CANARY}, {"type": "tool_use", "input": CANARY}])
 def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
     """Blocks that belong into an answer are not silently dropped from a user's message."""
-    with pytest.raises(ConfigurationError, match=r"^message 0 \(human\) holds a block of type") as caught:
+    with pytest.raises(ConfigurationError, match=r"^message 0 \(human\) contains a block of type") as caught:
         messages_to_wire([HumanMessage([ASK, block])])
     assert CANARY not in str(caught.value)
 
@@ -207,7 +207,7 @@ def test_refused_role(message: BaseMessage, role: str) -> None:
     """A role that the server would silently drop, message and all, is refused."""
     with pytest.raises(ConfigurationError) as caught:
         messages_to_wire([HumanMessage("Hello"), message])
-    assert str(caught.value) == f"message 1 has the role {role!r}, which Qwen3-32B does not know."
+    assert str(caught.value) == f"message 1 has the role {role!r}, which Qwen3-32B does not support."
 
 
 def test_from_choice() -> None:

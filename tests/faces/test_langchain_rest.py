@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,7 +19,8 @@ from langchain_core.runnables import ConfigurableField
 
 import tir_qwen
 from langchain_tir_qwen import ChatTIRQwen, errors
-from langchain_tir_qwen._token_counts import load
+from langchain_tir_qwen._error_conversion import LANGCHAIN_CLASSES, raises_langchain_errors
+from langchain_tir_qwen._token_counts import load_tokenizer as load
 
 from .local import PRIVATE, SECRETS, Lab
 from .scripted import BODY_OF_OVERFLOW, KNOWN, Reply, Scripted, model_on, model_saying
@@ -73,21 +75,25 @@ def leaves(kind: type) -> set[type]:
 
 def test_every_error_has_a_twin() -> None:
     """No error of the library reaches a user of LangChain without LangChain's own class."""
-    assert errors.TWINS.keys() == TWINS.keys() == leaves(tir_qwen.TIRError) - {tir_qwen.errors.StreamError}
+    assert LANGCHAIN_CLASSES.keys() == TWINS.keys() == leaves(tir_qwen.TIRError) - {tir_qwen.errors.StreamError}
 
 
 @pytest.mark.parametrize("error", TWINS, ids=lambda error: error.__name__)
 def test_twin(error: type[tir_qwen.TIRError]) -> None:
-    """An error is caught as ours and as LangChain's, and stays the same object with the same facts."""
+    """An error is caught as ours and as LangChain's, with the same message, facts and traceback."""
     raised = error("no")
     raised.attempts = 3
 
-    with pytest.raises(TWINS[error]) as caught, errors.errors_for_langchain():
+    with pytest.raises(TWINS[error]) as caught, raises_langchain_errors():
         raise raised
 
-    assert caught.value is raised
-    assert isinstance(raised, error)
-    assert isinstance(raised, core.ModelError)
+    assert isinstance(caught.value, error)
+    assert isinstance(caught.value, core.ModelError)
+    assert (str(caught.value), vars(caught.value)) == ("no", vars(raised))
+    assert caught.value.attempts == 3
+    assert raised.__traceback__ is not None
+    assert raised.__traceback__.tb_frame in [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
     assert (str(raised), raised.attempts, raised.is_retryable) == ("no", 3, error.is_retryable)
 
 

@@ -147,7 +147,7 @@ def test_refused_block(block: Any, role: str, wire: str) -> None:
     """What is not text is refused by its place and its kind, without a word of its content."""
     with pytest.raises(ConfigurationError) as caught:
         messages_to_wire([ChatMessage("Hello"), ChatMessage([TEXT, block], role=role)])
-    words = f"message 1 ({wire}) holds a block of type {block.block_type!r}: Qwen3-32B takes text only."
+    words = f"message 1 ({wire}) contains a block of type {block.block_type!r}: Qwen3-32B accepts text only."
     assert str(caught.value) == words
 
 
@@ -161,7 +161,7 @@ def test_refused_block(block: Any, role: str, wire: str) -> None:
 )
 def test_refused_block_within_a_block(block: ContentBlock) -> None:
     """What is not text is refused within a cited block, too."""
-    with pytest.raises(ConfigurationError, match=r"^message 0 \(user\) holds a block of type 'image'"):
+    with pytest.raises(ConfigurationError, match=r"^message 0 \(user\) contains a block of type 'image'"):
         messages_to_wire([ChatMessage([block])])
 
 
