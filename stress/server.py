@@ -195,7 +195,7 @@ class Running(NamedTuple):
 @contextmanager
 def running() -> Iterator[Running]:
     """Start a server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.server"]
+    command = [sys.executable, "-m", "stress.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield Running(*(f"http://127.0.0.1:{port}/v1" for port in process.stdout.readline().split()))
