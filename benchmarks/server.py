@@ -105,7 +105,7 @@ async def main() -> None:
 @contextmanager
 def running() -> Iterator[str]:
     """Start a server in a process of its own; give its base URL."""
-    command = [sys.executable, "-m", "benchmarks.speed.server"]
+    command = [sys.executable, "-m", "benchmarks.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
