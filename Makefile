@@ -48,20 +48,20 @@ bench: $(BENCH_VENV)/.done  ## Measure each layer, the frameworks' floors and ot
 	@$(BENCH_VENV)/bin/python -m benchmarks --runs $(or $(RUNS),1)
 
 faults: $(VENV)/.test  ## Play the table of faults to both engines, and print the measured outcomes
-	@$(BIN)/python -m benchmarks.faults
+	@$(BIN)/python -m stress.faults
 
 soak: $(VENV)/.demo  ## Leave 10,000 calls at any point, on each engine, and count what is left over
-	@$(BIN)/python -m benchmarks.soak
+	@$(BIN)/python -m stress.soak
 
 load: $(VENV)/.demo  ## 500 streams at once and 5,000 queued calls through one instance, on each engine
-	@$(BIN)/python -m benchmarks.load
+	@$(BIN)/python -m stress.load
 
 batches: $(VENV)/.test  ## 2,000 prompts by a program that is killed twice, then by one worker of Ray and by two
-	@$(BIN)/python -m benchmarks.batches
+	@$(BIN)/python -m stress.batches
 
 fuzz: $(VENV)/.test  ## Look for input that breaks a decoder, a splitter or a mapping: a coverage-guided minute for each
 	@$(INSTALL) atheris
-	@$(BIN)/python -m benchmarks.fuzz
+	@$(BIN)/python -m stress.fuzz
 
 dist: $(VENV)/.test  ## Build sdist and wheel into dist/, check them, and list what the wheel holds
 	rm -rf dist

@@ -1,1 +1,1 @@
-"""Measurements: `python -m benchmarks`. They are run by hand, never as tests."""
+"""Benchmarks of every layer, next to the raw HTTP engine, the bare frameworks and other integrations. Run by hand."""

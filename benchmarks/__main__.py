@@ -13,13 +13,13 @@ import sys
 import time
 from pathlib import Path
 
-from .speed.driver import Results, Workers
-from .speed.files import write
-from .speed.groups import GROUPS, OURS, Options
-from .speed.plot import draw
-from .speed.report import show, show_targets
-from .speed.server import running
-from .speed.subjects import ON_HTTPX
+from .driver import Results, Workers
+from .files import write
+from .groups import GROUPS, OURS, Options
+from .plot import draw
+from .report import show, show_targets
+from .server import running
+from .subjects import ON_HTTPX
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,205 +1,117 @@
-"""A server in a process of its own that does what the question says: answers it, or stops at some point of it.
+"""A loopback server in a process of its own that answers any chat completion at once, or at a model's pace.
 
-A question is a JSON object: `mode` (see `MODES`), `number`, and where they matter `pieces`, `pace` (seconds between
-them), `wait` (seconds before the answer) and `hold` (seconds for which a held answer stops; for ever without it).
+It has to cost less than what is measured against it: answers are made once, and written in bursts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
-from urllib.request import urlopen
+from itertools import count
 
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after-ms: %d\r\ncontent-length: 2\r\n\r\n{}"
-END = b"0\r\n\r\n"
-_ENDLESS_PACE = 0.01
+from pydantic_core import from_json
 
+from .answers import bursts, events, whole
+from .work import Work
 
-def chunk(data: bytes) -> bytes:
-    """One piece of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+_PHASES = 64
+_phase = count()
 
 
-def event(content: str, finish_reason: str | None = None) -> bytes:
-    """One chunk of an answer."""
-    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
-    return chunk(b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n")
-
-
-DELTA = event("more ")
-LAST = event("", "stop") + chunk(b"data: [DONE]\n\n")
-
-
-def whole(content: str) -> bytes:
-    """A whole answer."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-    body = json.dumps({"id": "x", "choices": [choice]}).encode()
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-
-
-WHOLE = whole("more " * 10)
-MODES = {
-    "silent": (b"", STREAM_HEAD),
-    "head": (STREAM_HEAD[:30], STREAM_HEAD[30:]),
-    "deltas": (STREAM_HEAD + DELTA, b""),
-    "frame": (STREAM_HEAD + DELTA + DELTA[:40], DELTA[40:]),
-    "done": (STREAM_HEAD + DELTA + LAST, END),
-    "body": (WHOLE[:-40], WHOLE[-40:]),
-}
-"""Where a held answer stops, and how it goes on. Besides: `answer` answers, `refused` is a 503 and goes on for ever."""
-
-
-def pieces(question: dict[str, Any]) -> list[str]:
-    """The right answer to a question, which no other question has."""
-    return [f"{question['number']}.{index} " for index in range(question.get("pieces", 3))]
-
-
-class Server:
-    """What has been asked, and by how many at once."""
+class Connection(asyncio.Protocol):
+    """Answers the requests of a connection, one after another."""
 
     def __init__(self) -> None:
-        self.seen: Counter[str] = Counter()
-        self.connections = 0
-        self.answering = 0
-        self.most = 0
+        self._received = b""
+        self._rest: list[bytes] = []  # last piece first
+        self._full = False
+        self._due = 0.0
 
-    def stats(self) -> dict[str, Any]:
-        """How many asked and left in each mode; connections open now, this one apart; the most answers at once."""
-        return {"seen": dict(self.seen), "connections": self.connections - 1, "most": self.most}
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of a connection."""
-        self.connections += 1
-        self.seen["connections"] += 1
-        try:
-            while (body := await _request(reader)) is not None:
-                if not body:
-                    writer.write(_json(self.stats()))
-                    continue
-                request = json.loads(body)
-                question = json.loads(request["messages"][-1]["content"])
-                self.seen[question["mode"]] += 1
-                self.answering += 1
-                self.most = max(self.most, self.answering)
-                try:
-                    if not await self._answer(question, request["stream"], reader, writer):
-                        self.seen[f"{question['mode']} left"] += 1
-                        return
-                finally:
-                    self.answering -= 1
-        except OSError:
-            pass
-        finally:
-            self.connections -= 1
-            writer.transport.abort()
+    def data_received(self, data: bytes) -> None:
+        """Answer, once the request is whole."""
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(body) >= length:
+            self._received = b""
+            self._answer(body)
 
-    async def _answer(
-        self, question: dict[str, Any], streamed: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
-        """Return whether the client stayed to the end."""
-        mode, pace = question["mode"], question.get("pace", 0.0)
-        if question.get("wait") and await _left(reader, question["wait"]):
-            return False
-        if mode == "refused":
-            writer.write(REFUSAL % int(1000 * (question.get("hold") or 30)))
-            return True
-        if mode == "answer":
-            return await _write(pieces(question), streamed, pace, reader, writer)
-        before, after = MODES[mode]
-        writer.write(before)
-        if mode != "deltas" and await _left(reader, question.get("hold")):
-            return False
-        writer.write(after)
-        while mode not in ("done", "body"):
-            writer.write(DELTA)
-            if await _left(reader, _ENDLESS_PACE):
-                return False
-        return True
+    def _answer(self, body: bytes) -> None:
+        request = from_json(body)
+        content = request["messages"][-1]["content"]
+        work = _work(content if isinstance(content, str) else content[0]["text"])
+        with_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+        if not request.get("stream"):
+            self._loop.call_later(work.pace, self._transport.write, whole(work))
+        elif work.pace:
+            self._rest = events(work, with_usage)[::-1]
+            # Streams that all began together would all bring their chunks together.
+            self._due = self._loop.time() + work.pace * (next(_phase) % _PHASES) / _PHASES
+            self._write_paced(work.pace)
+        else:
+            self._rest, self._due = bursts(work, with_usage)[::-1], 0.0
+            self._write()
 
+    def _write(self) -> None:
+        while self._rest and not self._full:
+            self._transport.write(self._rest.pop())
 
-async def _write(
-    parts: list[str], streamed: bool, pace: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> bool:
-    if not streamed:
-        writer.write(whole("".join(parts)))
-        return True
-    writer.write(STREAM_HEAD)
-    for part in parts:
-        writer.write(event(part))
-        if pace:
-            await asyncio.sleep(pace)
-        if reader.at_eof():
-            return False
-    writer.write(LAST + END)
-    return True
+    def _write_paced(self, pace: float) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.write(self._rest.pop())
+        if self._rest:
+            self._due += pace
+            self._loop.call_at(self._due, self._write_paced, pace)
+
+    def pause_writing(self) -> None:
+        """Wait for the client."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on, unless a pace rules."""
+        self._full = False
+        if not self._due:
+            self._write()
 
 
-async def _left(reader: asyncio.StreamReader, seconds: float | None) -> bool:
-    """Whether the client leaves within so many seconds (it sends nothing while it waits for its answer)."""
-    try:
-        async with asyncio.timeout(seconds):
-            return not await reader.read(1)
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
+_works: dict[str, Work] = {}
 
 
-async def _request(reader: asyncio.StreamReader) -> bytes | None:
-    """The body of the next request; None if there is none."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
-        return await reader.readexactly(int(length or 0))
-    except (OSError, asyncio.IncompleteReadError):
-        return None
-
-
-def _json(value: Any) -> bytes:
-    body = json.dumps(value).encode()
-    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+def _work(question: str) -> Work:
+    if question not in _works:
+        _works[question] = Work(**from_json(question))
+    return _works[question]
 
 
 async def main() -> None:
-    """Listen until standard input ends; print the port, and another one that accepts no connection."""
-    server = await asyncio.start_server(Server().serve, "127.0.0.1", 0, backlog=2048)
-    with socket.socket() as full, socket.socket() as first:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        first.connect(full.getsockname())  # the only one for which there is room
-        print(server.sockets[0].getsockname()[1], full.getsockname()[1], flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-
-
-class Running(NamedTuple):
-    """A server that has been started."""
-
-    base_url: str
-    full_url: str
-    """Where connecting takes for ever."""
-
-    def stats(self) -> Any:
-        """See `Server.stats`."""
-        with urlopen(self.base_url) as answer:
-            return json.load(answer)
+    """Listen until standard input ends; print the port."""
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 @contextmanager
-def running() -> Iterator[Running]:
-    """Start a server in a process of its own."""
+def running() -> Iterator[str]:
+    """Start a server in a process of its own; give its base URL."""
     command = [sys.executable, "-m", "benchmarks.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield Running(*(f"http://127.0.0.1:{port}/v1" for port in process.stdout.readline().split()))
-        process.terminate()
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+        finally:
+            process.terminate()
 
 
 if __name__ == "__main__":

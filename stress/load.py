@@ -1,6 +1,6 @@
 """Hundreds of streams at once, and thousands of calls that queue, through one instance: is each answered, how soon?
 
-python -m benchmarks.load [--streams 500] [--queued 5000] [--engine httpx2|httpx] [--only NAME] [--json FILE]
+python -m stress.load [--streams 500] [--queued 5000] [--engine httpx2|httpx] [--only NAME] [--json FILE]
 
 Each row has a process of its own, which needs an open file for each connection: `ulimit -n` of streams + 100, and of
 1,100 for the queued calls (1,000 is the limit of connections). Exit status 1 if an answer is missing or wrong.
@@ -203,7 +203,7 @@ def child(engine: str, instance: str, row: str, count: int) -> Row | str:
     """Measure a row in a process of its own, against a server in another one."""
     environment = {**os.environ, "TIR_QWEN_HTTP_ENGINE": engine}
     with running() as server:
-        command = [sys.executable, "-m", "benchmarks.load", "--child", instance, row, str(count), server.base_url]
+        command = [sys.executable, "-m", "stress.load", "--child", instance, row, str(count), server.base_url]
         try:
             done = subprocess.run(
                 command, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT + 30, check=True
@@ -225,7 +225,7 @@ def raise_limit() -> None:
 
 def main() -> int:
     """Measure row by row."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stress.load", description=__doc__)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--queued", type=int, default=5000)
     parser.add_argument("--engine", choices=["httpx2", "httpx"], action="append")

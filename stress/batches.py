@@ -1,6 +1,6 @@
 """A batch of 2,000 prompts that is killed twice and resumed, then on Ray with one worker and with two.
 
-python -m benchmarks.batches [--number 2000] [--base-url http://127.0.0.1:8080/project/p-1234/genai/qwen3_32b/v1]
+python -m stress.batches [--number 2000] [--base-url http://127.0.0.1:8080/project/p-1234/genai/qwen3_32b/v1]
 
 Asks for products, so that each answer can be checked. Without a URL a server of our own answers, each question after a
 second; with one (the lab's, started with `--script FILE` from `--write-script FILE`) requests are passed on to it.
@@ -44,7 +44,7 @@ import asyncio, sys
 from operator import itemgetter
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen.batches import AnswerFile, answer_rows
-from benchmarks.batches import CONCURRENCY, TOKEN, rows_of
+from stress.batches import CONCURRENCY, TOKEN, rows_of
 
 async def main(base_url, number, path):
     chain = itemgetter("prompt") | ChatTIRQwen(base_url=base_url, access_token=TOKEN)

@@ -1,6 +1,6 @@
 """The table of faults with its measured outcomes: does anything hang, or get lost in silence?
 
-python -m benchmarks.faults [--peer] [--json FILE]
+python -m stress.faults [--peer] [--json FILE]
 
 Plays the rows of `tests/faults.py` to both clients on both engines, and prints a Markdown table; exits with 1 unless
 each row leads to what it must. With --peer also to `ChatOpenAI` (`pip install langchain-openai`), whose column says
@@ -152,7 +152,7 @@ def played(name: str) -> list[Played]:
     """Play all faults to one library's clients, in a process of their own, or more if rows hang."""
     environment = {key: value for key, value in os.environ.items() if "PROXY" not in key.upper()}
     environment |= {"TIR_QWEN_HTTP_ENGINE": name} if name in ENGINES else {"LANGSMITH_TRACING": "false"}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.faults", "--play", name, "--first"]
+    command = [sys.executable, "-W", "ignore", "-m", "stress.faults", "--play", name, "--first"]
     found: list[Played] = []
     while len(found) < len(TABLE):
         process = subprocess.run(

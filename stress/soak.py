@@ -1,6 +1,6 @@
 """Thousands of calls left at random points: are the next ones answered, and is anything left behind?
 
-python -m benchmarks.soak [--calls 10000] [--engine httpx2|httpx] [--json FILE]
+python -m stress.soak [--calls 10000] [--engine httpx2|httpx] [--json FILE]
 
 Each engine and each client has a process of its own. Exit status 1 if a call hung, failed or was answered wrongly, if
 the calls after them were not answered at once, or if anything was left behind or complained of.
@@ -124,7 +124,7 @@ def limited(calls: int) -> None:
 
 def child(kind: str, engine: str, calls: int, server: Running) -> Report:
     """Run a soak in a process of its own."""
-    command = [sys.executable, "-m", f"benchmarks.soak_{kind}", str(calls), server.base_url, server.full_url]
+    command = [sys.executable, "-m", f"stress.soak_{kind}", str(calls), server.base_url, server.full_url]
     environment = {**os.environ, "TIR_QWEN_HTTP_ENGINE": engine}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
@@ -163,7 +163,7 @@ def show(name: str, report: Report) -> None:
 
 def main() -> int:
     """Run the soaks one after another."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stress.soak", description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--engine", choices=["httpx2", "httpx"], action="append")
     parser.add_argument("--client", choices=["async", "sync"], action="append")

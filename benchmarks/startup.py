@@ -1,4 +1,4 @@
-"""What an import and a constructor cost, in a process that has done nothing else: `python -m benchmarks.speed.startup`.
+"""What an import and a constructor cost, in a process that has done nothing else: `python -m benchmarks.startup`.
 
 Nothing may be imported here that a framework would otherwise have to import.
 """

@@ -122,7 +122,7 @@ def startup(workers: Workers, results: Results, options: Options) -> None:
         for name, (framework, _) in PARTS.items():
             if name not in OURS and number > _FEW_IMPORTS:
                 continue
-            command = [sys.executable, "-m", "benchmarks.speed.startup", name]
+            command = [sys.executable, "-m", "benchmarks.startup", name]
             done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 results.failures[Key("startup", framework, name, "adds %")] = f"exit status {done.returncode}"

@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from ..leaks import megabytes
+from stress.leaks import megabytes
+
 from .subjects import ON_HTTPX, SUBJECTS, Subject
 from .work import Seen, Work
 

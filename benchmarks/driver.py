@@ -59,7 +59,7 @@ class Worker:
     """The process of a subject."""
 
     def __init__(self, subject: str, base_url: str) -> None:
-        command = [sys.executable, "-m", "benchmarks.speed.worker", subject, base_url]
+        command = [sys.executable, "-m", "benchmarks.worker", subject, base_url]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

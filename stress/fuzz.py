@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing: `python -m benchmarks.fuzz [--seconds N] [--target NAME]`; needs atheris, an optional tool.
+"""Coverage-guided fuzzing: `python -m stress.fuzz [--seconds N] [--target NAME]`; needs atheris, an optional tool.
 
 Whatever comes in, only a TIRError may come out, in little memory and in time. A finding is printed as the bytes that
 led to it; `--target NAME --replay BYTES` runs those alone, without atheris.
@@ -380,7 +380,7 @@ def start(target: str, seconds: int) -> list[str]:
             (corpus / str(number)).write_bytes(seed)
         options = [str(corpus), f"-max_total_time={seconds}", f"-max_len={MAX_LENGTH}", f"-timeout={MAX_SECONDS}"]
         options += ["-rss_limit_mb=1500", "-print_final_stats=1", f"-artifact_prefix={folder}/crash-", "-seed=1"]
-        code = f"import atheris\nwith atheris.instrument_imports(include={PACKAGES}):\n import benchmarks.fuzz as f\n"
+        code = f"import atheris\nwith atheris.instrument_imports(include={PACKAGES}):\n import stress.fuzz as f\n"
         command = [sys.executable, "-c", f"{code}f.run({target!r}, *{options})"]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         findings = re.findall(r"^FINDING (.*)$", done.stdout, re.MULTILINE)
@@ -402,7 +402,7 @@ def _last(pattern: str, text: str) -> str:
 
 def main() -> None:
     """Fuzz the targets in turn."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m stress.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="of each target (default: 60)")
     parser.add_argument("--target", choices=TARGETS, help="this one alone")
     parser.add_argument("--replay", metavar="BYTES", help="run these bytes, as a finding prints them")
