@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-pytest_plugins = ["tests.cassette_plugin"]
+pytest_plugins = ["tests.support.record_option", "tests.support.cassette_fixtures"]
 
 VARIABLES = (
     "E2E_TIR_ACCESS_TOKEN",
