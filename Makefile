@@ -38,8 +38,8 @@ check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/cassettes)
-	$(BIN)/python -m pytest tests/faces $(foreach set,$(SETS),--record $(set))
+record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/data/cassettes)
+	$(BIN)/python -m pytest tests/both tests/langchain tests/llama_index $(foreach set,$(SETS),--record $(set))
 
 record-notebooks: $(VENV)/.test  ## Record what the notebooks ask anew, at the endpoint of the environment: NOTEBOOKS="05_batches ..."
 	@$(BIN)/python -m notebooks.record $(NOTEBOOKS)

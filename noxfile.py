@@ -35,7 +35,7 @@ TOOLS = (
 NOT_INSTALLED = (
     *("langchain", "langchain_tests", "langgraph", r"llama_index\.retrievers", "openinference", "opentelemetry", "ray"),
     *("build", "docs", "matplotlib", "nbclient", "nbformat", "notebooks", "nox", "noxfile", "packaging", "pdoc"),
-    r"tests\.[\w.]*\bagents",
+    r"tests\.support\.llama_index_agents",
 )
 
 nox.options.default_venv_backend = "venv"

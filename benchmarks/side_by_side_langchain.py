@@ -2,7 +2,7 @@
 
 python -m benchmarks.side_by_side_langchain old=http://127.0.0.1:8400 new=http://127.0.0.1:8410
 
-The servers are the lab's, started with `--script tests/cassettes/lab.yaml` (see tests/cassettes/README.md); the other
+The servers are the lab's, started with `--script tests/data/cassettes/lab.yaml` (see the README there); the other
 model is `pip install langchain-openai`. CI does not run this.
 """
 

@@ -2,9 +2,9 @@
 
 python -m benchmarks.side_by_side_llama_index old=http://127.0.0.1:8080 old-no-parsers=http://127.0.0.1:8100
 
-The servers are the lab's, started with the scripts `tests/cassettes/lab*.yaml` (see the README there); the other model
-is `pip install llama-index-llms-openai-like`. A server `NAME-no-parsers` is asked for the one task of `NAME` that needs
-it. CI does not run this.
+The servers are the lab's, started with the scripts `tests/data/cassettes/lab*.yaml` (see the README there); the other
+model is `pip install llama-index-llms-openai-like`. A server `NAME-no-parsers` is asked for the one task of `NAME` that
+needs it. CI does not run this.
 """
 
 from __future__ import annotations

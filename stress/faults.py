@@ -2,8 +2,8 @@
 
 python -m stress.faults [--peer] [--json FILE]
 
-Plays the rows of `tests/faults.py` to both clients on both engines, and prints a Markdown table; exits with 1 unless
-each row leads to what it must. With --peer also to `ChatOpenAI` (`pip install langchain-openai`), whose column says
+Plays the rows of `tests/support/faults/` to both clients on both engines, and prints a Markdown table; exits with 1
+unless each row leads to what it must. With --peer also to `ChatOpenAI` (`pip install langchain-openai`), whose column says
 what becomes of the same faults there: `ok` is the right answer, an error's name stands for itself.
 CI does not run this.
 """
@@ -29,10 +29,10 @@ from typing import Any
 
 import pytest
 
-from tests.calling import AsyncCaller, Make, SyncCaller, outcome_of
-from tests.faults import TABLE
-from tests.loopback import record_waits
-from tests.outcomes import Fault, Outcome
+from tests.support.faults.callers import AsyncCaller, Make, SyncCaller, outcome_of
+from tests.support.faults.outcomes import Fault, Outcome
+from tests.support.faults.table_before_answer import TABLE
+from tests.support.server import record_waits
 
 ENGINES = ("httpx2", "httpx")
 PEER = "ChatOpenAI"

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
 from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
-from tests.captured import CAPTURES
+from tests.support.captures import CAPTURES
 from tir_qwen import Client, ConfigurationError, TIRError
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import resolve_endpoint

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
 
-pytest_plugins = ["tests.cassette_plugin"]
+pytest_plugins = ["tests.support.record_option", "tests.support.cassette_fixtures"]
 
 VARIABLES = (
     "E2E_TIR_ACCESS_TOKEN",
@@ -18,7 +19,12 @@ VARIABLES = (
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C interrupt, also where a shell has put the tests into the background, which do not hear it there."""
+    """Prepare the process: property tests have no time limit, and Ctrl-C interrupts.
+
+    A shell that runs the tests in the background makes them ignore Ctrl-C.
+    """
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,0 +1,148 @@
+"""What both faces make of their constructors' arguments, and of the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from langchain_tir_qwen import ChatTIRQwen
+from llama_index_tir_qwen import TIRQwen
+from tests.support.fake_vllm import Lab
+from tir_qwen import ConfigurationError
+
+Face = type[ChatTIRQwen] | type[TIRQwen]
+FACES = [ChatTIRQwen, TIRQwen]
+KNOWN = {"project_id": 1, "api_key": "token"}
+PATH = "/project/p-{0}/genai/qwen3_32b/v1/chat/completions?project_id={0}"
+
+
+def asked(face: Face, **settings: Any) -> Any:
+    """The request of a model of these settings."""
+    lab = Lab()
+    model = face(**settings, http_client=lab.client())
+    if isinstance(model, ChatTIRQwen):
+        model.invoke("Hello")
+    else:
+        model.complete("Hello")
+    (request,) = lab.requests
+    return request
+
+
+@pytest.mark.parametrize(
+    ("face", "typo", "meant"),
+    [
+        (ChatTIRQwen, "tempature", "temperature"),
+        (ChatTIRQwen, "acces_token", "access_token"),
+        (ChatTIRQwen, "top_kk", "top_k"),
+        (TIRQwen, "tempature", "temperature"),
+        (TIRQwen, "api_keyy", "api_key"),
+        (TIRQwen, "context_windw", "context_window"),
+    ],
+)
+def test_unknown(face: Face, typo: str, meant: str) -> None:
+    """An argument that does not exist is refused by its name, with the one that was probably meant."""
+    with pytest.raises(ConfigurationError) as caught:
+        face(**KNOWN, **{typo: "c4n4ry"})
+    assert str(caught.value) == f"{face.__name__}: there is no argument {typo!r} (did you mean {meant!r}?)."
+
+
+@pytest.mark.parametrize(
+    ("face", "name", "value"),
+    [
+        *(
+            (face, name, value)
+            for face in FACES
+            for name, value in (
+                ("temperature", "c4n4ry"),
+                ("max_tokens", "c4n4ry"),
+                ("stop", [1, "c4n4ry"]),
+                ("tool_calling", "c4n4ry"),
+                ("timeout", "c4n4ry"),
+                ("max_retries", -1),
+                ("default_headers", {"X-A": "c4n4ry\n"}),
+                ("default_headers", {"X-A": ["c4n4ry"]}),
+                ("project_id", "c4n4ry"),
+                ("project_id", True),
+                ("access_token", "c4n 4ry"),
+                ("access_token", ["c4n4ry"]),
+                ("apikey", "c4n\n4ry"),
+                ("base_url", "ftp://c4n4ry"),
+                ("model", None),
+            )
+        ),
+        (ChatTIRQwen, "extra_body", "c4n4ry"),
+        (TIRQwen, "additional_kwargs", "c4n4ry"),
+        (TIRQwen, "context_window", 0),
+    ],
+)
+def test_malformed(face: Face, name: str, value: object) -> None:
+    """A malformed argument is refused by its name; its value, which may be a secret, is not repeated anywhere."""
+    token = {} if name == "access_token" else {"api_key": "token"}
+    with pytest.raises(ConfigurationError) as caught:
+        face(**{"project_id": 1, **token, name: value})
+    words = str(caught.value)
+    assert name in words or {"access_token": "api_key", "base_url": "api_base"}[name] in words
+    assert "c4n" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("face", "token", "address"),
+    [
+        (ChatTIRQwen, "access_token", "base_url"),
+        (ChatTIRQwen, "api_key", "base_url"),
+        (ChatTIRQwen, "tir_access_token", "base_url"),
+        (TIRQwen, "api_key", "api_base"),
+        (TIRQwen, "access_token", "base_url"),
+    ],
+)
+def test_names(face: Face, token: str, address: str) -> None:
+    """Token and address are taken under the names that users of either framework know."""
+    request = asked(face, **{token: "t0ken", address: "https://host.invalid/v1"})
+    assert str(request.url) == "https://host.invalid/v1/chat/completions"
+    assert request.headers["authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(
+    "address", [("E2E_TIR_BASE_URL", "https://host.invalid"), ("MODEL_API_CLIENT_HOST", "host.invalid")]
+)
+def test_environment(face: Face, address: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Project, token, key and address come from the environment where they are not given."""
+    known = {"E2E_TIR_ACCESS_TOKEN": "t0ken", "E2E_TIR_PROJECT_ID": "6530", "E2E_TIR_API_KEY": "key"}
+    for name, value in [*known.items(), address]:
+        monkeypatch.setenv(name, value)
+
+    request = asked(face)
+    assert str(request.url) == f"https://host.invalid{PATH.format(6530)}&apikey=key"
+    assert request.headers["authorization"] == "Bearer t0ken"
+    request = asked(face, project_id="p-1", access_token="other", base_url="https://other.invalid", apikey="k")
+    assert str(request.url) == f"https://other.invalid{PATH.format(1)}&apikey=k"
+    assert request.headers["authorization"] == "Bearer other"
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(("missing", "said"), [("project_id", "project_id"), ("api_key", "access_token")])
+def test_missing(face: Face, missing: str, said: str) -> None:
+    """Without a project or a token there is no model, and the error says where to get it."""
+    with pytest.raises(ConfigurationError, match=rf"^{said} is missing: pass {said}=.* or set the environment"):
+        face(**{name: value for name, value in KNOWN.items() if name != missing})
+
+
+@pytest.mark.parametrize(
+    ("face", "typo", "meant"), [(ChatTIRQwen, "api_keyy", "api_key"), (TIRQwen, "acces_token", "access_token")]
+)
+def test_unknown_like_an_alias(face: Face, typo: str, meant: str) -> None:
+    """Whoever mistypes another name of the token is told that name, and not a third one's."""
+    with pytest.raises(ConfigurationError, match=f"did you mean '{meant}'"):
+        face(project_id=1, **{typo: "token"})
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_two_names_of_the_token(face: Face) -> None:
+    """Two names for the token at once are refused as such, not as an argument that does not exist."""
+    with pytest.raises(ConfigurationError) as caught:
+        face(project_id=1, access_token="one", api_key="two")
+    assert "there is no argument" not in str(caught.value)

@@ -1,0 +1,76 @@
+"""The pieces of real streams add up to the whole answer, in both faces."""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import pairwise
+from operator import add
+
+import pytest
+from llama_index.core.base.llms.types import ChatResponse, ThinkingBlock
+
+from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice
+from llama_index_tir_qwen._messages import response_from_completion
+from llama_index_tir_qwen._stream import ResponseStream
+from tests.support.captures import CAPTURES, Capture
+from tir_qwen import Completion, Delta
+from tir_qwen._response.response import ResponseDecoder
+
+STREAMS = [
+    capture
+    for capture in CAPTURES
+    if capture.streamed
+    and capture.request
+    and (capture.request.get("n") or 1) == 1
+    and capture.body.endswith(b"data: [DONE]\n\n")
+    and b'"error"' not in capture.body
+    and b'"abort"' not in capture.body
+]
+"""The captured streams of one answer that came to their end."""
+
+
+def decode(capture: Capture) -> tuple[list[Delta], Completion]:
+    """What the spine reads: the deltas, and their whole."""
+    decoder = ResponseDecoder(options=capture.expected)
+    return [*decoder.feed(capture.body), *decoder.close()], decoder.completion()
+
+
+def test_there_are_streams() -> None:
+    """The streams of all servers are among those that are added up."""
+    setups = {capture.setup for capture in STREAMS}
+    assert setups >= {"vllm-0.9.2", "vllm-0.10.2", "vllm-0.32.0", "vllm-0.32.0-no-parsers"}
+    assert len(STREAMS) > 50
+
+
+@pytest.mark.parametrize("capture", STREAMS, ids=lambda capture: capture.id)
+def test_langchain(capture: Capture) -> None:
+    """The sum of a stream's chunks is the message that a whole answer would have been, in every part."""
+    deltas, completion = decode(capture)
+    chunks = [chunk_from_delta(delta).message for delta in deltas]
+
+    total, whole = reduce(add, chunks), message_from_choice(completion.first, completion)
+
+    for part in ("content", "additional_kwargs", "tool_calls", "invalid_tool_calls", "usage_metadata"):
+        assert getattr(total, part) == getattr(whole, part)
+    assert total.response_metadata == whole.response_metadata
+    assert [chunk.chunk_position for chunk in chunks] == [None] * (len(chunks) - 1) + ["last"]
+
+
+@pytest.mark.parametrize("capture", STREAMS, ids=lambda capture: capture.id)
+def test_llama_index(capture: Capture) -> None:
+    """A stream's last response is that of a whole answer, and its pieces' texts are that answer's."""
+    deltas, completion = decode(capture)
+    stream = ResponseStream()
+    responses = [stream.add(delta) for delta in deltas]
+
+    whole = response_from_completion(completion)
+    assert responses[-1] == whole.model_copy(update={"delta": ""})
+    assert "".join(response.delta or "" for response in responses) == (whole.message.content or "")
+    assert "".join(response.additional_kwargs.get("thinking_delta", "") for response in responses) == thought(whole)
+    texts = [response.message.content or "" for response in responses]
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+
+
+def thought(response: ChatResponse) -> str:
+    """The reasoning of a response."""
+    return "".join(block.content for block in response.message.blocks if isinstance(block, ThinkingBlock))

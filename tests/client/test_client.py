@@ -1,0 +1,241 @@
+"""Both clients over a real socket: what arrives at the server, and what is made of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from demo.replay import Received
+from tests.support.captures import CAPTURES, Capture
+from tests.support.server import (
+    END,
+    MESSAGES,
+    STREAM_HEAD,
+    Driver,
+    Loopback,
+    ask,
+    both_clients,
+    chunk,
+    completion,
+    decode,
+    event,
+    in_turn,
+    is_whole,
+    outcome_of,
+    stream,
+    whole_and_streamed,
+)
+from tir_qwen import AsyncClient, Client, Delta
+
+NAMES = {
+    "continue_final_message",
+    "err_after_engine_dead_0",
+    "json_schema",
+    "logprobs",
+    "magic_abort",
+    "magic_stream_cut-mid",
+    "magic_stream_dead-mid",
+    "magic_stream_finish-error",
+    "magic_stream_raise-before",
+    "n2_think",
+    "plain_nothink",
+    "plain_think",
+    "prompt_logprobs",
+    "stream_client_disconnect",
+    "stream_continuous_usage",
+    "stream_emoji",
+    "stream_engine_killed_mid",
+    "stream_json_schema",
+    "stream_keep_alive",
+    "stream_logprobs",
+    "stream_n2",
+    "stream_softswitch",
+    "stream_think",
+    "stream_tool_auto_nothink",
+    "stream_tool_malformed_call",
+    "stream_tool_parallel_think",
+    "stream_tool_required_truncated",
+    "stream_trunc_in_thinking",
+    "stream_unicode_hindi",
+    "stream_usage_details_cached",
+    "tool_auto_think",
+    "tool_no_args",
+    "tool_required_nothink",
+    "trunc_in_thinking",
+}
+ANSWERS = [capture for capture in CAPTURES if capture.name in NAMES and capture.status == 200]
+BY_ID = {capture.id: capture for capture in ANSWERS}
+
+
+@pytest.fixture(scope="module")
+def recordings() -> Iterator[Loopback]:
+    """A server where the path says which recorded answer to give."""
+
+    def answer(request: Received) -> Iterator[bytes]:
+        capture = BY_ID[request.target.removeprefix("/").removesuffix("/chat/completions")]
+        yield from in_turn(capture.raw)(request)
+
+    with Loopback(answer) as server:
+        yield server
+
+
+def test_recordings_are_representative() -> None:
+    """Every recorded server is among them, streamed and whole, well and broken."""
+    assert {capture.setup for capture in ANSWERS} == {capture.setup for capture in CAPTURES}
+    assert sum(capture.streamed for capture in ANSWERS) > 30
+    assert sum(not capture.streamed for capture in ANSWERS) > 25
+    assert sum(decode(capture)[0].error is not None for capture in ANSWERS) > 5
+
+
+@pytest.mark.parametrize("capture", ANSWERS, ids=lambda capture: capture.id)
+@both_clients
+def test_recorded_answers(recordings: Loopback, driver: Driver, capture: Capture) -> None:
+    """Over a socket both clients yield just what the decoder yields without one, to the last delta or error."""
+    client = driver.make(base_url=f"{recordings.url}/{capture.id}")
+    expected, whole = decode(capture)
+    if not is_whole(capture.raw):
+        expected.words = "the connection broke before the end of the answer (RemoteProtocolError)"
+    assert outcome_of(driver.deltas(client)) == expected
+    if expected.error is None:
+        assert driver.complete(client) == whole
+        assert expected.deltas[-1].last
+        assert [delta.last for delta in expected.deltas].count(True) == 1
+
+
+@whole_and_streamed
+@both_clients
+def test_the_request_that_arrives(driver: Driver, streamed: bool) -> None:
+    """A call is one POST: TIR's path and query, the token, a body that holds the question and what was set."""
+    with Loopback(in_turn(stream("Hi") if streamed else completion())) as server:
+        client = driver.make(
+            6530, "token-4711", base_url=server.url, apikey="key-0815", default_headers={"X-Team": "blue"}, model="m/1"
+        )
+        ask(driver, client, streamed, temperature=0.5, max_tokens=None, stop="END", enable_thinking=False)
+    (request,) = server.received
+    assert (request.method, request.target) == (
+        "POST",
+        "/project/p-6530/genai/m%2F1/v1/chat/completions?project_id=6530&apikey=key-0815",
+    )
+    body = {
+        "model": "m/1",
+        "messages": MESSAGES,
+        "stream": streamed,
+        "temperature": 0.5,
+        "stop": ["END"],
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    if streamed:
+        body["stream_options"] = {"include_usage": True}
+    assert json.loads(request.body) == body
+    ours = dict(request.headers)
+    assert ours.pop("user-agent")
+    encodings = ours.pop("accept-encoding")
+    assert encodings == "identity" if streamed else "gzip" in encodings
+    assert ours == {
+        "host": server.url.removeprefix("http://"),
+        "accept": "text/event-stream" if streamed else "application/json",
+        "connection": "keep-alive",
+        "content-type": "application/json",
+        "content-length": str(len(request.body)),
+        "authorization": "Bearer token-4711",
+        "x-team": "blue",
+    }
+
+
+@both_clients
+def test_settings_of_one_call(driver: Driver) -> None:
+    """A call may name another model, and ask a stream for no usage or for more of it."""
+    with Loopback(lambda _: [stream("Hi")]) as server:
+        client = driver.make(6530, "token-4711", base_url=server.url)
+        list(driver.deltas(client, model="other", stream_options=None))
+        list(driver.deltas(client, stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    first, second = server.received
+    assert first.target == "/project/p-6530/genai/other/v1/chat/completions?project_id=6530"
+    assert first.json() == {"model": "other", "messages": MESSAGES, "stream": True}
+    assert second.json()["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+
+
+@whole_and_streamed
+@both_clients
+def test_a_server_that_answers_the_other_way(driver: Driver, streamed: bool) -> None:
+    """A gateway that streams a whole answer, or answers a stream as a whole, is understood."""
+    with Loopback(in_turn(completion("In its cage.") if streamed else stream("In its ", "cage."))) as server:
+        assert ask(driver, driver.make(base_url=server.base_url), streamed) == "In its cage."
+
+
+@both_clients
+def test_a_stream_cut_anywhere(driver: Driver) -> None:
+    """It makes no difference how the network cuts a stream, be it byte by byte."""
+    raw = stream("Ä ", "\u2028\U0001f600", "\r x")
+    with Loopback(lambda _: (raw[at : at + 1] for at in range(len(raw)))) as server:
+        deltas = list(driver.deltas(driver.make(base_url=server.base_url)))
+    assert deltas == [
+        Delta(content="Ä ", response={"id": "x"}),
+        Delta(content="\u2028\U0001f600"),
+        Delta(content="\r x"),
+        Delta(finish_reason="stop"),
+        Delta(last=True),
+    ]
+
+
+@whole_and_streamed
+@both_clients
+def test_compressed_answers(driver: Driver, streamed: bool) -> None:
+    """A gateway that compresses, asked to or not, is understood."""
+    if streamed:
+        events = b"".join(b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % number for number in range(9))
+        packed = gzip.compress(events + b"data: [DONE]\n\n")
+        raw = STREAM_HEAD[:-2] + b"content-encoding: gzip\r\n\r\n" + chunk(packed) + END
+    else:
+        packed = gzip.compress(completion().partition(b"\r\n\r\n")[2])
+        raw = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed) + packed
+    with Loopback(in_turn(raw)) as server:
+        assert ask(driver, driver.make(base_url=server.base_url), streamed) == (
+            "012345678" if streamed else "In its cage."
+        )
+
+
+@both_clients
+def test_deltas_come_as_they_are_sent(driver: Driver) -> None:
+    """A delta is there as soon as its bytes are: nothing waits for the bytes behind it."""
+    seen: list[str] = []
+    turn = threading.Semaphore(0)
+
+    def answer(_: Received) -> Iterator[bytes]:
+        yield STREAM_HEAD
+        for number in range(3):
+            yield event(str(number))
+            turn.acquire(timeout=5)  # the server goes on only when the client has seen this
+        yield event("", "stop") + END
+
+    with Loopback(answer) as server:
+        for delta in driver.deltas(driver.make(base_url=server.base_url, timeout=5)):
+            seen.append(delta.content)
+            turn.release()
+    assert seen == ["0", "1", "2", "", ""]
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_nothing_is_opened_before_the_first_call(monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
+    """Making, showing and closing a client, or asking for a stream that is never read, costs no connection."""
+
+    def engine() -> None:
+        pytest.fail("an HTTP client was built")
+
+    monkeypatch.setattr("tir_qwen._transport.engine._engine", engine)
+    made = client(6530, "token-4711")
+    assert repr(made) == (
+        f"{client.__name__}(model='qwen3_32b', endpoint="
+        "<Endpoint https://infer.e2enetworks.net/project/p-***/genai/.../v1/chat/completions>)"
+    )
+    made.stream(MESSAGES)
+    if client is Client:
+        made.close()
+    else:
+        asyncio.run(made.aclose())

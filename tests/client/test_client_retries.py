@@ -1,0 +1,223 @@
+"""How often both clients ask a server that refuses, and when they leave it at that."""
+
+from __future__ import annotations
+
+import math
+import socket
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from tests.support.server import (
+    Driver,
+    Loopback,
+    ask,
+    both_clients,
+    completion,
+    failure,
+    in_turn,
+    record_waits,
+    response,
+    stream,
+    whole_and_streamed,
+)
+from tir_qwen import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    Client,
+    ConfigurationError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    TIRError,
+)
+
+BUSY = response({"error": {"message": "busy"}}, "503 Service Unavailable")
+
+
+def refusal(status: str, **headers: str) -> bytes:
+    """A refusal without a body."""
+    return response(b"", status, **headers)
+
+
+@whole_and_streamed
+@both_clients
+def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
+    """Two refusals by a busy server cost time and nothing else: the third request is the same as the first."""
+    waits = record_waits(monkeypatch)
+    with Loopback(in_turn(BUSY, BUSY, stream("Hi") if streamed else completion("Hi"))) as server:
+        assert ask(driver, driver.make(base_url=server.base_url), streamed) == "Hi"
+    assert waits == [0.4375, 0.875]
+    assert len(server.received) == 3
+    assert server.received[0] == server.received[1] == server.received[2]
+
+
+@whole_and_streamed
+@both_clients
+def test_a_server_that_stays_busy(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
+    """After the last retry the last refusal is the error, and says how many requests there were."""
+    waits = record_waits(monkeypatch)
+    with Loopback(lambda _: [BUSY]) as server:
+        error = failure(driver, driver.make(base_url=server.base_url), streamed)
+    assert type(error) is InternalServerError
+    assert str(error) == "503 Service Unavailable: busy"
+    assert error.attempts == len(server.received) == 3
+    assert len(waits) == 2
+    assert error.partial is None
+
+
+@pytest.mark.parametrize("max_retries", [0, 1, 4])
+@both_clients
+def test_max_retries(monkeypatch: pytest.MonkeyPatch, driver: Driver, max_retries: int) -> None:
+    """`max_retries` counts the requests after the first one: 0 means one request."""
+    record_waits(monkeypatch)
+    with Loopback(lambda _: [BUSY]) as server:
+        error = failure(driver, driver.make(base_url=server.base_url, max_retries=max_retries), streamed=False)
+    assert error.attempts == len(server.received) == max_retries + 1
+
+
+@both_clients
+def test_max_retries_of_one_call(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """A call may have more or fewer retries than its client."""
+    record_waits(monkeypatch)
+    with Loopback(lambda _: [BUSY]) as server:
+        client = driver.make(base_url=server.base_url, max_retries=1)
+        assert failure(driver, client, streamed=False, max_retries=3).attempts == 4
+        assert failure(driver, client, streamed=True, max_retries=0).attempts == 1
+        assert failure(driver, client, streamed=True, max_retries=None).attempts == 2
+        assert len(server.received) == 7
+        assert "max_retries" not in server.received[0].json()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("project_id", "access_token", "api_key", "tir_access_token", "base_url", "api_base", "apikey", "allow_http"),
+        *("default_headers", "http_client", "http_async_client", "async_http_client"),
+    ],
+)
+@both_clients
+def test_settings_of_the_constructor(driver: Driver, name: str) -> None:
+    """A setting of the client's that is given to a call is refused: in the body it would give a secret away."""
+    client = driver.make(base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(ConfigurationError) as caught:
+        driver.complete(client, **{name: "canary"})
+    assert str(caught.value) == f"{name} is an argument of the constructor, not of a call."
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"Retry_After": "0"}, 0.0),
+        ({"retry_after_ms": "250"}, 0.25),
+        ({"retry_after": "86400"}, 60.0),
+        ({"retry_after": "nan"}, 0.4375),
+        ({"retry_after": "-3"}, 0.4375),
+        ({"retry_after": "soon"}, 0.4375),
+    ],
+    ids=str,
+)
+@both_clients
+def test_retry_after(monkeypatch: pytest.MonkeyPatch, driver: Driver, headers: dict[str, str], wait: float) -> None:
+    """A server that says when to come back is obeyed, within reason."""
+    waits = record_waits(monkeypatch)
+    with Loopback(in_turn(refusal("429 Too Many Requests", **headers), completion("Hi"))) as server:
+        assert driver.complete(driver.make(base_url=server.base_url)).content == "Hi"
+    assert waits == [wait]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("400 Bad Request", BadRequestError),
+        ("401 Unauthorized", AuthenticationError),
+        ("403 Forbidden", PermissionDeniedError),
+        ("404 Not Found", NotFoundError),
+        ("405 Method Not Allowed", APIStatusError),
+        ("422 Unprocessable Entity", BadRequestError),
+    ],
+)
+@whole_and_streamed
+@both_clients
+def test_what_the_user_has_to_mend_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool, status: str, kind: type[TIRError]
+) -> None:
+    """A request that is wrong is not sent again, whatever the server's headers say."""
+    waits = record_waits(monkeypatch)
+    with Loopback(lambda _: [refusal(status, retry_after="1", x_request_id="r-1")]) as server:
+        error = failure(driver, driver.make(base_url=server.base_url), streamed)
+    assert type(error) is kind
+    assert isinstance(error, APIStatusError)
+    assert (error.status_code, error.request_id, error.retry_after) == (int(status[:3]), "r-1", 1.0)
+    assert error.attempts == len(server.received) == 1
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    "status", ["300 Multiple Choices", "301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent"]
+)
+@whole_and_streamed
+@both_clients
+def test_redirects_are_not_followed(driver: Driver, streamed: bool, status: str) -> None:
+    """Neither the token nor the question goes to another address than the configured one."""
+    with Loopback(in_turn()) as elsewhere:
+        to = refusal(status, location=f"{elsewhere.url}/v1/chat/completions")
+        with Loopback(lambda _: [to]) as server:
+            error = failure(driver, driver.make(base_url=server.base_url), streamed)
+    assert type(error) is APIStatusError
+    assert error.status_code == int(status[:3])
+    assert len(server.received) == 1
+    assert elsewhere.connections == 0
+
+
+@whole_and_streamed
+@both_clients
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
+    """A server that does not listen is tried again, and named as the trouble."""
+    waits = record_waits(monkeypatch)
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    error = failure(driver, driver.make(base_url=f"http://127.0.0.1:{port}/v1"), streamed)
+    assert type(error) is APIConnectionError
+    assert str(error).startswith("no connection to the server: ")
+    assert error.attempts == 3
+    assert len(waits) == 2
+    assert error.partial is None
+
+
+@whole_and_streamed
+@both_clients
+def test_on_retry(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
+    """A caller may be told of each failed attempt, before the wait for the next one."""
+    told: list[tuple[str, int, float, int]] = []
+    waits = record_waits(monkeypatch)
+
+    def note(error: TIRError, delay: float) -> None:
+        told.append((str(error), error.attempts, delay, len(waits)))
+
+    async def anote(error: TIRError, delay: float) -> None:
+        note(error, delay)
+
+    raws = (BUSY, refusal("429 Too Many Requests", retry_after="7"), stream("Hi") if streamed else completion("Hi"))
+    with Loopback(in_turn(*raws)) as server:
+        client = driver.make(base_url=server.base_url)
+        assert ask(driver, client, streamed, on_retry=note if driver.make is Client else anote) == "Hi"
+    assert told == [("503 Service Unavailable: busy", 1, 0.4375, 0), ("429 Too Many Requests.", 2, 7.0, 1)]
+    assert waits == [0.4375, 7.0]
+    assert "on_retry" not in server.received[-1].json()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, 1e300, "5", [5]], ids=repr)
+@pytest.mark.parametrize("where", ["client", "call"])
+@both_clients
+def test_timeout_that_is_none(driver: Driver, where: str, timeout: Any) -> None:
+    """A time limit that no socket can keep is refused before anything is sent."""
+    ours, theirs = ({"timeout": timeout}, {}) if where == "client" else ({}, {"timeout": timeout})
+    with Loopback(in_turn(completion("Hi"))) as server:
+        with pytest.raises(ConfigurationError, match=r"^timeout must be "):
+            driver.complete(driver.make(base_url=server.base_url, **ours), **theirs)
+        assert server.connections == 0

@@ -1,0 +1,254 @@
+"""Time limits as users write them, and the deadlines that both clients keep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from demo.replay import Received
+from langchain_tir_qwen import ChatTIRQwen
+from llama_index_tir_qwen import TIRQwen
+from tests.support.server import (
+    STREAM_HEAD,
+    Driver,
+    Loopback,
+    ask,
+    both_clients,
+    completion,
+    event,
+    failure,
+    in_turn,
+    outcome_of,
+    record_waits,
+    response,
+    stream,
+    whole_and_streamed,
+)
+from tir_qwen import APITimeoutError, Client, ConfigurationError, RateLimitError, Timeout
+from tir_qwen._transport.deadline import Deadline
+from tir_qwen.timeouts import timeout_from
+
+LOCAL = "http://127.0.0.1:9/v1"
+
+
+def test_defaults() -> None:
+    """A server has five seconds to accept the connection, and ten minutes for each step of its answer."""
+    assert Timeout() == Timeout(connect=5.0, first_delta=600.0, between_deltas=600.0, total=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "timeout"),
+    [
+        (None, None),
+        (30, Timeout(5.0, 30, 30)),
+        (2.5, Timeout(2.5, 2.5, 2.5)),
+        (Timeout(total=9), Timeout(total=9)),
+        ({"first_delta": 20, "total": 90.0}, Timeout(5.0, 20, 600.0, 90.0)),
+        ({"between_deltas": None}, Timeout(between_deltas=None)),
+        (httpx.Timeout(7.0, connect=1.0), Timeout(1.0, 7.0, 7.0)),
+        (httpx2.Timeout(None), Timeout(None, None, None)),
+    ],
+)
+def test_ways_to_write_it(given: Any, timeout: Timeout | None) -> None:
+    """A `timeout` is seconds, a `Timeout`, a dict of its parts, or the HTTP library's own."""
+    assert timeout_from(given) == timeout
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (0, "timeout must be a number of seconds, above 0 and up to 1000000, or a tir_qwen.Timeout, or a dict of"),
+        ("soon", "timeout must be a number of seconds"),
+        (True, "timeout must be a number of seconds"),
+        ((5, 60), "timeout must be a number of seconds"),
+        ({"read": 5}, "timeout has no field 'read': the fields are connect, first_delta, between_deltas, total."),
+        ({"total": -1}, "timeout: total must be a number of seconds, above 0 and up to 1000000, or None."),
+        ({"connect": "5"}, "timeout: connect must be a number of seconds"),
+    ],
+)
+@both_clients
+def test_what_is_no_time_limit(driver: Driver, given: Any, words: str) -> None:
+    """Anything else is refused where it is given, to a client, to a call, and to both faces."""
+    client = driver.make(base_url=LOCAL)
+    for refused in (
+        lambda: driver.make(base_url=LOCAL, timeout=given),
+        lambda: driver.complete(client, timeout=given),
+        lambda: ChatTIRQwen(base_url=LOCAL, timeout=given),
+        lambda: TIRQwen(api_base=LOCAL, timeout=given),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            refused()
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("face", [ChatTIRQwen, TIRQwen])
+def test_faces_keep_it(face: Any) -> None:
+    """A model takes the parts of a time limit as a dict too, shows them, and comes back from its own dump with them."""
+    model = face(base_url=LOCAL, timeout={"first_delta": 20, "total": 90})
+    timeout = Timeout(first_delta=20, total=90)
+    assert model.timeout == timeout
+    assert "timeout=Timeout(connect=5.0, first_delta=20, between_deltas=600.0, total=90)" in repr(model)
+    dumped = json.loads(model.model_dump_json(include={"timeout"}))
+    assert face(base_url=LOCAL, **dumped).timeout == timeout
+    assert face(base_url=LOCAL, timeout=30).model_dump()["timeout"] == 30
+
+
+def silent(after: bytes = b"") -> Any:
+    """Answer by some bytes, and fall silent."""
+
+    def answer(_: Received) -> Iterator[bytes]:
+        yield after
+        threading.Event().wait(6)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("timeout", "words"),
+    [
+        (Timeout(first_delta=0.2, between_deltas=60), "did not begin within 0.2 s (timeout: first_delta)"),
+        (Timeout(first_delta=60, between_deltas=0.2), "did not go on within 0.2 s (timeout: between_deltas)"),
+        (Timeout(total=0.2), "the call was not over within 0.2 s (timeout: total)"),
+    ],
+)
+@both_clients
+def test_each_part_limits_its_own(driver: Driver, timeout: Timeout, words: str) -> None:
+    """The time to the first delta, the time between two, and the whole are limited apart, and the error says which."""
+    begun = STREAM_HEAD if "begin" in words else STREAM_HEAD + event("Hi")
+    with Loopback(silent(begun)) as server:
+        began = time.monotonic()
+        outcome = outcome_of(driver.deltas(driver.make(base_url=server.base_url, timeout=timeout, max_retries=0)))
+        assert time.monotonic() - began < 30
+    assert outcome.error is APITimeoutError
+    assert words in outcome.words
+
+
+@whole_and_streamed
+@both_clients
+def test_the_total_counts_retries(driver: Driver, streamed: bool) -> None:
+    """`total` limits the whole call: the next attempt has what the first has left."""
+    with Loopback(silent()) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(first_delta=0.2, total=0.9), max_retries=9)
+        began = time.monotonic()
+        error = failure(driver, client, streamed)
+        assert time.monotonic() - began < 10  # nine more attempts would take longer
+    assert type(error) is APITimeoutError
+    assert error.attempts == len(server.received) == 2
+
+
+@whole_and_streamed
+@both_clients
+def test_a_wait_that_the_total_forbids(driver: Driver, streamed: bool) -> None:
+    """A server that wants a longer pause than is left is not waited for: its refusal is the error, at once."""
+    busy = response(b"", "429 Too Many Requests", retry_after="30")
+    with Loopback(in_turn(busy)) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(total=20))
+        began = time.monotonic()
+        error = failure(driver, client, streamed)
+        assert time.monotonic() - began < 5
+    assert type(error) is RateLimitError
+    assert error.attempts == 1
+
+
+@both_clients
+def test_the_total_counts_the_callers_time(driver: Driver) -> None:
+    """`total` is wall-deadline time: a caller who dawdles uses it up, while the other limits are the server's alone."""
+    for timeout, kind in ((Timeout(between_deltas=0.1), None), (Timeout(total=0.3), APITimeoutError)):
+        with Loopback(in_turn(stream(*"abcdef"))) as server:
+            outcome = outcome_of(map(dawdle, driver.deltas(driver.make(base_url=server.base_url, timeout=timeout))))
+        assert outcome.error is kind
+
+
+def dawdle(delta: Any) -> Any:
+    """Take one's time."""
+    time.sleep(0.15)
+    return delta
+
+
+@both_clients
+def test_a_second_request_has_what_the_first_has_left(driver: Driver) -> None:
+    """An object that is asked for once more has to come within the `total` of the call."""
+
+    def answer(_: Received) -> Iterator[bytes]:
+        if len(server.received) == 2:
+            threading.Event().wait(6)
+        time.sleep(0.3)
+        yield completion("no object")
+
+    with Loopback(answer) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(total=0.6), max_retries=0)
+        began = time.monotonic()
+        format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+        assert driver.complete(client, response_format=format_).content == "no object"
+        assert time.monotonic() - began < 5
+    assert len(server.received) == 2
+
+
+@both_clients
+def test_a_call_has_its_own(driver: Driver) -> None:
+    """A `timeout` of a call replaces that of its client, in all its parts."""
+    with Loopback(silent()) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(first_delta=30), max_retries=0)
+        for timeout in ({"first_delta": 0.2}, Timeout(total=0.2), 0.2):
+            with pytest.raises(APITimeoutError, match=r"within 0\.2 s"):
+                ask(driver, client, streamed=True, timeout=timeout)
+
+
+def test_a_pause_before_a_retry_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt has the whole of `first_delta`."""
+    now = 100.0
+    monkeypatch.setattr("tir_qwen._transport.deadline.monotonic", lambda: now)
+    deadline = Deadline(Timeout(first_delta=10, total=25))
+    assert (deadline.expires_at, deadline.remaining()) == (110.0, 25.0)
+    now = 108.0
+    deadline.start_request()
+    assert (deadline.expires_at, deadline.remaining(60)) == (118.0, 17.0)
+    now = 120.0
+    deadline.extend()
+    assert (deadline.expires_at, deadline.remaining(2)) == (125.0, 2.0)
+    now = 126.0
+    assert str(deadline.timeout_error()) == "the call was not over within 25 s (timeout: total)"
+    assert deadline.remaining() == 0.0
+
+
+@both_clients
+def test_retries_wait_as_before(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """Without a `total`, nothing shortens the retries."""
+    waits = record_waits(monkeypatch)
+    with Loopback(silent()) as server:
+        client = driver.make(base_url=server.base_url, timeout=0.1)
+        error = failure(driver, client, streamed=False)
+    assert error.attempts == len(server.received) == 3
+    assert len(waits) == 2
+
+
+@both_clients
+def test_a_total_that_is_over_before_the_request(driver: Driver) -> None:
+    """A call whose time is up before it is sent is not sent, also where a connection is at hand."""
+
+    def nap(*_: Any) -> None:
+        time.sleep(0.4)
+
+    async def anap(*_: Any) -> None:
+        await asyncio.sleep(0.4)
+
+    busy = response(b"", "503 x", retry_after_ms="1")
+    with Loopback(in_turn(busy, completion())) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(total=0.3))
+        error = failure(driver, client, streamed=False, on_retry=nap if isinstance(client, Client) else anap)
+        assert len(server.received) == 1
+    assert (type(error), error.attempts) == (APITimeoutError, 1)
+    assert str(error) == "the call was not over within 0.3 s (timeout: total)"
+
+
+def test_a_time_limit_of_a_configuration_file() -> None:
+    """A number may be written as a text, as environments and files hold it."""
+    assert ChatTIRQwen(base_url=LOCAL, timeout="30").timeout == 30

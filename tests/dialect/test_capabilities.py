@@ -1,0 +1,215 @@
+"""What is learnt of an endpoint, and what must not be: one call's bad luck is not every call's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from demo.replay import Received
+from tests.client.test_client_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
+from tests.support.decode import chunk, decode, events
+from tests.support.server import MESSAGES, Driver, Loopback, both_clients, completion, response, whole_and_streamed
+from tir_qwen import BadRequestError, Choice, Completion
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._response.server_errors import error_from_response
+
+
+def refused(message: str, **params: Any) -> Dialect:
+    """A call that was refused like this, and written again."""
+    dialect = Dialect(MESSAGES, params, params.pop("capabilities"))
+    dialect.write()
+    assert dialect.request_refused(error_from_response(400, {}, json.dumps({"error": {"message": message}}).encode()))
+    dialect.write()
+    return dialect
+
+
+@pytest.mark.parametrize(
+    ("message", "params"),
+    [
+        ("Invalid schema for response_format 'x': keyword 'oneOf' is not supported", {"response_format": FORMAT}),
+        ("response_format.json_schema.schema.properties.a: unexpected keyword", {"response_format": FORMAT}),
+        ("tools: too many tools, 200 not supported (max 128)", {"tools": [TOOL]}),
+        ("Function get_x in tools has unsupported parameter type 'date'", {"tools": [TOOL]}),
+    ],
+)
+def test_a_mistake_of_one_call(message: str, params: dict[str, Any]) -> None:
+    """What the user wrote into a field may cost this call the field, but no other."""
+    known = Capabilities()
+    refused(message, capabilities=known, **params).request_accepted()
+    assert known == Capabilities()
+
+
+def test_nothing_is_learnt_before_it_helped() -> None:
+    """A field is given up for all calls only when the call was taken without it."""
+    known = Capabilities()
+    dialect = refused("Unknown field: tools", capabilities=known, tools=[TOOL])
+    assert known == Capabilities()
+    dialect.request_accepted()
+    assert known == Capabilities(tools=False)
+
+
+@both_clients
+def test_refused_for_another_reason(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal that stays, in other words, was not that of the field: nothing is learnt, and nothing said."""
+    numbers = iter(range(9))
+    with Loopback(lambda _: refusal(f"Request {next(numbers)}: forbidden by policy, it asks for tools")) as server:
+        client = driver.make(base_url=server.base_url, max_retries=0)
+        with pytest.raises(BadRequestError, match=r"^400 Bad Request: Request 1: ") as caught:
+            driver.complete(client, tools=[TOOL])
+    assert (client.capabilities, caught.value.attempts, caplog.messages) == (Capabilities(), 2, [])
+
+
+def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> Capabilities:
+    """What is known after an answer."""
+    known = Capabilities()
+    dialect = Dialect(messages, params, known)
+    dialect.write()
+    dialect.observe(Completion([choice]))
+    return known
+
+
+def test_a_stop_string_within_the_object() -> None:
+    """An object that a stop string has cut says nothing of the server."""
+    cut = Choice(content='{"city": "Paris"', finish_reason="stop")
+    assert learn({"response_format": FORMAT, "stop": ["}"], "enable_thinking": True}, cut) == Capabilities()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "system", "content": "/no_think"}, *MESSAGES],
+        [{"role": "user", "content": "/no_think Hi"}],
+        [{"role": "user", "content": "Hi /no_think"}, {"role": "assistant", "content": "Hi"}, *MESSAGES],
+    ],
+    ids=["system", "at the beginning", "an earlier turn"],
+)
+def test_a_switch_of_the_user(messages: list[dict[str, str]]) -> None:
+    """Where the user switches thinking off in words, an answer without reasoning says nothing of the server."""
+    assert learn({"enable_thinking": True}, Choice(content="Hi", finish_reason="stop"), messages) == Capabilities()
+
+
+def test_learnt_by_another_call_meanwhile() -> None:
+    """An answer is judged by what its own request held, whatever other calls have found out since."""
+    known = Capabilities()
+    dialect = Dialect(MESSAGES, {"response_format": FORMAT, "enable_thinking": True}, known)
+    dialect.write()
+    known.mark_unsupported("response_format")
+    dialect.observe(Completion([Choice(content=PARIS, finish_reason="stop")]))  # the grammar left no room for thinking
+    assert known == Capabilities(response_format=False)
+
+
+@both_clients
+@whole_and_streamed
+def test_each_model_has_its_own(driver: Driver, streamed: bool) -> None:
+    """What one model's endpoint does not take is still asked of another's."""
+
+    def serve(request: Received) -> list[bytes]:
+        body = request.json()
+        if body["model"] == "small":
+            return without_parser(says(CALL))(request)
+        return answer(body, "Hello.")
+
+    with Loopback(serve) as server:
+        client = driver.make(base_url=server.base_url)
+        ask(driver, client, streamed, tools=[TOOL], model="small")
+        ask(driver, client, streamed, tools=[TOOL])
+    assert ["tools" in body for body in sent(server)] == [True, False, True]
+    assert client.capabilities == Capabilities()
+
+
+@both_clients
+def test_only_parallel_calls_refused(driver: Driver) -> None:
+    """A gateway that does not know `parallel_tool_calls` still gets native tools, and one call alone comes out."""
+    call = {"type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+    calls = [{**call, "id": "a"}, {**call, "id": "b"}]
+
+    def serve(request: Received) -> list[bytes]:
+        if "parallel_tool_calls" in request.json():
+            return refusal("Unrecognized request argument supplied: parallel_tool_calls")
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+        return [response({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})]
+
+    with Loopback(serve) as server:
+        client = driver.make(base_url=server.base_url)
+        done = driver.complete(client, tools=[TOOL], parallel_tool_calls=False)
+    assert [one.id for one in done.tool_calls] == ["a"]
+    assert [sorted(body.keys() - {"messages"}) for body in sent(server)] == [
+        ["parallel_tool_calls", "tools"],
+        ["tools"],
+    ]
+
+
+@both_clients
+@whole_and_streamed
+def test_repair_that_fails(driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The first answer is not lost where it could not be asked for again."""
+    caplog.set_level(logging.WARNING, "tir_qwen")
+
+    def serve(request: Received) -> list[bytes]:
+        body = request.json()
+        return answer(body, "Paris.") if len(body["messages"]) == len(MESSAGES) else refusal("prompt too odd")
+
+    with Loopback(serve) as server:
+        done = ask(driver, driver.make(base_url=server.base_url), streamed, response_format=FORMAT)
+    assert (done.content, done.finish_reason) == ("Paris.", "stop")
+    assert caplog.messages[-1] == (
+        "An answer that is not the requested object could not be corrected: 400 Bad Request: prompt too odd"
+    )
+
+
+@both_clients
+def test_lists_are_left_alone(driver: Driver) -> None:
+    """A schema of something else than an object goes as it is, and its answer comes as it is, in one request."""
+    listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array", "items": {}}}}
+    with Loopback(lambda _: [completion('[{"a": 1}, {"a": 2}]')]) as server:
+        done = driver.complete(driver.make(base_url=server.base_url), response_format=listed, schema_in="both")
+    assert done.content == '[{"a": 1}, {"a": 2}]'
+    assert sent(server) == [{"messages": MESSAGES, "response_format": listed}]
+
+
+def test_a_list_that_is_refused() -> None:
+    """What cannot be said in another way is not left out: the refusal is the user's to read."""
+    listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array"}}}
+    dialect = Dialect(MESSAGES, {"response_format": listed}, Capabilities())
+    dialect.write()
+    body = b'{"error": {"message": "Unknown field: response_format"}}'
+    assert not dialect.request_refused(error_from_response(400, {}, body))
+
+
+def test_held_back_when_the_stream_breaks() -> None:
+    """What a stream held back when it broke, a call without its name among it, is in the partial answer."""
+    known = Dialect(MESSAGES, {"tools": [TOOL]}, Capabilities()).decoding_options
+    body = events(*(chunk({"content": piece}) for piece in ("I look. ", '<tool_call>\n{"arguments": {"a": 12')))
+    outcome = decode(body, expected=known)
+    assert outcome.error is not None
+    assert outcome.error[0] == "StreamInterruptedError"
+    assert outcome.said == ("", "I look. ", [("", '{"a": 12')], None)
+
+
+PICTURE = [
+    {"role": "user", "content": [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {}}]}
+]
+
+
+@both_clients
+@whole_and_streamed
+@pytest.mark.parametrize("params", [{}, {"enable_thinking": False}], ids=["plain", "thinking off"])
+def test_other_parts_than_text(driver: Driver, streamed: bool, params: dict[str, Any]) -> None:
+    """Of another model, which takes pictures, an answer is an answer: what is learnt of it looks at the text alone."""
+    with Loopback(lambda request: answer(request.json(), "A cat.")) as server:
+        assert ask(driver, driver.make(base_url=server.base_url), streamed, PICTURE, **params).content == "A cat."
+
+
+@both_clients
+@whole_and_streamed
+def test_a_named_call_after_a_refusal(driver: Driver, streamed: bool) -> None:
+    """The answer is read by the request that it answers: without a tool parser, a call may come without its tags."""
+    call = '{"name": "get_time", "arguments": {"zone": "IST"}}'
+    choice = {"type": "function", "function": {"name": "get_time"}}
+    with Loopback(without_parser(says(call))) as server:
+        done = ask(driver, driver.make(base_url=server.base_url), streamed, tools=[TOOL], tool_choice=choice)
+    assert [(one.name, one.arguments) for one in done.tool_calls] == [("get_time", '{"zone":"IST"}')]

@@ -1,0 +1,445 @@
+"""How a call is written for what its server does, and what the server's refusals and answers teach."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from tests.support.captures import CAPTURES, Capture
+from tir_qwen import Completion, ConfigurationError
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._dialect.json_answer import describe_schema
+from tir_qwen._dialect.prompted_tools import messages_with_tools
+from tir_qwen._response.server_errors import error_from_response
+from tir_qwen.types import Choice, ToolCall
+
+ASKED = [{"role": "user", "content": "What is the weather?"}]
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+ANY_OBJECT = {"type": "json_object"}
+LISTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "array"}}}
+STREAM = {"include_usage": True}
+THOUGHT = {"role": "assistant", "content": "Hm.", "reasoning_content": "So?", "reasoning": "So?"}
+ALL: dict[str, Any] = {
+    "tools": [TOOL],
+    "response_format": FORMAT,
+    "enable_thinking": False,
+    "stream_options": STREAM,
+    "temperature": 0.5,
+}
+ABILITIES = [field.name for field in fields(Capabilities)]
+
+
+def without(*lost: str) -> Capabilities:
+    """A server that does all but these."""
+    return Capabilities(**dict.fromkeys(lost, False))
+
+
+def system(text: str) -> dict[str, Any]:
+    """A system message."""
+    return {"role": "system", "content": text}
+
+
+def asked(text: str) -> list[dict[str, Any]]:
+    """The question as it is asked in another way."""
+    return [{"role": "user", "content": text}]
+
+
+@pytest.mark.parametrize(
+    ("lost", "params", "messages", "sent"),
+    [
+        ((), {"tools": [TOOL]}, ASKED, {"tools": [TOOL]}),
+        (("tools",), {"temperature": 0.5}, ASKED, {"temperature": 0.5}),
+        (
+            ("tools",),
+            {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "seed": 1},
+            messages_with_tools(ASKED, [TOOL], "required"),
+            {"seed": 1},
+        ),
+        (("tools",), {"tools": [TOOL], "tool_choice": "none"}, ASKED, {}),
+        (("tools",), {"tools": [TOOL], "tool_calling": "native"}, ASKED, {"tools": [TOOL]}),
+        ((), {"tools": [TOOL], "tool_calling": "prompted"}, messages_with_tools(ASKED, [TOOL]), {}),
+        ((), {"response_format": FORMAT}, ASKED, {"response_format": FORMAT}),
+        (
+            (),
+            {"response_format": FORMAT, "schema_in": "both"},
+            [system(describe_schema(SCHEMA)), *ASKED],
+            {"response_format": FORMAT},
+        ),
+        ((), {"response_format": FORMAT, "schema_in": "messages"}, [system(describe_schema(SCHEMA)), *ASKED], {}),
+        ((), {"response_format": ANY_OBJECT, "schema_in": "both"}, ASKED, {"response_format": ANY_OBJECT}),
+        (("response_format",), {"response_format": FORMAT}, [system(describe_schema(SCHEMA)), *ASKED], {}),
+        (("response_format",), {"response_format": ANY_OBJECT}, [system(describe_schema(None)), *ASKED], {}),
+        (("response_format",), {"response_format": {"type": "text"}}, ASKED, {}),
+        (
+            ("tools", "response_format"),
+            {"tools": [TOOL], "response_format": FORMAT},
+            messages_with_tools([system(describe_schema(SCHEMA)), *ASKED], [TOOL]),
+            {},
+        ),
+        ((), {"enable_thinking": False}, ASKED, {"enable_thinking": False}),
+        (("thinking_switch",), {"temperature": 0.5}, ASKED, {"temperature": 0.5}),
+        (
+            ("thinking_switch",),
+            {"enable_thinking": False},
+            asked("What is the weather? /no_think"),
+            {"enable_thinking": False},
+        ),
+        (("template_kwargs",), {"enable_thinking": False}, asked("What is the weather? /no_think"), {}),
+        (("template_kwargs",), {"enable_thinking": True}, asked("What is the weather? /think"), {}),
+        (
+            ("template_kwargs", "tools"),
+            {"enable_thinking": False, "tools": [TOOL]},
+            messages_with_tools(asked("What is the weather? /no_think"), [TOOL]),
+            {},
+        ),
+        ((), {"stream_options": STREAM}, ASKED, {"stream_options": STREAM}),
+        (("stream_options",), {"stream_options": STREAM}, ASKED, {}),
+    ],
+)
+def test_written(lost: tuple[str, ...], params: dict[str, Any], messages: Any, sent: dict[str, Any]) -> None:
+    """What a server does not do is asked for in the messages, and everything else as it was."""
+    given, kept = json.dumps(params), [*ASKED]
+    assert Dialect(kept, dict(params), without(*lost)).write() == (messages, sent)
+    assert (json.dumps(params), kept) == (given, ASKED)
+
+
+def test_reasoning_history() -> None:
+    """Reasoning of the past is left out where the server does not take it, and the rest of its message is not."""
+    messages = [*ASKED, THOUGHT]
+    assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
+    plain = [*ASKED, {"role": "assistant", "content": "Hm."}]
+    assert Dialect(messages, {}, without("reasoning_history")).write() == (plain, {})
+
+
+def test_calls_of_the_past() -> None:
+    """Calls and results of the past are text where the server takes no tools, though none is offered any more."""
+    call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    messages = [
+        *ASKED,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "20"},
+    ]
+    assert Dialect(messages, {}, without("tools")).write() == (messages_with_tools(messages, []), {})
+    assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
+
+
+@pytest.mark.parametrize(("name", "value"), [("tool_calling", "nativ"), ("schema_in", "prompt"), ("schema_in", 1)])
+def test_values(name: str, value: Any) -> None:
+    """A setting that is none of its values is refused, with those that there are."""
+    with pytest.raises(ConfigurationError, match=rf"^{name} must be one of \w+, \w+, \w+\.$"):
+        Dialect(ASKED, {name: value}, Capabilities())
+
+
+def part(text: str) -> dict[str, str]:
+    """A part of a content."""
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    ("content", "thinking", "switched"),
+    [
+        ("Hi.", False, "Hi. /no_think"),
+        ("Hi.", True, "Hi. /think"),
+        ("Hi /no_think", False, "Hi /no_think"),
+        ("Hi /no_think\n", True, "Hi /no_think\n"),
+        ("Is it /no_think?", False, "Is it /no_think? /no_think"),
+        ([part("Hi."), part("You?")], False, [part("Hi."), part("You?"), part(" /no_think")]),
+        ([part("Hi /no_think")], False, [part("Hi /no_think")]),
+        ([part("Hi /think")], False, [part("Hi /think")]),
+    ],
+)
+def test_soft_switch(content: Any, thinking: bool, switched: Any) -> None:
+    """The switch comes once, at the end of the last message of the user; one that the user wrote there counts."""
+    messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
+    last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
+    dialect = Dialect([*messages, last, after], {"enable_thinking": thinking}, without("template_kwargs"))
+    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
+    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
+
+
+def test_soft_switch_of_no_one() -> None:
+    """Where no user has spoken, there is nothing to switch."""
+    messages = [system("Be kind.")]
+    assert Dialect(messages, {"enable_thinking": False}, without("template_kwargs")).write() == (messages, {})
+
+
+def refused(
+    body: Any, status: int = 400, capabilities: Capabilities | None = None, **params: Any
+) -> tuple[bool, list[str]]:
+    """Whether the call is written in another way after this response; what the server is believed not to do."""
+    known = Capabilities() if capabilities is None else capabilities
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    dialect = Dialect([*ASKED, THOUGHT], {**ALL, **params}, known)
+    dialect.write()
+    again = dialect.request_refused(error_from_response(status, {}, content))
+    if again:
+        dialect.write()
+        dialect.request_accepted()
+    return again, [name for name in ABILITIES if not getattr(known, name)]
+
+
+NO_PARSER = [one for one in CAPTURES if one.status == 400 and b"tool-call-parser" in one.body]
+OTHERS = [one for one in CAPTURES if one.status >= 400 and one not in NO_PARSER]
+
+
+@pytest.mark.parametrize("capture", NO_PARSER, ids=lambda capture: capture.id)
+def test_refusals_for_want_of_a_parser(capture: Capture) -> None:
+    """A server without a tool parser says so, in any version: tools go into the messages."""
+    assert refused(capture.body, capture.status) == (True, ["tools"])
+
+
+@pytest.mark.parametrize("capture", OTHERS, ids=lambda capture: capture.id)
+def test_refusals_for_other_reasons(capture: Capture) -> None:
+    """No other refusal of a vLLM server is taken for a field that it does not know."""
+    assert refused(capture.body, capture.status) == (False, [])
+
+
+def unknown(*path: str | int) -> dict[str, Any]:
+    """A validation error of FastAPI's."""
+    return {"type": "extra_forbidden", "loc": ["body", *path], "msg": "Extra inputs are not permitted", "input": [1]}
+
+
+REFUSALS: list[tuple[Any, list[str]]] = [
+    (
+        {"error": {"message": "Unrecognized request argument supplied: tools", "type": "invalid_request_error"}},
+        ["tools"],
+    ),
+    ({"error": {"message": "Unrecognized request arguments supplied: tool_choice, tools"}}, ["tools"]),
+    ({"error": {"message": "tools is not supported by this endpoint", "param": "tools"}}, ["tools"]),
+    ({"error": "This model does not support tools"}, ["tools"]),
+    ({"error": "registry/qwen3:32b does not support tools"}, ["tools"]),
+    ({"message": "Parameter 'tools' is currently not available"}, ["tools"]),
+    ({"detail": [unknown("tools")]}, ["tools"]),
+    ({"detail": [unknown("tools"), unknown("stream_options")]}, ["tools", "stream_options"]),
+    ({"detail": [unknown("messages", 1, "reasoning")]}, ["reasoning_history"]),
+    ({"detail": "Unknown field: chat_template_kwargs"}, ["template_kwargs"]),
+    (b"Unknown field: chat_template_kwargs", ["template_kwargs"]),
+    ({"detail": "Unexpected keyword argument 'enable_thinking'"}, ["template_kwargs"]),
+    (
+        {"error": {"message": "Additional properties are not allowed ('response_format' was unexpected)"}},
+        ["response_format"],
+    ),
+    (
+        {"error": {"message": "'response_format' of type 'json_schema' is not supported with this model."}},
+        ["response_format"],
+    ),
+    ({"error": {"message": "response_format is unavailable", "code": "unsupported"}}, ["response_format"]),
+    ({"error": {"message": "Unsupported parameter: stream_options.include_usage"}}, ["stream_options"]),
+    (
+        {"error": {"message": "undocumented fields: chat_template_kwargs, response_format, stream_options, tools"}},
+        ["tools", "response_format", "template_kwargs", "stream_options"],
+    ),
+]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(("body", "lost"), REFUSALS, ids=lambda value: str(value)[-60:])
+def test_refusals_of_gateways(body: Any, lost: list[str], status: int) -> None:
+    """A gateway that does not know a field names it, in words of its own; each field that it names is given up."""
+    assert refused(body, status) == (True, lost)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)",
+        "Unsupported value: 'temperature' does not support 0.5 with this model.",
+        "Unknown field: top_k",
+        "The model `unknown` does not exist.",
+        "tools.0.function: Field required",
+        "tools.0.type: Input should be 'function'",
+        "tools.0.type: unexpected value; permitted: 'function'",
+        "Invalid schema for function 'find': tools[0].function.parameters has an unknown type 'nonsense'.",
+        "Invalid 'tools[0].function.name': string does not match the pattern.",
+        "The tool specified in `tool_choice` does not match any of the specified `tools`",
+        "When using `tool_choice`, `tools` must be set.",
+        "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.",
+        'Failed to transform json schema into a grammar: Unsupported type "nonsense"',
+        "Grammar error: Unimplemented keys: ['patternProperties']",
+        "response_format.type: Input should be 'text', 'json_object' or 'json_schema'",
+        "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
+        "This model's maximum context length is 32768 tokens, tools are not supported beyond them.",
+        "Unknown field: top_k. Known fields: model, messages, stream, tools, tool_choice, response_format.",
+        "top_k is not supported. Use one of: messages, tools.",
+        "",
+    ],
+)
+def test_refusals_of_values(message: str) -> None:
+    """A wrong value, a wrong schema, a prompt that is too long: nothing is learned of what the server does."""
+    assert refused({"error": {"message": message, "code": 400}}) == (False, [])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+def test_refusals_with_another_status(status: int) -> None:
+    """Only a request that is not accepted as it is (400, 422) is written in another way."""
+    assert refused({"error": {"message": "Unrecognized request argument supplied: tools"}}, status) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"tools": None}, "Unknown field: tools"),
+        ({"tool_calling": "native"}, "Unknown field: tools"),
+        ({"tool_calling": "native"}, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser'),
+        ({"tool_calling": "prompted"}, "Unknown field: tools"),
+        ({"schema_in": "messages"}, "Unknown field: response_format"),
+        ({"enable_thinking": None}, "Unknown field: chat_template_kwargs"),
+        ({"chat_template_kwargs": {"x": 1}}, "Unknown field: chat_template_kwargs"),
+        ({"extra_body": {"chat_template_kwargs": {"x": 1}}}, "Unknown field: chat_template_kwargs"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "Unknown field: stream_options"),
+    ],
+)
+def test_refusals_of_what_cannot_be_said_otherwise(params: dict[str, Any], message: str) -> None:
+    """A field that was not sent, or that the user wants as it is, is not given up: its refusal is the user's error."""
+    assert refused({"error": {"message": message}}, **params) == (False, [])
+
+
+def test_refused_again() -> None:
+    """A server that refuses what is no longer sent is not asked a third time."""
+    known = Capabilities()
+    assert refused({"error": "Unknown field: tools"}, capabilities=known) == (True, ["tools"])
+    assert refused({"error": "Unknown field: tools"}, capabilities=known) == (False, ["tools"])
+
+
+def test_refusals_that_cross() -> None:
+    """Of two calls that were sent at the same time, both are written in another way, though one refusal came first."""
+    known = Capabilities()
+    calls = [Dialect(ASKED, {"tools": [TOOL]}, known) for _ in range(2)]
+    first = [call.write() for call in calls]
+    assert first == [(ASKED, {"tools": [TOOL]})] * 2
+    error = error_from_response(400, {}, b'{"error": "Unknown field: tools"}')
+    assert [call.request_refused(error) for call in calls] == [True, True]
+    assert [call.write() for call in calls] == [(messages_with_tools(ASKED, [TOOL]), {})] * 2
+
+
+NEWS = {
+    "parallel_switch": "The server does not accept parallel_tool_calls: surplus calls are dropped from now on.",
+    "tools": "The server does not accept tools: they are written into the messages from now on.",
+    "response_format": (
+        "The server does not enforce response_format: the schema is written into the messages from now on."
+    ),
+    "template_kwargs": (
+        "The server does not accept chat_template_kwargs: thinking is switched by /think and /no_think from now on."
+    ),
+    "thinking_switch": (
+        "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on."
+    ),
+    "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
+    "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
+}
+
+
+@pytest.mark.parametrize("name", ABILITIES)
+def test_news(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What a server turns out not to do is said in the log, once."""
+    capabilities = Capabilities()
+    for _ in range(3):
+        capabilities.mark_unsupported(name)
+    assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
+    assert capabilities == without(name)
+
+
+def learned(params: dict[str, Any], *choices: Choice, known: Capabilities | None = None) -> list[str]:
+    """What a server is believed not to do after this answer."""
+    known = Capabilities() if known is None else known
+    Dialect(ASKED, params, known).observe(Completion([*choices]))
+    return [name for name in ABILITIES if not getattr(known, name)]
+
+
+THINKS = Choice(content="Hello.", reasoning="Hm.", finish_reason="stop")
+PLAIN = Choice(content="Hello.", reasoning="\n", finish_reason="stop")
+OBJECT = Choice(content='{"city": "Paris"}', finish_reason="stop")
+OBJECT_THOUGHT = Choice(content='{"city": "Paris"}', reasoning="Hm.", finish_reason="stop")
+OF_TEMPLATE = {"chat_template_kwargs": {"enable_thinking": True}}
+
+
+@pytest.mark.parametrize(
+    ("params", "choice", "lost"),
+    [
+        ({"enable_thinking": False}, THINKS, ["thinking_switch"]),
+        ({"enable_thinking": True}, PLAIN, ["thinking_switch"]),
+        ({"enable_thinking": False}, PLAIN, []),
+        ({"enable_thinking": True}, THINKS, []),
+        ({}, THINKS, []),
+        ({}, PLAIN, []),
+        ({"enable_thinking": False}, Choice(reasoning="Hm.", finish_reason="length"), []),
+        ({"enable_thinking": True}, Choice(tool_calls=[ToolCall("c", "f", "{}")], finish_reason="tool_calls"), []),
+        ({"enable_thinking": True, "response_format": FORMAT}, OBJECT, []),
+        ({"enable_thinking": True, "response_format": FORMAT, "schema_in": "messages"}, OBJECT, ["thinking_switch"]),
+        ({"enable_thinking": False, "response_format": FORMAT}, OBJECT_THOUGHT, ["thinking_switch"]),
+        ({"response_format": FORMAT}, PLAIN, ["response_format"]),
+        ({"response_format": ANY_OBJECT}, PLAIN, ["response_format"]),
+        ({"response_format": FORMAT}, Choice(content='{"city": "Par', finish_reason="length"), []),
+        ({"response_format": FORMAT}, Choice(tool_calls=[ToolCall("c", "f", "{}")], finish_reason="stop"), []),
+        ({"response_format": FORMAT, "schema_in": "messages"}, PLAIN, []),
+        ({"response_format": {"type": "text"}}, PLAIN, []),
+        ({"response_format": LISTED}, Choice(content='["Paris"]', finish_reason="stop"), []),
+        ({"enable_thinking": True, "tools": [TOOL], "tool_choice": "required"}, PLAIN, []),
+        ({"enable_thinking": True, "tools": [TOOL], "tool_choice": "auto"}, PLAIN, ["thinking_switch"]),
+        ({"enable_thinking": False, "extra_body": OF_TEMPLATE}, THINKS, []),
+        ({"enable_thinking": False, **OF_TEMPLATE}, THINKS, []),
+    ],
+)
+def test_learned(params: dict[str, Any], choice: Choice, lost: list[str]) -> None:
+    """An answer shows what the server did not hold to, unless a grammar, a cut or the user decided that."""
+    assert learned(params, choice) == lost
+
+
+def test_learned_of_nothing() -> None:
+    """No answer teaches nothing."""
+    assert learned({"enable_thinking": True}) == []
+
+
+def test_learned_where_the_user_switched() -> None:
+    """A soft switch that the user wrote into the message says nothing of the server."""
+    known = Capabilities()
+    messages = asked("Hello! /no_think")
+    Dialect(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
+    assert known == Capabilities()
+
+
+def test_switched_from_then_on() -> None:
+    """After an answer that ignored the switch, calls have the soft one as well, either way."""
+    known = Capabilities()
+    assert learned({"enable_thinking": False}, THINKS, known=known) == ["thinking_switch"]
+    written = [Dialect(ASKED, {"enable_thinking": value}, known).write() for value in (False, True)]
+    assert written == [
+        (asked("What is the weather? /no_think"), {"enable_thinking": False}),
+        (asked("What is the weather? /think"), {"enable_thinking": True}),
+    ]
+
+
+def test_switch_against_the_users_own_template() -> None:
+    """What the user's own chat_template_kwargs say of thinking holds for the soft switch too."""
+    params = {"enable_thinking": False, "extra_body": OF_TEMPLATE}
+    messages, sent = Dialect(ASKED, dict(params), without("thinking_switch")).write()
+    assert (messages, sent) == (asked("What is the weather? /think"), params)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, (False, None, False, False)),
+        ({"tools": [TOOL]}, (True, None, False, False)),
+        ({"tools": [TOOL], "tool_choice": "none"}, (False, None, False, False)),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
+            (True, "get_weather", False, False),
+        ),
+        ({"tools": [TOOL], "extra_body": {"parallel_tool_calls": False}}, (True, None, True, False)),
+        ({"enable_thinking": False}, (False, None, False, True)),
+        ({"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}}, (False, None, False, True)),
+        ({"enable_thinking": False, "extra_body": OF_TEMPLATE}, (False, None, False, False)),
+    ],
+)
+def test_expected(params: dict[str, Any], expected: tuple[bool, str | None, bool, bool]) -> None:
+    """An answer is read by what was asked for, wherever the user has said that."""
+    found = Dialect(ASKED, params, Capabilities()).decoding_options
+    assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected

@@ -1,0 +1,329 @@
+"""A call whose answer is to be an object: one request, or two that make up one answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.server import MESSAGES, Driver, Loopback, Received, both_clients, response
+from tir_qwen import Completion, ConfigurationError, Delta
+from tir_qwen._dialect.json_answer import describe_schema
+from tir_qwen._dialect.structured_output import StructuredOutputFlow, needs_structured_output
+from tir_qwen.types import Choice, ToolCallDelta
+
+TOOL = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+BOTH: dict[str, Any] = {"tools": [TOOL], "response_format": FORMAT}
+OFFERED = {
+    "role": "system",
+    "content": describe_schema(SCHEMA, "When no further tool is needed, give your final answer"),
+}
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
+
+
+def answers(*messages: dict[str, Any], finish_reason: str = "stop") -> Any:
+    """A server that gives these messages in turn, whole, with three tokens each."""
+    left = list(messages)
+
+    def answer(_: Received) -> list[bytes]:
+        choice = {"index": 0, "message": left.pop(0), "finish_reason": finish_reason}
+        usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3, "prompt_tokens_details": None}
+        return [response({"id": f"id-{len(left)}", "model": "m", "choices": [choice], "usage": usage})]
+
+    return answer
+
+
+def ask(driver: Driver, answer: Any, messages: list[dict[str, Any]] = MESSAGES, **params: Any) -> Any:
+    """The completion, and the bodies of the requests that it took."""
+    with Loopback(answer) as server:
+        completion = driver.complete(driver.make(base_url=server.base_url), messages, **{**BOTH, **params})
+        return completion, [request.json() for request in server.received]
+
+
+@both_clients
+def test_a_call_takes_one_request(driver: Driver) -> None:
+    """An answer that calls a tool is passed on; its request offered the tools, and only described the object."""
+    completion, (body,) = ask(driver, answers({"content": "", "reasoning": "Hm.", "tool_calls": [CALL]}))
+    assert [call.name for call in completion.tool_calls] == ["get_time"]
+    assert (completion.content, completion.reasoning) == ("", "Hm.")
+    assert body["tools"] == [TOOL]
+    assert "response_format" not in body
+    assert body["messages"] == [OFFERED, *MESSAGES]
+
+
+@pytest.mark.parametrize("text", ['{"city": "Paris"}', '```json\n{"city": "Paris"}\n```', 'Here: {"city": "Paris"}'])
+@both_clients
+def test_an_object_takes_one_request(driver: Driver, text: str) -> None:
+    """An answer that is the object already is passed on, without what stands around it."""
+    completion, bodies = ask(driver, answers({"content": text}))
+    assert (completion.content, completion.finish_reason, completion.id) == ('{"city": "Paris"}', "stop", "id-0")
+    assert completion.usage
+    assert completion.usage["total_tokens"] == 3
+    assert len(bodies) == 1
+
+
+@both_clients
+def test_a_text_is_asked_for_as_an_object(driver: Driver) -> None:
+    """A text becomes the object by a second request, under the grammar; the draft does not show, tokens add up."""
+    messages = [{"content": "Paris, I think.", "reasoning": "Hm."}, {"content": '{"city": "Paris"}'}]
+    completion, (_, second) = ask(driver, answers(*messages))
+    assert (completion.content, completion.reasoning) == ('{"city": "Paris"}', "Hm.")
+    assert completion.usage == {
+        "prompt_tokens": 4,
+        "completion_tokens": 2,
+        "total_tokens": 6,
+        "prompt_tokens_details": None,
+    }
+    assert completion.id == "id-1"
+    assert second["response_format"] == FORMAT
+    assert second["chat_template_kwargs"] == {"enable_thinking": False}
+    assert not second.keys() & {"tools", "tool_choice", "parallel_tool_calls"}
+    request = "Give this answer as one JSON object that follows the JSON schema."
+    draft = {"role": "assistant", "content": "Paris, I think."}
+    assert second["messages"] == [OFFERED, *MESSAGES, draft, {"role": "user", "content": request}]
+
+
+@both_clients
+def test_a_cut_answer_is_passed_on(driver: Driver) -> None:
+    """An answer that max_tokens cut is not asked for again: that would be cut too."""
+    completion, bodies = ask(driver, answers({"content": "Par"}, finish_reason="length"))
+    assert (completion.content, completion.finish_reason, len(bodies)) == ("Par", "length", 1)
+
+
+@both_clients
+def test_system_message_of_parts(driver: Driver) -> None:
+    """The description of the object goes to the system message, be it a text or parts."""
+    parts = [{"type": "text", "text": "Be kind."}]
+    text = OFFERED["content"]
+    for content, seen in ((parts, [*parts, {"type": "text", "text": text}]), ("Be kind.", f"Be kind.\n\n{text}")):
+        system = {"role": "system", "content": content}
+        _, (body,) = ask(driver, answers({"content": '{"city": "x"}'}), [system, *MESSAGES])
+        assert body["messages"] == [{"role": "system", "content": seen}, *MESSAGES]
+        assert system["content"] is content
+
+
+@pytest.mark.parametrize(("messages", "params"), [([], {}), (MESSAGES, {"n": 2})])
+@both_clients
+def test_what_cannot_be_asked(driver: Driver, messages: list[Any], params: dict[str, Any]) -> None:
+    """No messages, or several answers at once, are refused before anything is sent."""
+    with Loopback(answers()) as server, pytest.raises(ConfigurationError):
+        driver.complete(driver.make(base_url=server.base_url), messages, **BOTH, **params)
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"tools": [TOOL]},
+        {"response_format": None},
+        {"response_format": "json"},
+        {"response_format": {"type": "text"}},
+        {"response_format": FORMAT, "n": 2},
+        {**BOTH, "tool_choice": "required"},
+        {**BOTH, "tool_choice": "none"},
+        {**BOTH, "tool_choice": {"type": "function", "function": {"name": "get_time"}}},
+        {**BOTH, "response_format": {"type": "text"}},
+    ],
+)
+def test_calls_without_a_plan(params: dict[str, Any]) -> None:
+    """Where the choice is not the model's, or no object is wanted, there is one plain request."""
+    assert not needs_structured_output(params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"response_format": FORMAT},
+        {"response_format": {"type": "json_object"}, "n": 1, "tools": []},
+        {"response_format": FORMAT, "tools": None, "n": None},
+        BOTH,
+        {**BOTH, "tool_choice": "auto"},
+    ],
+)
+def test_calls_with_a_plan(params: dict[str, Any]) -> None:
+    """Wherever an object is wanted, an answer that is none is asked for again."""
+    assert needs_structured_output(params)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("Paris.", ""),
+        ("", None),
+        (" \n", None),
+        ('{"city": ', ""),
+        ("[1]", ""),
+        ('{"city": 1}', " The last one does not: at /city, it is not of type string."),
+        ("{}", " The last one does not: it has no 'city'."),
+        ('{"city": "Paris"}', None),
+    ],
+)
+@pytest.mark.parametrize("tools", [[TOOL], None])
+@both_clients
+def test_mended_once(driver: Driver, tools: Any, text: str, problem: str | None) -> None:
+    """An answer that is not the object is sent back once, with what is wrong; an empty one, and the object, are not."""
+    last = {"content": "Sorry.", "reasoning": "Hm."}
+    completion, bodies = ask(driver, answers({"content": text}, last), tools=tools)
+    if problem is None:
+        assert (completion.content, len(bodies)) == (text, 1)
+        return
+    request = f"Give this answer as one JSON object that follows the JSON schema.{problem}"
+    first, second = [body["messages"] for body in bodies]
+    # An answer without any object shows that the server has no grammar: the schema is in the messages from then on.
+    shown = [{"role": "system", "content": describe_schema(SCHEMA)}] if not (tools or problem) else []
+    assert second == [*shown, *first, {"role": "assistant", "content": text}, {"role": "user", "content": request}]
+    assert (completion.content, completion.finish_reason) == ("Sorry.", "stop")
+
+
+@both_clients
+def test_any_object(driver: Driver) -> None:
+    """Without a schema, any object will do, and nothing else."""
+    any_object = {"tools": None, "response_format": {"type": "json_object"}}
+    assert ask(driver, answers({"content": '{"a": 1}'}), **any_object)[0].content == '{"a": 1}'
+    completion, bodies = ask(driver, answers({"content": "[1]"}, {"content": '{"a": 1}'}), **any_object)
+    assert (completion.content, len(bodies)) == ('{"a": 1}', 2)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "array", "items": SCHEMA}, '[{"city": "Paris"}, {"city": "Rome"}]'),
+        ({"type": "array", "items": SCHEMA}, '[{"city": "Paris"}]'),
+        ({"type": "string", "enum": ["Paris", "Rome"]}, '"Paris"'),
+    ],
+)
+@both_clients
+def test_other_values_than_objects(driver: Driver, schema: dict[str, Any], text: str) -> None:
+    """Where the schema wants an array or a text, the answer is passed on as it is."""
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    completion, bodies = ask(
+        driver, answers({"content": text}, {"content": "Sorry."}), tools=None, response_format=wanted
+    )
+    assert (completion.content, len(bodies)) == (text, 1)
+
+
+@both_clients
+def test_text_beside_a_call(driver: Driver) -> None:
+    """What the model says beside a call stays, though it is no object."""
+    completion, bodies = ask(driver, answers({"content": "I look.", "tool_calls": [CALL]}))
+    assert (completion.content, [call.name for call in completion.tool_calls]) == ("I look.", ["get_time"])
+    assert len(bodies) == 1
+
+
+@both_clients
+def test_log_probabilities(driver: Driver) -> None:
+    """The log-probabilities are those of the answer, not those of a draft that does not show."""
+
+    def answer(request: Received) -> list[bytes]:
+        text = "{}" if len(request.json()["messages"]) > 2 else "Paris."
+        logprobs = {"content": [{"token": text, "logprob": -0.5}]}
+        choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop", "logprobs": logprobs}
+        return [response({"id": "x", "choices": [choice]})]
+
+    completion, _ = ask(driver, answer, tools=None, response_format={"type": "json_object"}, logprobs=True)
+    assert completion.content == "{}"
+    assert completion.first.logprobs == {"content": [{"token": "{}", "logprob": -0.5}]}
+
+
+REASONING = Delta(reasoning="Hm.", response={"id": "x"})
+FINISH, LAST = Delta(finish_reason="stop", stop_reason="."), Delta(last=True, usage={"total_tokens": 3})
+
+
+def passed(plan: StructuredOutputFlow, deltas: list[Delta]) -> list[Delta]:
+    """What is passed on at once."""
+    return [one for delta in deltas if (one := plan.first_delta(delta)) is not None]
+
+
+@pytest.mark.parametrize(
+    ("contents", "shown"),
+    [
+        (['{"city', '": "Paris"}'], ['{"city', '": "Paris"}']),
+        (['\n {"city', '": "Paris"}'], ['\n {"city', '": "Paris"}']),
+        (["`", '``json\n{"city": ', '"Paris"}', "\n```"], ['```json\n{"city": ', '"Paris"}', "\n```"]),
+        (['{"town', '": 1}'], ['{"town', '": 1}']),
+        (['{"city": '], ['{"city": ']),
+    ],
+    ids=["object", "white space", "fence", "another object", "broken"],
+)
+def test_an_object_streams(contents: list[str], shown: list[str]) -> None:
+    """A stream that begins with an object, or with a fence, is passed on as it comes, and not asked for again."""
+    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
+    assert passed(plan, deltas) == [REASONING, *(Delta(content=content) for content in shown), FINISH, LAST]
+    assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
+    assert list(plan.remaining()) == []
+
+
+@pytest.mark.parametrize("begin", ["`Paris` it is.", "``", "Well."])
+def test_what_only_looks_like_a_fence(begin: str) -> None:
+    """Words in a stream are held, and asked for again as an object."""
+    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    deltas = [*(Delta(content=character) for character in begin), FINISH, LAST]
+    assert passed(plan, deltas) == []
+    assert plan.second_request(Completion([Choice(content=begin, finish_reason="stop")])) is not None
+
+
+WITHOUT_TOOLS: dict[str, Any] = {"response_format": FORMAT}
+
+
+@pytest.mark.parametrize(
+    ("contents", "params", "stream"),
+    [
+        (["Here: ", '{"city": ', '"Paris"}', "."], WITHOUT_TOOLS, True),
+        (['{"city": ', '"Paris"}'], WITHOUT_TOOLS, False),
+        (["```json\n", '{"city": "Paris"}', "\n```"], WITHOUT_TOOLS, False),
+        (['{"city": ', '"Paris"}'], BOTH, True),
+        (["```json\n", '{"city": "Paris"}', "\n```"], BOTH, True),
+    ],
+)
+def test_an_object_is_held(contents: list[str], params: dict[str, Any], stream: bool) -> None:
+    """What may not be the object is held back until it has ended; reasoning and the response's facts are not."""
+    plan = StructuredOutputFlow(MESSAGES, params, stream=stream)
+    deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
+    assert passed(plan, deltas) == [REASONING]
+    assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
+    assert list(plan.remaining()) == [Delta(content='{"city": "Paris"}'), FINISH, LAST]
+
+
+def test_calls_stream() -> None:
+    """Calls are passed on as they come, whatever is said before them."""
+    plan = StructuredOutputFlow(MESSAGES, BOTH, stream=True)
+    calls = [
+        Delta(tool_calls=[ToolCallDelta(0, "c1", "get_time")]),
+        Delta(tool_calls=[ToolCallDelta(0, None, None, "{}")]),
+    ]
+    assert passed(plan, [Delta(content="I look."), *calls, FINISH, LAST]) == calls
+    assert (
+        plan.second_request(Completion([Choice(content="I look.", tool_calls=[CALL], finish_reason="tool_calls")]))
+        is None
+    )  # type: ignore[list-item]
+    assert list(plan.remaining()) == [Delta(content="I look."), FINISH, LAST]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "total"),
+    [
+        (None, None, None),
+        ({"total_tokens": 3}, None, {"total_tokens": 3}),
+        (None, {"total_tokens": 3}, {"total_tokens": 3}),
+        (
+            {"total_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 2, "x": None}},
+            {"total_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 1}},
+            {"total_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 3}},
+        ),
+        (
+            {"total_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 2}},
+            {"total_tokens": 4, "completion_tokens_details": None},
+            {"total_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 2}},
+        ),
+    ],
+)
+def test_usage(first: Any, second: Any, total: Any) -> None:
+    """The tokens of both requests add up, in detail too."""
+    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    assert plan.second_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
+    assert plan.second_delta(Delta(last=True, usage=second)) == Delta(last=True, usage=total)
+    assert plan.second_delta(Delta(content="{", response={"id": "y"})) == Delta(content="{")

@@ -1,0 +1,501 @@
+"""`python -m tir_qwen doctor` on servers that fail, or do less than they should; recorded ones: both/test_setups.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from demo.replay import Received
+from tests.doctor.test_fingerprint import jwt
+from tests.support.paths import ROOT
+from tests.support.server import DONE, END, STREAM_HEAD, Loopback, chunk, event, response
+from tir_qwen import Client
+from tir_qwen._doctor.cli import main, print_report
+from tir_qwen._doctor.examination import Examination
+
+TOKEN, PROJECT, HEADER, KEY = "t0ken-canary", "987654", "head3r-canary", "ap1key-canary"
+OBJECT = '{"answer": 391}'
+Finding = tuple[str, str, str]
+"""Status, what was found, advice."""
+
+
+def frames(*said: dict[str, Any], usage: dict[str, int] | None = None, reason: str = "stop") -> bytes:
+    """A whole streamed answer."""
+    facts: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in said]
+    facts.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    if usage:
+        facts.append({"choices": [], "usage": usage})
+    events = [chunk(b"data: " + json.dumps({"id": "x", "model": "qwen", **one}).encode() + b"\n\n") for one in facts]
+    return STREAM_HEAD + b"".join(events) + DONE + END
+
+
+def whole(content: str | None, *, tokens: int | None = 10, reason: str = "stop", **said: Any) -> bytes:
+    """A whole answer to a prompt of so many tokens."""
+    message = {"role": "assistant", "content": content, **said}
+    usage = None if tokens is None else {"prompt_tokens": tokens, "completion_tokens": 5, "total_tokens": tokens + 5}
+    return response({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": reason}], "usage": usage})
+
+
+def refusal(status: str, message: str = "") -> bytes:
+    """A response that is an error."""
+    return response({"error": {"message": message}}, status)
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+GOOD = {
+    "stream": frames(
+        {"reasoning_content": "Hm."},
+        {"content": "391"},
+        usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    ),
+    "switch": whole("391"),
+    "tools": whole(None, tokens=50, tool_calls=[CALL]),
+    "no tools": whole("Sunny.", tokens=20),
+    "structured": whole(OBJECT),
+    "described": whole(OBJECT),
+    "context": refusal("400 Bad Request", "This model's maximum context length is 4096 tokens."),
+}
+"""The answers of a server with which all is well."""
+
+
+def kind(body: dict[str, Any]) -> str:
+    """Which of doctor's questions it is."""
+    asked = {
+        "stream": body["stream"],
+        "tools": "tools" in body,
+        "structured": "response_format" in body,
+        "described": "JSON schema" in str(body["messages"]),
+        "context": body.get("max_tokens") == 10_000_000,
+        "switch": "chat_template_kwargs" in body or "/no_think" in str(body["messages"]),
+    }
+    return next((name for name, is_it in asked.items() if is_it), "no tools")
+
+
+def answering(answers: dict[str, bytes]) -> Callable[[Received], list[bytes]]:
+    """Answer each question by its response; those that are not named well."""
+    return lambda request: [{**GOOD, **answers}[kind(request.json())]]
+
+
+@dataclass
+class Seen:
+    """What a user sees, and what the server was asked."""
+
+    status: int
+    out: str
+    err: str
+    asked: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Terminal:
+    """Where a user types the command."""
+
+    capture: pytest.CaptureFixture[str]
+
+    def __call__(self, server: Loopback, *arguments: str) -> Seen:
+        """Run doctor for a server."""
+        seen = self.run("doctor", "--base-url", server.url, *arguments)
+        seen.asked = [kind(request.json()) for request in server.received]
+        return seen
+
+    def run(self, *arguments: str) -> Seen:
+        """Run a command."""
+        self.capture.readouterr()
+        status = main(arguments)
+        return Seen(status, *self.capture.readouterr())
+
+    def findings(self, server: Loopback) -> dict[str, Finding]:
+        """What doctor finds."""
+        return by_name(json.loads(self(server, "--json").out))
+
+
+def by_name(report: dict[str, Any]) -> dict[str, Finding]:
+    """The findings of a report."""
+    return {one["name"]: (one["status"], one["found"], one["advice"]) for one in report["results"]}
+
+
+@pytest.fixture
+def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """With credentials in its environment."""
+    monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", TOKEN)
+    monkeypatch.setenv("E2E_TIR_PROJECT_ID", PROJECT)
+    return Terminal(capsys)
+
+
+def test_all_is_well(terminal: Terminal) -> None:
+    """Where all is well, each check is asked once, nothing is to be done, and the exit status is 0."""
+    with Loopback(answering({})) as server:
+        seen = terminal(server)
+    assert (seen.status, seen.err) == (0, "")
+    assert seen.asked == ["stream", "switch", "tools", "structured", "context"]
+    assert "FAILED" not in seen.out
+    assert "\nIt used 80 + 20 tokens (prompts + answers).\n" in seen.out
+
+
+def test_json(terminal: Terminal) -> None:
+    """The JSON holds the findings that are printed, and nothing else is on stdout."""
+    with Loopback(answering({})) as server:
+        printed, seen = terminal(server).out, terminal(server, "--json")
+    report = json.loads(seen.out)
+    assert (seen.status, seen.err) == (0, "")
+    assert report.keys() == {"endpoint", "results", "prompt_tokens", "completion_tokens", "usable"}
+    assert (report["usable"], report["prompt_tokens"], report["completion_tokens"]) == (True, 80, 20)
+    found = by_name(report)
+    found.pop("speed")
+    assert found == {
+        "token": (
+            "unknown",
+            "it does not say when it expires",
+            "note when it was created: TIR's tokens expire after 365 days",
+        ),
+        "answers": ("ok", 'as qwen: "391"', ""),
+        "reasoning": ("ok", "comes in the field reasoning_content", ""),
+        "token counts": ("ok", "come with streams", ""),
+        "server": ("ok", "answers like vLLM 0.9", ""),
+        "thinking off": ("ok", "enable_thinking=False is obeyed", ""),
+        "native tools": ("ok", "a call came back, parsed", ""),
+        "structured output": ("ok", "response_format is obeyed", ""),
+        "context window": ("ok", "4096 tokens of prompt and answer together", ""),
+    }
+    for name, (_, what, advice) in found.items():
+        assert f"\n{name:20}" in printed
+        assert what in printed
+        assert advice in printed
+
+
+VARIABLES = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
+
+
+@pytest.mark.parametrize("known", [(), ("E2E_TIR_ACCESS_TOKEN",), ("E2E_TIR_PROJECT_ID",)], ids=repr)
+def test_no_credentials(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...]
+) -> None:
+    """Without credentials one screen says what to set and where it is found, on stderr alone; the exit status is 2."""
+    for name in known:
+        monkeypatch.setenv(name, "987654")
+    seen = Terminal(capsys).run("doctor")
+    lines = seen.err.splitlines()
+    missing = next(name for name in ("E2E_TIR_PROJECT_ID", "E2E_TIR_ACCESS_TOKEN") if name not in known)
+    assert (seen.status, seen.out) == (2, "")
+    assert missing in lines[0]
+    assert len(lines) <= 24
+    assert max(map(len, lines[1:])) <= 120
+    described = dict(line.split(maxsplit=1) for line in lines if line.startswith("  E2E_TIR"))
+    assert tuple(described) == VARIABLES
+    assert "987654" not in seen.err
+
+
+FAILURES: dict[str, tuple[list[bytes], str]] = {
+    "wrong token": (
+        [refusal("401 Unauthorized", f"no user for {TOKEN}")],
+        "401 Unauthorized: no user for ***",
+    ),
+    "another project": ([refusal("403 Forbidden", f"not in {PROJECT}")], "403 Forbidden: not in ***"),
+    "no model": ([refusal("404 Not Found", "no such model")], "404 Not Found: no such model"),
+    "error": ([refusal("500 Internal Server Error", "boom")], "500 Internal Server Error: boom"),
+    "busy": ([refusal("429 Too Many Requests", "slow down")], "429 Too Many Requests: slow down"),
+    "HTML": ([response(b"<html><title>Welcome</title></html>", content_type="text/html")], ""),
+    "no chunks": ([STREAM_HEAD + chunk(b"data: nonsense\n\n") + END], ""),
+    "breaks": ([STREAM_HEAD + event("39") + END], "the answer stopped before its end"),
+    "reports an error": (
+        [STREAM_HEAD + event("39") + chunk(b'data: {"error": {"message": "engine dead"}}\n\n') + END],
+        "the server reported an error in its answer: engine dead",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failed(terminal: Terminal, failure: str) -> None:
+    """Where the endpoint does not answer, that is said with what to do; nothing else is asked, the exit status is 1."""
+    raws, _ = FAILURES[failure]
+    with Loopback(lambda _: raws) as server:
+        seen = terminal(server)
+        report = json.loads(terminal(server, "--json").out)
+    status, found, advice = by_name(report)["answers"]
+    assert (seen.status, seen.err, len(seen.asked), status, report["usable"]) == (1, "", 1, "failed", False)
+    assert [one["name"] for one in report["results"]] == ["token", "answers"]
+    assert f"answers             FAILED    {found}" in seen.out
+    assert advice or "Check " in found
+
+
+@pytest.mark.parametrize("failure", [name for name, (_, words) in FAILURES.items() if words])
+def test_words_of_a_failure(terminal: Terminal, failure: str) -> None:
+    """A failure is told in the server's own words, without what is secret in them."""
+    raws, words = FAILURES[failure]
+    with Loopback(lambda _: raws) as server:
+        found = terminal.findings(server)["answers"][1]
+    assert found[: len(words)] == words
+
+
+@pytest.mark.parametrize("failure", ["error", "busy", "breaks", "reports an error"])
+def test_not_the_address(terminal: Terminal, failure: str) -> None:
+    """Who has reached a vLLM is not told to check its address."""
+    with Loopback(lambda _: FAILURES[failure][0]) as server:
+        assert "address" not in terminal.findings(server)["answers"][2]
+
+
+def test_unreachable(terminal: Terminal) -> None:
+    """Where nobody listens, the address is to be checked."""
+    with Loopback(answering({})) as server:
+        pass
+    seen = terminal(server)
+    assert (seen.status, seen.err) == (1, "")
+    assert "answers             FAILED    no connection to the server" in seen.out
+    assert "-> check the URL, and whether this machine can reach it" in seen.out
+
+
+@pytest.mark.parametrize("model", ["", "."])
+def test_wrong_model(terminal: Terminal, model: str) -> None:
+    """An argument that no request can be made of is told as such, not as a failure of the endpoint."""
+    with Loopback(answering({})) as server:
+        seen = terminal(server, "--model", model)
+    assert (seen.status, seen.out, seen.asked) == (2, "", [])
+    assert seen.err.startswith("model must be the name of a model, such as qwen3_32b.\n")
+
+
+ECHOES = {
+    "refusal": {"stream": refusal("400 Bad Request", f"{TOKEN} {PROJECT} {HEADER} {KEY}")},
+    "later refusal": {"tools": refusal("400 Bad Request", f"tools: {TOKEN} {PROJECT} {HEADER} {KEY}")},
+    "answer": {"stream": frames({"content": f"{TOKEN} {PROJECT} {HEADER} {KEY}"})},
+    "error in the answer": {
+        "stream": STREAM_HEAD + chunk(b'data: {"error": "%s %s"}\n\n' % (TOKEN.encode(), PROJECT.encode())) + END
+    },
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("path", ["", f"/project/p-{PROJECT}/genai/qwen3_32b/v1"], ids=["host", "complete"])
+def test_secrets(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, echo: str, path: str) -> None:
+    """Token, project id, header values and keys show nowhere, though the server repeats them."""
+    with Loopback(answering(ECHOES[echo])) as server:
+        headers = {"X-Tenant": HEADER}
+        client = Client(PROJECT, TOKEN, base_url=f"{server.url}{path}?apikey={KEY}", default_headers=headers)
+        doctor = Examination(client, TOKEN)
+        print_report(doctor)
+    shown = f"{capsys.readouterr()} {json.dumps(doctor.report.as_json())} {caplog.text}"
+    assert [secret for secret in (TOKEN, PROJECT, HEADER, KEY) if secret in shown] == []
+
+
+def expiring(**until: float) -> tuple[str, datetime]:
+    """A token, and when it expires."""
+    date = datetime.now(UTC).replace(microsecond=0) + timedelta(**until)
+    return jwt({"exp": int(date.timestamp())}), date
+
+
+def test_expired(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expired token is told without a request; the exit status is 1."""
+    token, date = expiring(days=-1)
+    monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", token)
+    with Loopback(answering({})) as server:
+        seen, report = terminal(server), json.loads(terminal(server, "--json").out)
+    assert (seen.status, seen.err, seen.asked) == (1, "", [])
+    assert by_name(report) == {
+        "token": ("failed", f"expired on {date:%Y-%m-%d}", "create a new access token in TIR"),
+    }
+
+
+@pytest.mark.parametrize(("days", "status", "advice"), [(12, "limited", "create a new one in time"), (200, "ok", "")])
+def test_expires(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, days: int, status: str, advice: str) -> None:
+    """A token that expires within 30 days is to be renewed; the endpoint is examined all the same."""
+    token, date = expiring(days=days, hours=12)
+    monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", token)
+    with Loopback(answering({})) as server:
+        findings = terminal.findings(server)
+    assert findings["token"] == (status, f"expires on {date:%Y-%m-%d}, in {days} days", advice)
+    assert findings["answers"][0] == "ok"
+
+
+def test_no_token(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no token is needed and none is given, none is said to hide its date of expiry."""
+    with Loopback(answering({})) as server:
+        seen = Terminal(capsys).run("doctor", "--base-url", server.base_url, "--json")
+    assert seen.status == 0
+    assert by_name(json.loads(seen.out)).get("token", ("", "", ""))[1] != "it does not say when it expires"
+
+
+def test_no_call(terminal: Terminal) -> None:
+    """A model that calls no tool, though it has read of it, is not said to be unable to."""
+    with Loopback(answering({"tools": whole("Sunny.", tokens=50)})) as server:
+        assert terminal.findings(server)["native tools"] == (
+            "unknown",
+            "the model did not call the tool",
+            'if your agent does not call tools either, set tool_calling="prompted"',
+        )
+
+
+@pytest.mark.parametrize("usage", [{"completion_tokens": 5}, {"prompt_tokens": None}], ids=repr)
+def test_no_call_and_no_count(terminal: Terminal, usage: dict[str, Any]) -> None:
+    """Where prompts are not counted, nobody can tell that tools are dropped."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Sunny."}, "finish_reason": "stop"}
+    said = response({"id": "x", "choices": [choice], "usage": usage})
+    with Loopback(answering({"tools": said, "no tools": said})) as server:
+        assert terminal.findings(server)["native tools"][:2] == ("unknown", "the model did not call the tool")
+
+
+def test_no_usage(terminal: Terminal) -> None:
+    """A server that counts no tokens is said to; doctor counts none itself."""
+    answers = {name: whole("391", tokens=None) for name in ("switch", "no tools")}
+    answers["tools"] = whole(None, tokens=None, tool_calls=[CALL])
+    answers["structured"] = whole(OBJECT, tokens=None)
+    with Loopback(answering({**answers, "stream": frames({"content": "391"})})) as server:
+        report = json.loads(terminal(server, "--json").out)
+    assert by_name(report)["token counts"] == (
+        "limited",
+        "do not come with streams",
+        "use whole answers where you need token counts",
+    )
+    assert (report["prompt_tokens"], report["completion_tokens"]) == (0, 0)
+
+
+def test_reasoning_alone(terminal: Terminal) -> None:
+    """An answer that is nothing but reasoning is told as such."""
+    with Loopback(answering({"stream": frames({"reasoning": "Hm."}, reason="length")})) as server:
+        findings = terminal.findings(server)
+    assert findings["answers"][1] == "as qwen: nothing but reasoning (finish_reason length)"
+    assert findings["reasoning"] == ("ok", "comes in the field reasoning", "")
+
+
+def test_no_answer(terminal: Terminal) -> None:
+    """An answer of nothing at all is not called reasoning."""
+    with Loopback(answering({"stream": frames({"content": ""})})) as server:
+        assert "reasoning" not in terminal.findings(server)["answers"][1]
+
+
+def test_switch_ignored_until_cut(terminal: Terminal) -> None:
+    """A server that goes on thinking until it is cut does not obey the switch."""
+    answers = {"switch": whole(None, reasoning_content="Hm, 17 times", reason="length")}
+    with Loopback(answering(answers)) as server:
+        assert terminal.findings(server)["thinking off"][0] != "ok"
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error"])
+def test_failing_later(terminal: Terminal, status: str) -> None:
+    """A check that fails for another reason finds nothing out, and says why."""
+    later = ("switch", "tools", "structured", "context")
+    with Loopback(answering(dict.fromkeys(later, refusal(status, "come later")))) as server:
+        findings = terminal.findings(server)
+    for name in ("thinking off", "native tools", "structured output", "context window"):
+        assert findings[name][:2] == ("unknown", f"{status}: come later")
+
+
+NO_SCHEMA = {
+    "a sentence": whole("It is 391."),
+    "refused": refusal("400 Bad Request", "response_format is not supported"),
+}
+
+
+@pytest.mark.parametrize("answer", NO_SCHEMA)
+def test_no_schema(terminal: Terminal, answer: str) -> None:
+    """A server that refuses a schema or does not hold to it is said to, with what is done instead."""
+    with Loopback(answering({"structured": NO_SCHEMA[answer]})) as server:
+        assert terminal.findings(server)["structured output"] == (
+            "limited",
+            "response_format is refused or ignored",
+            "no action needed: the schema is written into the messages, and answers are checked",
+        )
+
+
+def test_another_object(terminal: Terminal) -> None:
+    """A server that answers with some object or other does not hold to the schema."""
+    with Loopback(answering({"structured": whole('{"result": "391"}')})) as server:
+        assert terminal.findings(server)["structured output"][0] == "limited"
+
+
+def test_no_object(terminal: Terminal) -> None:
+    """An empty answer does not show that a schema is held to."""
+    with Loopback(answering({"structured": whole(None, reasoning_content="Hm.")})) as server:
+        assert terminal.findings(server)["structured output"][0] == "unknown"
+
+
+def test_small_context(terminal: Terminal) -> None:
+    """That a question does not fit into a small context window says nothing of tools."""
+    overflow = refusal("400 Bad Request", "This model's maximum context length is 512 tokens.")
+    with Loopback(answering({"tools": overflow})) as server:
+        assert terminal.findings(server)["native tools"][0] == "unknown"
+
+
+def test_garbage_after_the_end(terminal: Terminal) -> None:
+    """What comes after the end of an answer, and is none of it, does no harm."""
+    after = GOOD["stream"].removesuffix(END) + chunk(b'data: {"choices": [null]}\n\n') + END
+    with Loopback(answering({"stream": after})) as server:
+        assert terminal(server).status == 0
+
+
+def test_nothing_beside_the_table(terminal: Terminal, caplog: pytest.LogCaptureFixture) -> None:
+    """What the findings say is not said a second time by the log, between the lines of the table."""
+    with Loopback(answering({"structured": NO_SCHEMA["a sentence"]})) as server:
+        terminal(server)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_encoding(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """A terminal that cannot show every character gets the whole table all the same."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    with Loopback(answering({"stream": frames({"content": "१७ → ३९१"})})) as server:
+        assert main(["doctor", "--base-url", server.url]) == 0
+    out.seek(0)
+    assert "\ncontext window " in out.read()
+
+
+# Where the tests run in the background, a shell may have had them ignore the signal.
+INTERRUPTIBLE = """
+import signal
+from tir_qwen._doctor.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+raise SystemExit(main())
+"""
+
+
+def test_interrupted() -> None:
+    """Ctrl-C ends it without a traceback, by the exit status that shells expect."""
+
+    def interrupt(_: Received) -> Iterator[bytes]:
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        yield b""
+
+    with Loopback(interrupt) as server:
+        command = [sys.executable, "-c", INTERRUPTIBLE, "doctor", "--base-url", server.base_url]
+        process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        err = process.communicate()[1].decode()
+    assert (process.returncode, "Traceback" in err) == (130, False)
+
+
+OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--timeout", "--json"}
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` names the options, what it costs, and where the token comes from; a token is no option."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["doctor", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text)} - {"-m"} == OPTIONS
+    assert "This takes about seven requests and a few hundred tokens." in text
+    assert "The token is read from E2E_TIR_ACCESS_TOKEN." in text
+
+
+def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command it says which there may be; the exit status is 2."""
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert capsys.readouterr().out == ""
+
+
+def test_script() -> None:
+    """The script `tir-qwen` runs the same."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"tir-qwen": f"{main.__module__}:{main.__name__}"}

@@ -1,0 +1,427 @@
+"""What else users of LangChain reach for: errors, retries, fallbacks, caches, limits, batches, token counts."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from langchain_core import exceptions as core
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.runnables import ConfigurableField
+
+import tir_qwen
+from langchain_tir_qwen import ChatTIRQwen, errors
+from langchain_tir_qwen._error_conversion import LANGCHAIN_CLASSES, raises_langchain_errors
+from langchain_tir_qwen._token_counts import load_tokenizer as load
+from tests.support.fake_vllm import PRIVATE, SECRETS, Lab
+from tests.support.scripted_transport import BODY_OF_OVERFLOW, KNOWN, Reply, Scripted, model_on, model_saying
+
+GREETING = "Good day!"
+BUSY = Reply(status=503, error={"error": {"message": "busy"}})
+
+
+async def _stream(model: Any) -> str:
+    return "".join(chunk.text for chunk in model.stream("Hello"))
+
+
+async def _astream(model: Any) -> str:
+    return "".join([chunk.text async for chunk in model.astream("Hello")])
+
+
+async def _invoke(model: Any) -> str:
+    return model.invoke("Hello").text
+
+
+async def _ainvoke(model: Any) -> str:
+    return (await model.ainvoke("Hello")).text
+
+
+WAYS = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _stream, "astream": _astream}
+
+# Errors.
+
+TWINS: dict[type[tir_qwen.TIRError], type[Exception]] = {
+    tir_qwen.ConfigurationError: core.ModelInvalidRequestError,
+    tir_qwen.APIConnectionError: core.ModelConnectionError,
+    tir_qwen.APITimeoutError: core.ModelTimeoutError,
+    tir_qwen.APIStatusError: core.ModelError,
+    tir_qwen.BadRequestError: core.ModelInvalidRequestError,
+    tir_qwen.ContextOverflowError: core.ContextOverflowError,
+    tir_qwen.AuthenticationError: core.ModelAuthenticationError,
+    tir_qwen.PermissionDeniedError: core.ModelPermissionDeniedError,
+    tir_qwen.NotFoundError: core.ModelNotFoundError,
+    tir_qwen.RateLimitError: core.ModelRateLimitError,
+    tir_qwen.InternalServerError: core.ModelAPIError,
+    tir_qwen.StreamInterruptedError: core.ModelConnectionError,
+    tir_qwen.MalformedChunkError: core.ModelError,
+    tir_qwen.ServerStreamError: core.ModelAPIError,
+}
+
+
+def leaves(kind: type) -> set[type]:
+    """Our own error classes below `kind`."""
+    found = {one for below in kind.__subclasses__() for one in {below, *leaves(below)}}
+    return {one for one in found if one.__module__ == "tir_qwen.errors"}
+
+
+def test_every_error_has_a_twin() -> None:
+    """No error of the library reaches a user of LangChain without LangChain's own class."""
+    assert LANGCHAIN_CLASSES.keys() == TWINS.keys() == leaves(tir_qwen.TIRError) - {tir_qwen.errors.StreamError}
+
+
+@pytest.mark.parametrize("error", TWINS, ids=lambda error: error.__name__)
+def test_twin(error: type[tir_qwen.TIRError]) -> None:
+    """An error is caught as ours and as LangChain's, with the same message, facts and traceback."""
+    raised = error("no")
+    raised.attempts = 3
+
+    with pytest.raises(TWINS[error]) as caught, raises_langchain_errors():
+        raise raised
+
+    assert isinstance(caught.value, error)
+    assert isinstance(caught.value, core.ModelError)
+    assert (str(caught.value), vars(caught.value)) == ("no", vars(raised))
+    assert caught.value.attempts == 3
+    assert raised.__traceback__ is not None
+    assert raised.__traceback__.tb_frame in [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
+    assert (str(raised), raised.attempts, raised.is_retryable) == ("no", 3, error.is_retryable)
+
+
+STATUSES: dict[int, tuple[Any, type[Exception]]] = {
+    400: ({"error": {"message": "no"}}, core.ModelInvalidRequestError),
+    401: ({"error": "Unauthorized"}, core.ModelAuthenticationError),
+    403: ({"error": {"message": "no"}}, core.ModelPermissionDeniedError),
+    404: ({"detail": "Not Found"}, core.ModelNotFoundError),
+    413: ({"error": {"message": "no"}}, core.ModelError),
+    422: (BODY_OF_OVERFLOW, core.ContextOverflowError),
+    429: ({"error": {"message": "no"}}, core.ModelRateLimitError),
+    500: ({"error": {"message": "no"}}, core.ModelAPIError),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("status", STATUSES)
+async def test_refusal(status: int, way: str) -> None:
+    """A refusal is LangChain's error for its status, however the model was asked."""
+    body, expected = STATUSES[status]
+    model = model_saying(Reply(status=status, error=body), max_retries=0)
+
+    with pytest.raises(expected) as caught:
+        await WAYS[way](model)
+
+    assert caught.value.status_code == status
+    assert caught.value.attempts == 1
+
+
+# Retries and fallbacks.
+
+
+class Retries(BaseCallbackHandler):
+    """Notes each retry."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Any, ...]] = []
+
+    def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        error = retry_state.outcome.exception()
+        self.noted.append((retry_state.attempt_number, type(error), retry_state.next_action.sleep))
+
+
+class AsyncRetries(AsyncCallbackHandler):
+    """As `Retries`."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Any, ...]] = []
+
+    async def on_retry(self, retry_state: Any, **kwargs: Any) -> None:
+        Retries.on_retry(self, retry_state)
+
+
+@pytest.mark.parametrize(
+    ("way", "handler"),
+    [
+        ("invoke", Retries),
+        ("ainvoke", Retries),
+        ("ainvoke", AsyncRetries),
+        ("stream_events", Retries),
+        ("astream_events", AsyncRetries),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+async def test_on_retry(way: str, handler: type[Retries | AsyncRetries]) -> None:
+    """A callback hears of each retry, of the error that it follows, and of how long it waits."""
+    retries = handler()
+    model = model_saying(BUSY, BUSY, Reply(GREETING), max_retries=2)
+    config: Any = {"callbacks": [retries]}
+
+    if way == "invoke":
+        message = model.invoke("Hello", config)
+    elif way == "ainvoke":
+        message = await model.ainvoke("Hello", config)
+    elif way == "stream_events":
+        message = model.stream_events("Hello", config, version="v3").output
+    else:
+        message = await (await model.astream_events("Hello", config, version="v3"))
+
+    assert message.text == GREETING
+    assert retries.noted == [(1, errors.InternalServerError, 0.0), (2, errors.InternalServerError, 0.0)]
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_with_retry(way: str) -> None:
+    """LangChain's own retries can be told by LangChain's errors what to ask again."""
+    lab = Scripted(BUSY, Reply(GREETING))
+    model = model_on(lab, max_retries=0).with_retry(
+        retry_if_exception_type=(core.ModelAPIError,), wait_exponential_jitter=False, stop_after_attempt=2
+    )
+
+    assert await WAYS[way](model) == GREETING
+    assert len(lab.requests) == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_with_fallbacks(way: str) -> None:
+    """Where one model fails before its answer, another one answers; an error that was not named goes through."""
+    other = model_saying(Reply(GREETING), Reply(GREETING))
+    handled = model_saying(BUSY, max_retries=0).with_fallbacks([other], exceptions_to_handle=(core.ModelAPIError,))
+    unnamed = model_saying(BUSY, max_retries=0).with_fallbacks([other], exceptions_to_handle=(core.ModelTimeoutError,))
+
+    assert await WAYS[way](handled) == GREETING
+    with pytest.raises(core.ModelAPIError):
+        await WAYS[way](unnamed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("temperature", 0.9, {"temperature": 0.9}),
+        ("max_tokens", 7, {"max_tokens": 7}),
+        ("enable_thinking", False, {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("model", "qwen3_8b", {"model": "qwen3_8b"}),
+        ("extra_body", {"priority": 1}, {"priority": 1}),
+    ],
+)
+def test_configurable_fields(name: str, value: Any, sent: dict[str, Any]) -> None:
+    """A parameter that is configurable is set for one call, and only for that."""
+    lab = Scripted(Reply(GREETING), Reply(GREETING))
+    model = model_on(lab).configurable_fields(**{name: ConfigurableField(id="it")})
+
+    model.with_config(configurable={"it": value}).invoke("Hello")
+    model.invoke("Hello")
+
+    plain = {"model": "qwen3_32b", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
+    assert lab.bodies == [{**plain, **sent}, plain]
+
+
+# Caches and limits.
+
+SAME: list[dict[str, Any]] = [{"timeout": 3.0}, {"max_retries": 0}, {"access_token": "another"}, {"project_id": 2}]
+CHANGES: list[dict[str, Any]] = [
+    {"temperature": 0.1},
+    {"max_tokens": 5},
+    {"top_k": 3},
+    {"seed": 1},
+    {"enable_thinking": False},
+    {"model": "qwen3_8b"},
+    {"stop": ["x"]},
+    {"extra_body": {"priority": 1}},
+    {"base_url": "https://other.invalid"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_cache(change: dict[str, Any]) -> None:
+    """The same question is asked once; one that another parameter or endpoint may answer otherwise is asked again."""
+    lab, cache = Lab(), InMemoryCache()
+    first, changed = model_on(lab, cache=cache), model_on(lab, cache=cache, **change)
+
+    answers = [model.invoke("Hello").text for model in (first, first, changed, changed, first)]
+
+    assert answers == [GREETING] * 5
+    assert len(lab.requests) == 2
+
+
+@pytest.mark.parametrize("change", SAME, ids=str)
+def test_cache_of_the_same(change: dict[str, Any]) -> None:
+    """What cannot change an answer does not ask again."""
+    lab, cache = Lab(), InMemoryCache()
+    model_on(lab, cache=cache).invoke("Hello")
+    model_on(lab, cache=cache, **change).invoke("Hello")
+
+    assert len(lab.requests) == 1
+
+
+@pytest.mark.parametrize("given", [{"temperature": 0.1}, {"tools": []}, {"stop": ["x"]}, {"enable_thinking": True}])
+def test_cache_of_a_call(given: dict[str, Any]) -> None:
+    """What is given to a call, or bound, is part of the question."""
+    lab, cache = Lab(), InMemoryCache()
+    model = model_on(lab, cache=cache)
+
+    for _ in range(2):
+        model.invoke("Hello")
+        model.invoke("Hello", **given)
+
+    assert len(lab.requests) == 2
+
+
+def test_no_secret_in_a_cache() -> None:
+    """The key of a cache, which may be a file, holds no secret."""
+    lab, cache = Lab(), InMemoryCache()
+    model_on(lab, **PRIVATE, cache=cache).invoke("Hello")
+
+    ((prompt, key),) = cache._cache
+    assert [secret for secret in SECRETS if secret in prompt + key] == []
+    assert "qwen3_32b" in key
+
+
+class Limiter(BaseRateLimiter):
+    """Counts what it lets through."""
+
+    def __init__(self) -> None:
+        self.let = 0
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        self.let += 1
+        return True
+
+    async def aacquire(self, *, blocking: bool = True) -> bool:
+        return self.acquire()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_rate_limiter(way: str) -> None:
+    """A rate limiter is asked once for each call."""
+    limiter = Limiter()
+    model = model_on(Lab(), rate_limiter=limiter)
+
+    assert [await WAYS[way](model) for _ in range(2)] == [GREETING] * 2
+    assert limiter.let == 2
+
+
+async def test_batches() -> None:
+    """A batch gives each answer to its question, in order or with its number as it is done; a failure stays its own."""
+    model = model_on(Lab())
+    questions = [f"Hello {number}" for number in range(5)]
+    config: Any = {"max_concurrency": 2}
+
+    assert [one.text for one in model.batch(questions, config)] == [GREETING] * 5
+    assert [one.text for one in await model.abatch(questions, config)] == [GREETING] * 5
+    assert sorted(number for number, _ in model.batch_as_completed(questions, config)) == [*range(5)]
+    completed = [number async for number, _ in model.abatch_as_completed(questions, config)]
+    assert sorted(completed) == [*range(5)]
+    failing = model_saying(BUSY, Reply(GREETING), max_retries=0)
+    failed, answer = failing.batch(["a", "b"], {"max_concurrency": 1}, return_exceptions=True)
+    assert (type(failed), answer.text) == (errors.InternalServerError, GREETING)
+
+
+# Token counts and the profile.
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("Hello", 2), ("Hello, how are you?", 6), ("नमस्ते", 6), ("\ud800", 1)], ids=ascii
+)
+def test_estimate(text: str, tokens: int) -> None:
+    """Without a tokenizer a text is estimated from its bytes, without a warning and without transformers."""
+    assert ChatTIRQwen(**KNOWN).get_num_tokens(text) == tokens
+    assert "transformers" not in sys.modules
+
+
+def test_token_ids_without_a_tokenizer() -> None:
+    """Ids of tokens cannot be estimated: the error says what is needed."""
+    with pytest.raises(tir_qwen.ConfigurationError, match=r"^token ids need a tokenizer: pass tokenizer_file"):
+        ChatTIRQwen(**KNOWN).get_token_ids("Hello")
+
+
+def test_custom_tokenizer() -> None:
+    """A function of the user counts instead."""
+    model = ChatTIRQwen(**KNOWN, custom_get_token_ids=lambda text: [ord(letter) for letter in text])
+    assert (model.get_token_ids("Hi"), model.get_num_tokens("Hi")) == ([72, 105], 2)
+
+
+@pytest.fixture
+def tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optional library, as far as it is used: it counts words, and refuses other files than its own."""
+
+    class Tokenizer:
+        """A tokenizer of words."""
+
+        @staticmethod
+        def from_file(path: str) -> Any:
+            if Path(path).read_text(encoding="utf-8") != "{}":
+                raise Exception("not a tokenizer")  # noqa: TRY002 - as the library does
+            return Tokenizer()
+
+        def encode(self, text: str, *, add_special_tokens: bool) -> Any:
+            assert not add_special_tokens
+            return SimpleNamespace(ids=[len(word) for word in text.split()])
+
+    library = ModuleType("tokenizers")
+    library.Tokenizer = Tokenizer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tokenizers", library)
+    load.cache_clear()
+
+
+@pytest.mark.usefixtures("tokenizers")
+def test_tokenizer_file(tmp_path: Path) -> None:
+    """With Qwen's own tokenizer texts and conversations are counted by it."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}", encoding="utf-8")
+    model = ChatTIRQwen(**KNOWN, tokenizer_file=str(path))
+
+    assert (model.get_token_ids("How are you"), model.get_num_tokens("How are you")) == ([3, 3, 3], 3)
+    assert model.get_num_tokens_from_messages([SystemMessage("Be kind."), HumanMessage("Hello")]) == 2 + 5 + 1 + 5
+
+
+@pytest.mark.usefixtures("tokenizers")
+def test_broken_tokenizer_file(tmp_path: Path) -> None:
+    """A file that is no tokenizer is an error of the settings."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text("no", encoding="utf-8")
+    with pytest.raises(tir_qwen.ConfigurationError) as caught:
+        ChatTIRQwen(**KNOWN, tokenizer_file=str(path)).get_num_tokens("Hello")
+    assert str(caught.value) == "tokenizer_file cannot be read: not a tokenizer"
+
+
+def test_tokenizer_file_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the library the error says how to get it."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    load.cache_clear()
+    with pytest.raises(tir_qwen.ConfigurationError) as caught:
+        ChatTIRQwen(**KNOWN, tokenizer_file="tokenizer.json").get_num_tokens("Hello")
+    assert str(caught.value) == "tokenizer_file needs the library tokenizers: pip install tokenizers"
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiply."""
+    return a * b
+
+
+def test_tokens_of_a_conversation() -> None:
+    """A conversation is counted with its calls, its tools and what the template adds."""
+    model = ChatTIRQwen(**KNOWN)
+    question = [HumanMessage("Hello")]
+    called = AIMessage("", tool_calls=[{"name": "multiply", "args": {"a": 1, "b": 2}, "id": "c1"}])
+    count: Callable[..., int] = model.get_num_tokens_from_messages
+
+    assert count(question) == 2 + 5
+    assert count(question, tools=[multiply]) > count([*question, called]) > count([*question, AIMessage("")])
+
+
+def test_profile() -> None:
+    """The profile says what agents and their middleware choose by; another model has none."""
+    profile = ChatTIRQwen(**KNOWN).profile
+    wanted = ("max_input_tokens", "max_output_tokens", "reasoning_output", "tool_calling", "structured_output")
+
+    assert [profile[name] for name in wanted] == [32768, 32768, True, True, True]
+    assert (profile["text_inputs"], profile["image_inputs"]) == (True, False)
+    assert not ChatTIRQwen(**KNOWN, model="llama").profile
+    assert ChatTIRQwen(**KNOWN, profile={"max_input_tokens": 131072}).profile == {"max_input_tokens": 131072}

@@ -1,0 +1,445 @@
+"""`with_structured_output`: every method, every kind of schema, whole and as it grows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypedDict
+
+import pydantic.v1
+import pytest
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel, Field
+
+from langchain_tir_qwen import ChatTIRQwen
+from tests.support.cassette_fixtures import Server
+from tests.support.scripted_transport import Reply, Scripted, model_on, model_saying
+
+METHODS = ["json_schema", "function_calling", "json_mode"]
+
+
+class Person(BaseModel):
+    """A person."""
+
+    name: str = Field(description="The full name.")
+    age: int
+
+
+class OldPerson(pydantic.v1.BaseModel):
+    """A person."""
+
+    name: str = pydantic.v1.Field(description="The full name.")
+    age: int
+
+
+class PersonDict(TypedDict):
+    """A person."""
+
+    name: Annotated[str, ..., "The full name."]
+    age: int
+
+
+@dataclass
+class PersonData:
+    """A person."""
+
+    name: Annotated[str, Field(description="The full name.")]
+    age: int
+
+
+SCHEMA = {
+    "title": "Person",
+    "description": "A person.",
+    "type": "object",
+    "properties": {"name": {"type": "string", "description": "The full name."}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+}
+FUNCTION = {"name": "Person", "description": "A person.", "parameters": SCHEMA}
+SAID = {"name": "Zoë राव 👩‍💻", "age": 34}
+KINDS: dict[str, tuple[Any, Any]] = {
+    "pydantic": (Person, Person(**SAID)),
+    "pydantic v1": (OldPerson, OldPerson(**SAID)),
+    "TypedDict": (PersonDict, SAID),
+    "dataclass": (PersonData, PersonData(**SAID)),
+    "JSON schema": (SCHEMA, SAID),
+    "function": (FUNCTION, SAID),
+    "tool": ({"type": "function", "function": FUNCTION}, SAID),
+    "response_format": ({"type": "json_schema", "json_schema": {"name": "Person", "schema": SCHEMA}}, SAID),
+}
+
+
+async def _last(values: Any) -> Any:
+    return [value async for value in values][-1]
+
+
+async def _now(value: Any) -> Any:
+    return value
+
+
+WAYS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
+    "invoke": lambda chain, question: _now(chain.invoke(question)),
+    "ainvoke": lambda chain, question: chain.ainvoke(question),
+    "stream": lambda chain, question: _now([*chain.stream(question)][-1]),
+    "astream": lambda chain, question: _last(chain.astream(question)),
+}
+
+
+def reply_of(method: str, text: str, **facts: Any) -> Reply:
+    """An answer that holds `text` where the method looks for it."""
+    calls = method == "function_calling" and "{" in text
+    return Reply(calls=(("Person", text),), **facts) if calls else Reply(text, **facts)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+async def test_object(method: str, kind: str, way: str) -> None:
+    """Whatever the schema is written in, and however the server is asked for it, the answer is the user's object."""
+    schema, expected = KINDS[kind]
+    model = model_saying(reply_of(method, json.dumps(SAID, ensure_ascii=False)))
+
+    assert await WAYS[way](model.with_structured_output(schema, method=method), "Who?") == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
+async def test_object_of_blocks(method: str, way: str) -> None:
+    """A model whose answers are blocks (`output_version="v1"`) gives the same object."""
+    model = model_saying(reply_of(method, json.dumps(SAID)), output_version="v1")
+
+    assert await WAYS[way](model.with_structured_output(Person, method=method), "Who?") == Person(**SAID)
+
+
+def bare(schema: Any) -> Any:
+    """A schema without the titles that pydantic adds to it."""
+    if isinstance(schema, dict):
+        return {name: bare(value) for name, value in schema.items() if name != "title" or isinstance(value, dict)}
+    return [bare(value) for value in schema] if isinstance(schema, list) else schema
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strict", [None, True, False])
+def test_sent_schema(strict: bool | None, kind: str) -> None:
+    """The server is sent the same schema in all kinds, with all descriptions; `strict` only if the user says it."""
+    schema, _ = KINDS[kind]
+    lab = Scripted(*(reply_of(method, json.dumps(SAID)) for method in METHODS))
+    for method in METHODS:
+        model_on(lab).with_structured_output(schema, method=method, strict=strict).invoke("Who?")
+
+    by_schema, by_tool, by_mode = lab.bodies
+    said = {} if strict is None else {"strict": strict}
+    asked = {"model": "qwen3_32b", "messages": [{"role": "user", "content": "Who?"}], "stream": False}
+    described_to_the_model, question = by_schema.pop("messages")
+    instruction, _, shown = described_to_the_model.pop("content").partition(":\n")
+    assert described_to_the_model == {"role": "system"}
+    assert instruction == "Give your answer as one JSON object that follows this JSON schema, and nothing else"
+    assert bare(json.loads(shown)) == bare(by_schema["response_format"]["json_schema"]["schema"])
+    by_schema["messages"] = [question]
+    name = "PersonDict" if kind == "TypedDict" else KINDS[kind][1].__class__.__name__
+    name = "Person" if name == "dict" else name
+    described = bare(SCHEMA)
+    assert bare(by_schema) == {
+        **asked,
+        "response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": described, **said}},
+    }
+    tool = {"type": "function", "function": {"name": name, "description": "A person.", "parameters": described, **said}}
+    assert bare(by_tool) == {**asked, "tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+    assert by_mode == {**asked, "response_format": {"type": "json_object"}}
+
+
+def test_any_object() -> None:
+    """`json_mode` needs no schema: any object is one."""
+    assert model_saying(Reply('{"a": [1]}')).with_structured_output(method="json_mode").invoke("?") == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"method": "json_schema"}, "schema is required with method='json_schema'."),
+        (
+            {"schema": Person, "method": "grammar"},
+            "method must be json_schema, function_calling or json_mode, not 'grammar'.",
+        ),
+    ],
+)
+def test_refused_arguments(arguments: dict[str, Any], problem: str) -> None:
+    """Arguments without a meaning are refused before anything is sent."""
+    with pytest.raises(ValueError) as caught:
+        model_saying().with_structured_output(**arguments)
+    assert str(caught.value) == problem
+
+
+class Options(BaseModel):
+    """Nothing is required."""
+
+    size: int = 7
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_call_without_arguments(way: str) -> None:
+    """Old servers send no arguments at all where the model gives none: an object of defaults, whole or streamed."""
+    chain = model_saying(Reply(calls=(("Options", ""),))).with_structured_output(Options, method="function_calling")
+
+    assert await WAYS[way](chain, "?") == Options(size=7)
+
+
+def test_schema_without_a_title() -> None:
+    """A JSON schema needs no title."""
+    lab = Scripted(Reply('{"a": 1}'))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+    assert model_on(lab).with_structured_output(schema).invoke("?") == {"a": 1}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    assert lab.bodies[0]["response_format"] == wanted
+
+
+class State(Enum):
+    """What a ticket is."""
+
+    OPEN = "open"
+    DONE = "done"
+
+
+class Ticket(BaseModel):
+    """A ticket."""
+
+    state: State
+    assignee: str | None = None
+    priority: Literal[1, 2, 3]
+
+
+class Relative(BaseModel):
+    """A person and the children."""
+
+    name: str
+    children: list[Relative] = Field(default_factory=list)
+
+
+@dataclass
+class RelativeData:
+    """A person and the children."""
+
+    name: str
+    children: list[RelativeData] = field(default_factory=list)
+
+
+FAMILY = {"name": "आशा", "children": [{"name": "रवि", "children": [{"name": "मीरा", "children": []}]}]}
+DEEP: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "optional and enum": (Ticket, {"state": "open", "priority": 3}, Ticket(state=State.OPEN, priority=3)),
+    "null": (Ticket, {"state": "done", "assignee": None, "priority": 1}, Ticket(state=State.DONE, priority=1)),
+    "recursive": (Relative, FAMILY, Relative.model_validate(FAMILY)),
+    "recursive JSON schema": (Relative.model_json_schema(), FAMILY, FAMILY),
+    "recursive dataclass": (
+        RelativeData,
+        FAMILY,
+        RelativeData("आशा", [RelativeData("रवि", [RelativeData("मीरा")])]),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", DEEP)
+@pytest.mark.parametrize("method", METHODS)
+async def test_deep_object(method: str, case: str, way: str) -> None:
+    """Optional fields, enums, and schemas that hold themselves come out as what they are."""
+    schema, said, expected = DEEP[case]
+    model = model_saying(reply_of(method, json.dumps(said)))
+
+    assert await WAYS[way](model.with_structured_output(schema, method=method), "?") == expected
+
+
+def test_recursive_schema_sent() -> None:
+    """A schema that holds itself is sent with its references, which the server's grammar follows."""
+    lab = Scripted(Reply(json.dumps(FAMILY)))
+    model_on(lab).with_structured_output(Relative).invoke("?")
+
+    sent = lab.bodies[0]["response_format"]["json_schema"]["schema"]
+    assert sent == Relative.model_json_schema()
+    assert sent["$defs"]["Relative"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Relative"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_growing_object(method: str) -> None:
+    """A stream gives each new state of the object, and a number only when it is whole."""
+    text = '{"name": "Ravi", "age": 34, "tags": ["a", "b"], "size": 1.5}'
+    model = model_saying(reply_of(method, text, cut=6))
+
+    assert [*model.with_structured_output(SCHEMA, method=method).stream("?")] == [
+        {},
+        {"name": "Ra"},
+        {"name": "Ravi"},
+        {"name": "Ravi", "age": 34},
+        {"name": "Ravi", "age": 34, "tags": ["a"]},
+        {"name": "Ravi", "age": 34, "tags": ["a", "b"]},
+        {"name": "Ravi", "age": 34, "tags": ["a", "b"], "size": 1.5},
+    ]
+
+
+NUMBERS = [0, 34, -7, 1.5, -0.25, 1e22, 1.5e-9, True, None]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("number", NUMBERS, ids=str)
+def test_no_number_is_cut(number: float | bool | None, method: str) -> None:
+    """Whatever the pieces of a stream, no state of the object holds a number that would still change."""
+    text = json.dumps({"one": number, "many": [number, {"deep": number}], "end": number})
+    model = model_saying(reply_of(method, text, cut=1))
+
+    states = [*model.with_structured_output({"title": "Person", "type": "object"}, method=method).stream("?")]
+
+    assert states[-1] == json.loads(text)
+    found = [value for state in states for value in (state.get("one", number), state.get("end", number))]
+    found += [value for state in states for value in state.get("many", [])[:1]]
+    assert found == [number] * len(found)
+
+
+def test_no_text_shrinks() -> None:
+    """A text grows from state to state, also where it looks like the end of a number."""
+    text = json.dumps({"said": 'At 3: 12, or "[14, -2", \\: 5'})
+    chain = model_saying(Reply(text, cut=1)).with_structured_output({"title": "Said", "type": "object"})
+
+    said = [state["said"] for state in chain.stream("?") if "said" in state]
+
+    assert said[-1] == json.loads(text)["said"]
+    assert [longer[: len(shorter)] for shorter, longer in pairwise(said)] == said[:-1]
+
+
+CUT = "max_tokens (or the context window) truncated the answer before its object was complete"
+BAD: dict[str, tuple[str, str, str]] = {
+    "cut": ('{"name": "Ra', "length", CUT),
+    "cut before it": ("", "length", CUT),
+    "words": ("I cannot tell.", "stop", "the answer contains no JSON object"),
+    "nothing": ("", "stop", "the answer contains no JSON object"),
+    "another object": ('{"name": "Ravi"}', "stop", "the answer is not the requested object: "),
+    "broken": ('{"name": "Ravi", }}', "stop", "the answer is not the requested object: "),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("method", METHODS)
+async def test_answer_without_the_object(method: str, case: str, way: str) -> None:
+    """An answer that is not the object is an error which says why, and which holds the answer's text."""
+    text, finish_reason, problem = BAD[case]
+    reply = reply_of(method, text, finish_reason=finish_reason)
+    model = model_saying(reply, reply)  # a text that is no object is asked for again, once
+
+    with pytest.raises(OutputParserException) as caught:
+        await WAYS[way](model.with_structured_output(Person, method=method), "Who?")
+
+    assert str(caught.value).startswith(problem)
+    assert caught.value.llm_output.replace('":"', '": "') == text
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("method", METHODS)
+async def test_raw_without_the_object(method: str, case: str, way: str) -> None:
+    """With `include_raw` the same error stands beside the message, and is not raised."""
+    text, finish_reason, problem = BAD[case]
+    reply = reply_of(method, text, finish_reason=finish_reason)
+    model = model_saying(reply, reply)  # a text that is no object is asked for again, once
+
+    answer = await WAYS[way](model.with_structured_output(Person, method=method, include_raw=True), "Who?")
+
+    assert answer.keys() == {"raw", "parsed", "parsing_error"}
+    assert isinstance(answer["raw"], AIMessage)
+    assert answer["raw"].response_metadata["finish_reason"] == finish_reason
+    assert answer["parsed"] is None
+    assert isinstance(answer["parsing_error"], OutputParserException)
+    assert str(answer["parsing_error"]).startswith(problem)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_raw(method: str) -> None:
+    """With `include_raw` the message, reasoning and all, stands beside the object, whole or streamed."""
+    reply = reply_of(method, json.dumps(SAID))
+    chain = model_saying(reply, reply).with_structured_output(Person, method=method, include_raw=True)
+
+    whole = chain.invoke("Who?")
+    streamed: dict[str, Any] = {}
+    for state in chain.stream("Who?"):
+        for name, value in state.items():
+            streamed[name] = streamed[name] + value if name == "raw" and name in streamed else value
+
+    for answer in (whole, streamed):
+        assert (answer["parsed"], answer["parsing_error"]) == (Person(**SAID), None)
+        assert answer["raw"].additional_kwargs == {"reasoning_content": "Hm."}
+
+
+def test_around_the_object() -> None:
+    """A fence of Markdown or a sentence around the object is not part of it."""
+    model = model_saying(Reply('Here it is:\n```json\n{"name": "Ravi", "age": 34}\n```\nAnything else?'))
+
+    assert model.with_structured_output(Person).invoke("Who?") == Person(name="Ravi", age=34)
+
+
+# On real servers.
+
+FORMS = ["invoke", "stream"]
+PERSON = "Extract the person: Ravi Kumar, 34, is an engineer in Bengaluru who speaks Hindi and English."
+
+
+@pytest.mark.parsers(True)
+@pytest.mark.cassettes("structured")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", METHODS)
+async def test_person(server: Server, method: str, form: str) -> None:
+    """Each method gives the object on a real server."""
+    question = f"{PERSON} Answer with a JSON object with the keys name and age."
+    chain = ChatTIRQwen(**server.settings).with_structured_output(Person, method=method)
+
+    assert await WAYS[form](chain, question) == Person(name="Ravi Kumar", age=34)
+
+
+QUESTIONS: dict[str, tuple[str, Any, Any]] = {
+    "recursive": (
+        "Describe the family of Asha.",
+        Relative,
+        Relative.model_validate({**FAMILY, "children": [*FAMILY["children"], {"name": "Zoë 👩‍💻"}]}),
+    ),
+    "optional": ("What is the state of the ticket?", Ticket, Ticket(state=State.OPEN, priority=3)),
+}
+
+
+@pytest.mark.parsers(True)
+@pytest.mark.cassettes("structured")
+@pytest.mark.parametrize("form", FORMS)
+async def test_schema_without_thinking(server: Server, form: str) -> None:
+    """Without thinking too, where old servers stream the arguments of the tool as text."""
+    question, schema, expected = QUESTIONS["recursive"]
+    model = ChatTIRQwen(**server.settings, enable_thinking=False)
+    chain = model.with_structured_output(schema, method="function_calling")
+
+    assert await WAYS[form](chain, question) == expected
+
+
+@pytest.mark.parsers(True)
+@pytest.mark.cassettes("structured")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+@pytest.mark.parametrize("case", QUESTIONS)
+async def test_schema(server: Server, case: str, method: str, form: str) -> None:
+    """The server takes recursive schemas, enums and optional fields, and answers with what they describe."""
+    question, schema, expected = QUESTIONS[case]
+    chain = ChatTIRQwen(**server.settings).with_structured_output(schema, method=method)
+
+    assert await WAYS[form](chain, question) == expected
+
+
+@pytest.mark.parsers(True)
+@pytest.mark.cassettes("structured")
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("tokens", ["3", "64"])
+async def test_cut(server: Server, tokens: str, form: str) -> None:
+    """An answer that max_tokens cuts, in its reasoning or in its object, is an error which says so."""
+    chain = ChatTIRQwen(**server.settings, max_tokens=int(tokens)).with_structured_output(Relative)
+
+    with pytest.raises(OutputParserException) as caught:
+        await WAYS[form](chain, "Describe the family of Asha.")
+
+    assert str(caught.value).startswith(CUT)

@@ -1,0 +1,374 @@
+"""The traps of LangChain's messages: each test fails on the mapping that first comes to mind."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Awaitable, Callable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import pytest
+from langchain_core.load import dumps, loads
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage, message_chunk_to_message
+from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
+
+from langchain_tir_qwen import ChatTIRQwen
+from tests.support.scripted_transport import Reply, Scripted, model_on, model_saying
+
+pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+PARIS, LONDON = ("get_weather", '{"city": "Paris"}'), ("get_weather", '{"city": "London"}')
+THOUGHT = {"type": "reasoning", "reasoning": "I need both."}
+TEXT = {"type": "text", "text": "Let me look."}
+
+
+def call_block(number: int, name: str, **arguments: Any) -> dict[str, Any]:
+    """A tool call's block."""
+    return {"type": "tool_call", "name": name, "args": arguments, "id": f"c{number}"}
+
+
+def broken_block(number: int, arguments: str) -> dict[str, Any]:
+    """The block of a call whose arguments are not JSON."""
+    return {"type": "invalid_tool_call", "name": "get_weather", "args": arguments, "id": f"c{number}"}
+
+
+CALLS = [call_block(0, "get_weather", city="Paris"), call_block(1, "get_weather", city="London")]
+CASES: dict[str, tuple[Reply, list[dict[str, Any]]]] = {
+    "text": (Reply("Let me look.", reasoning=""), [TEXT]),
+    "reasoning and text": (Reply("Let me look.", reasoning="I need both."), [THOUGHT, TEXT]),
+    "all": (Reply("Let me look.", (PARIS, LONDON), "I need both.", "tool_calls"), [THOUGHT, TEXT, *CALLS]),
+    "calls": (Reply("", (PARIS, LONDON), "", "tool_calls"), CALLS),
+    "reasoning and a call": (Reply("", (PARIS,), "I need both.", "stop"), [THOUGHT, CALLS[0]]),
+    "no arguments": (Reply("", (("now", ""),), "", "tool_calls"), [call_block(0, "now")]),
+    "cut": (Reply("", (("get_weather", '{"city": "Par'),), "", "length"), [broken_block(0, '{"city": "Par')]),
+    "valid and cut": (
+        Reply("Let me look.", (PARIS, ("get_weather", '{"city": "Lon')), "I need both.", "length"),
+        [THOUGHT, TEXT, CALLS[0], broken_block(1, '{"city": "Lon')],
+    ),
+    "nothing": (Reply("", (), ""), []),
+}
+
+
+async def _all(values: Any) -> list[Any]:
+    return [value async for value in values]
+
+
+async def _invoke(model: ChatTIRQwen) -> AIMessage:
+    return model.invoke("?")
+
+
+async def _ainvoke(model: ChatTIRQwen) -> AIMessage:
+    return await model.ainvoke("?")
+
+
+async def _stream(model: ChatTIRQwen) -> AIMessage:
+    return reduce(add, model.stream("?"))
+
+
+async def _astream(model: ChatTIRQwen) -> AIMessage:
+    return reduce(add, await _all(model.astream("?")))
+
+
+async def _stream_events(model: ChatTIRQwen) -> AIMessage:
+    return model.stream_events("?", version="v3").output
+
+
+async def _astream_events(model: ChatTIRQwen) -> AIMessage:
+    return await (await model.astream_events("?", version="v3"))
+
+
+READINGS: dict[str, Callable[[ChatTIRQwen], Awaitable[AIMessage]]] = {
+    "invoke": _invoke,
+    "ainvoke": _ainvoke,
+    "stream": _stream,
+    "astream": _astream,
+    "stream_events": _stream_events,
+    "astream_events": _astream_events,
+}
+STREAMS = [name for name in READINGS if "stream" in name]
+
+
+def bare(block: Any) -> dict[str, Any]:
+    """A block without what only numbers it, and without the words of an error."""
+    return {name: value for name, value in block.items() if name not in ("index", "error", "extras")}
+
+
+def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
+    """What a message holds, as LangChain's standard blocks."""
+    return [bare(block) for block in message.content_blocks]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("case", CASES)
+async def test_blocks(case: str, reading: str, version: str) -> None:
+    """Whole, streamed or by events, in both output versions, an answer holds the same blocks, calls and text.
+
+    Traps 1, 2 and 7. With the wire's integer indexes of tool calls, v1 adds the first call to the reasoning and the
+    second to the text; OpenAI's translator drops the reasoning; and core repairs `{"city": "Par` to a valid call.
+    """
+    reply, expected = CASES[case]
+
+    message = await READINGS[reading](model_saying(reply, output_version=version))
+
+    assert blocks_of(message) == expected
+    assert message.text == "".join(block["text"] for block in expected if block["type"] == "text")
+    assert [bare(call) for call in message.tool_calls] == [one for one in expected if one["type"] == "tool_call"]
+    invalid = [one for one in expected if one["type"] == "invalid_tool_call"]
+    assert [bare(call) for call in message.invalid_tool_calls] == invalid
+    assert message.usage_metadata == {"input_tokens": 11, "output_tokens": 5, "total_tokens": 16}
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("reading", READINGS)
+async def test_content(reading: str, version: str) -> None:
+    """The content is a text in v0, and the blocks in v1 and v3; reasoning never is in a text."""
+    reply, blocks = CASES["all"]
+
+    message = await READINGS[reading](model_saying(reply, output_version=version))
+
+    if version == "v0" and "events" not in reading:
+        assert message.content == "Let me look."
+        assert message.additional_kwargs == {"reasoning_content": "I need both."}
+    else:
+        assert [bare(block) for block in message.content] == blocks
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("version", ["v0", "v1"])
+async def test_sent_back(version: str, reading: str) -> None:
+    """Every form of an answer goes back to the server as the same message, reasoning and calls included."""
+    lab = Scripted(CASES["all"][0], Reply("Sunny."))
+    model = model_on(lab, output_version=version)
+    answer = await READINGS[reading](model)
+
+    results = [ToolMessage("Sun.", tool_call_id=call["id"]) for call in answer.tool_calls]
+    model.invoke([HumanMessage("?"), answer, *results])
+
+    calls = [
+        {"id": f"c{number}", "type": "function", "function": {"name": name, "arguments": arguments.replace(" ", "")}}
+        for number, (name, arguments) in enumerate((PARIS, LONDON))
+    ]
+    thought = {"reasoning_content": "I need both.", "reasoning": "I need both."}
+    assert lab.bodies[1]["messages"][1] == {
+        "role": "assistant",
+        "content": "Let me look.",
+        "tool_calls": calls,
+        **thought,
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_events_are_valid(case: str) -> None:
+    """The events of version 3 keep LangChain's rules, synchronous or not, whatever an answer holds."""
+    reply, _ = CASES[case]
+    model = model_saying(reply, reply)
+
+    events = [*model.stream_events("?", version="v3")]
+    async_events = await _all(await model.astream_events("?", version="v3"))
+
+    assert_valid_event_stream(events)
+    assert_valid_event_stream(async_events)
+    assert events[0]["event"] == "message-start"
+    assert [event["event"] for event in async_events] == [event["event"] for event in events]
+
+
+async def test_projections() -> None:
+    """The views of version 3 give reasoning, text and calls as they come."""
+    reply, _ = CASES["all"]
+    stream = model_saying(reply).stream_events("?", version="v3")
+
+    assert [*stream.reasoning] == ["I ne", "ed b", "oth."]
+    assert "".join(stream.text) == "Let me look."
+    assert [bare(call) for call in stream.tool_calls.get()] == CALLS
+
+
+@pytest.mark.parametrize("reading", STREAMS)
+async def test_chunk_of_reasoning_and_text(reading: str) -> None:
+    """A chunk that holds the end of the reasoning and the begin of the text splits neither of them.
+
+    Trap 3: without a translator, version 3 makes two blocks of the text.
+    """
+    frames = [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "I need "},
+        {"reasoning_content": "both.", "content": "Let "},
+        {"content": "me look."},
+    ]
+
+    message = await READINGS[reading](model_saying(Reply(frames=frames)))
+
+    assert blocks_of(message) == [THOUGHT, TEXT]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("reading", ["stream", "astream"])
+async def test_empty_reasoning(reading: str, version: str) -> None:
+    """An empty reasoning is none.
+
+    Trap 2: `additional_kwargs["reasoning_content"] = ""` makes an empty block of its own.
+    """
+    frames = [{"reasoning_content": "", "content": ""}, {"reasoning_content": "", "content": "Let me look."}]
+
+    message = await READINGS[reading](model_saying(Reply(frames=frames), output_version=version))
+
+    assert (blocks_of(message), message.additional_kwargs) == ([TEXT], {})
+
+
+@pytest.mark.parametrize("reading", STREAMS)
+async def test_metadata_is_not_added_up(reading: str) -> None:
+    """Every fact about an answer is what the server said, once.
+
+    Trap 4: facts on each chunk become `qwen3_32bqwen3_32b`, and the times of creation are summed.
+    """
+    message = await READINGS[reading](model_saying(CASES["all"][0]))
+
+    assert {name: value for name, value in message.response_metadata.items() if name != "output_version"} == {
+        "model_provider": "tir_qwen",
+        "model_name": "qwen3_32b",
+        "id": "chatcmpl-1",
+        "created": 1,
+        "finish_reason": "tool_calls",
+    }
+
+
+@pytest.mark.parametrize("reading", STREAMS)
+async def test_usage_is_not_added_up(reading: str) -> None:
+    """Tokens are counted once, though a server may count them on every chunk.
+
+    Trap 5: usage on each chunk is summed, here to 16 tokens times the number of chunks.
+    """
+    message = await READINGS[reading](model_saying(Reply("Let me look.", counted=True)))
+
+    assert message.usage_metadata == {"input_tokens": 11, "output_tokens": 5, "total_tokens": 16}
+
+
+def piece(index: int, arguments: str | None = None, **facts: Any) -> dict[str, Any]:
+    """A delta with a piece of a tool call."""
+    function = {name: facts.pop(name) for name in ("name",) if name in facts}
+    function |= {} if arguments is None else {"arguments": arguments}
+    return {"tool_calls": [{"index": index, **facts, "function": function}]}
+
+
+NAMED: dict[str, list[dict[str, Any]]] = {
+    "once": [piece(0, id="c0", name="get_weather"), piece(0, '{"city": '), piece(0, '"Paris"}')],
+    "repeated": [
+        piece(0, "", id="c0", name="get_weather"),
+        piece(0, '{"city": ', id="c0", name="get_weather"),
+        piece(0, '"Paris"}', id="c0", name="get_weather"),
+    ],
+    "null": [
+        piece(0, id="c0", name="get_weather"),
+        piece(0, '{"city": ', id=None, name=None),
+        piece(0, '"Paris"}', name=None),
+    ],
+}
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("reading", STREAMS)
+@pytest.mark.parametrize("named", NAMED)
+async def test_name_of_a_call(named: str, reading: str, version: str) -> None:
+    """A call has its name once, whether the server repeats it, leaves it out or says null.
+
+    Trap 6: a name that is repeated on each delta becomes `get_weatherget_weather`.
+    """
+    message = await READINGS[reading](model_saying(Reply(frames=NAMED[named]), output_version=version))
+
+    assert blocks_of(message) == CALLS[:1]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("reading", STREAMS)
+async def test_interleaved_calls(reading: str, version: str) -> None:
+    """Pieces of several calls that come in turns go to the call whose index they bear.
+
+    Trap 1: the indexes 0 and 1 of the wire are also those that core gives to reasoning and text.
+    """
+    frames = [
+        {"reasoning_content": "I need both."},
+        {"content": "Let me look."},
+        piece(0, id="c0", name="get_weather"),
+        piece(1, id="c1", name="get_weather"),
+        piece(0, '{"city": '),
+        piece(1, '{"city": "Lon'),
+        piece(0, '"Paris"}'),
+        piece(1, 'don"}'),
+    ]
+
+    message = await READINGS[reading](model_saying(Reply(frames=frames), output_version=version))
+
+    assert blocks_of(message) == [THOUGHT, TEXT, *CALLS]
+
+
+BROKEN = [
+    *((reading, text) for reading in READINGS for text in ('{"city": "Par', '{"city": ', '{"a": 1}}', "city=Paris")),
+    # The events of core 1.7 take any JSON for arguments, and then fail on what is no object.
+    *((reading, text) for reading in READINGS for text in ("[1]", '"Paris"') if "events" not in reading),
+]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize(("reading", "arguments"), BROKEN)
+async def test_broken_arguments(reading: str, arguments: str, version: str) -> None:
+    """Arguments that are no JSON object make an invalid call in every form of an answer: it cannot be run by mistake.
+
+    Trap 7: summed by core, `{"city": "Par` is the valid call of a city named Par.
+    """
+    reply = Reply("", (("get_weather", arguments),), "", "tool_calls")
+
+    message = await READINGS[reading](model_saying(reply, output_version=version))
+
+    assert message.tool_calls == []
+    assert [bare(call) for call in message.invalid_tool_calls] == [broken_block(0, arguments)]
+    assert blocks_of(message) == [broken_block(0, arguments)]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("case", CASES)
+async def test_last_chunk(case: str, version: str) -> None:
+    """Exactly the last chunk says that it is, so that a sum of chunks is known to be whole.
+
+    Trap 8: without it, core adds an empty chunk of its own, and the sum of ours stays a fragment.
+    """
+    model = model_saying(*[CASES[case][0]] * 2, output_version=version)
+
+    for chunks in ([*model.stream("?")], await _all(model.astream("?"))):
+        assert [chunk.chunk_position for chunk in chunks] == [None] * (len(chunks) - 1) + ["last"]
+        assert {type(chunk) for chunk in chunks} == {type(chunks[0])}
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("case", CASES)
+async def test_serialized_sum(case: str, version: str) -> None:
+    """A sum of chunks goes through LangChain's serialization, and through pickle, with all that it holds."""
+    total = await _stream(model_saying(CASES[case][0], output_version=version))
+
+    written = dumps(total)
+    read = loads(written, allowed_objects="core")
+    again = pickle.loads(pickle.dumps(total))
+
+    kind = (
+        "AIMessage" if total.invalid_tool_calls else "AIMessageChunk"
+    )  # of an invalid call core would make a valid one
+    assert json.loads(written)["id"] == ["langchain", "schema", "messages", kind]
+    assert type(read).__name__ == kind
+    for copy in (read, again):
+        assert blocks_of(copy) == CASES[case][1]
+        assert (copy.tool_calls, copy.invalid_tool_calls) == (total.tool_calls, total.invalid_tool_calls)
+        assert copy.usage_metadata == total.usage_metadata
+        assert copy.response_metadata == total.response_metadata
+        assert copy.additional_kwargs == total.additional_kwargs
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_message_of_a_sum(case: str) -> None:
+    """A sum of chunks becomes LangChain's own message, not one of a class that others do not know."""
+    total = await _stream(model_saying(CASES[case][0]))
+
+    message = message_chunk_to_message(total)
+
+    assert type(message) is AIMessage
+    assert blocks_of(message) == CASES[case][1]
+    assert blocks_of(loads(dumps(message), allowed_objects="core")) == CASES[case][1]

@@ -1,0 +1,71 @@
+"""LlamaIndex's tool calls where the server does not hold to what was asked, or was cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from llama_index.core.tools import FunctionTool
+
+from llama_index_tir_qwen import TIRQwen
+from tests.support.server import Loopback, Received, response
+
+RAN: list[str] = []
+
+
+def wipe(target: str = "everything") -> str:
+    """Wipe a target."""
+    RAN.append(target)
+    return target
+
+
+def serving(*arguments: str, finish_reason: str = "tool_calls") -> Any:
+    """A server whose answer calls the tool with each of these arguments."""
+    calls = [
+        {"id": f"c{number}", "type": "function", "function": {"name": "wipe", "arguments": text}}
+        for number, text in enumerate(arguments)
+    ]
+    message = {"role": "assistant", "content": "", "tool_calls": calls}
+
+    def answer(_: Received) -> list[bytes]:
+        return [response({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]})]
+
+    return answer
+
+
+def predict(answer: Any, **kwargs: Any) -> list[str]:
+    """Let the model call the tool; return what it ran on."""
+    RAN.clear()
+    with Loopback(answer) as server:
+        llm = TIRQwen(api_base=server.base_url)
+        llm.predict_and_call([FunctionTool.from_defaults(wipe)], user_msg="Wipe!", **kwargs)
+    return RAN
+
+
+def test_cut_arguments() -> None:
+    """A call whose arguments were cut is an error, and does not run the tool on its defaults."""
+    with pytest.raises(ValueError, match="'wipe' are not a JSON object"):
+        predict(serving('{"target": "fi', finish_reason="length"))
+    assert RAN == []
+
+
+@pytest.mark.parametrize(("allowed", "ran"), [(False, ["a"]), (True, ["a", "b"])])
+def test_parallel_calls(allowed: bool, ran: list[str]) -> None:
+    """Only the first of two calls runs where parallel calls are not allowed."""
+    assert predict(serving('{"target": "a"}', '{"target": "b"}'), allow_parallel_tool_calls=allowed) == ran
+
+
+def test_call_without_arguments() -> None:
+    """A call without arguments runs the tool on its defaults."""
+    assert predict(serving("")) == ["everything"]
+
+
+def test_positional_arguments() -> None:
+    """Core's arguments may be given by position, the requirement of a tool among them."""
+    with Loopback(serving("{}")) as server:
+        llm = TIRQwen(api_base=server.base_url)
+        tools = [FunctionTool.from_defaults(wipe)]
+        *_, last = llm.stream_chat_with_tools(tools, "Wipe!", [], False, True, True)
+        (request,) = server.received
+    assert [call.tool_name for call in llm.get_tool_calls_from_response(last)] == ["wipe"]
+    assert request.json()["tool_choice"] == "required"

@@ -1,0 +1,391 @@
+"""`TIRQwen` among other LLMs of LlamaIndex: their names of arguments, their prompts, retries, copies on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Generator
+from inspect import isawaitable
+from typing import Any
+
+import pytest
+from llama_index.core import Settings
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock, ToolCallBlock
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.extractors import TitleExtractor
+from llama_index.core.llms import LLM
+from llama_index.core.llms.utils import resolve_llm
+from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
+from llama_index.core.tools import FunctionTool
+from llama_index.core.types import BaseOutputParser
+from pydantic import BaseModel, SerializeAsAny, ValidationError
+
+from llama_index_tir_qwen import TIRQwen
+from tests.support.fake_vllm import HEADER, MODEL, PRIVATE, PROJECT, SECRETS, TOKEN, Lab
+from tests.support.scripted_transport import KNOWN, Reply, Scripted
+from tir_qwen import InternalServerError
+
+GREETING = "Good day!"
+
+
+class Joke(BaseModel):
+    """A joke."""
+
+    setup: str
+    punchline: str
+
+
+def look(where: str) -> str:
+    """Look there."""
+    return f"Nothing is {where}."
+
+
+TOOL = FunctionTool.from_defaults(look)
+JOKE = Joke(setup="Why?", punchline="Because.")
+OBJECT = Reply(content=JOKE.model_dump_json())
+CALL = Reply(calls=(("look", '{"where": "here"}'),), finish_reason="tool_calls")
+TEMPLATE = PromptTemplate("Tell me a {thing}.")
+ASKED = {"role": "user", "content": "Tell me a joke."}
+
+
+def llm_on(lab: Lab, **settings: Any) -> TIRQwen:
+    """An LLM whose server is `lab`."""
+    return TIRQwen(**{**KNOWN, "http_client": lab.client(), "async_http_client": lab.async_client(), **settings})
+
+
+async def end_of(found: Any) -> Any:
+    """What a method of any kind gives; of a stream, what comes last."""
+    if isawaitable(found):
+        found = await found
+    if isinstance(found, Generator):
+        return [*found][-1]
+    return [one async for one in found][-1] if isinstance(found, AsyncGenerator) else found
+
+
+CHATS = ("chat", "achat", "stream_chat", "astream_chat")
+COMPLETIONS = ("complete", "acomplete", "stream_complete", "astream_complete")
+WITH_TOOLS = ("chat_with_tools", "achat_with_tools", "stream_chat_with_tools", "astream_chat_with_tools")
+AND_CALL = ("predict_and_call", "apredict_and_call")
+PREDICTIONS = ("predict", "apredict", "stream", "astream")
+STRUCTURED = ("structured_predict", "astructured_predict", "stream_structured_predict", "astream_structured_predict")
+
+
+async def call(llm: TIRQwen, name: str, **kwargs: Any) -> Any:
+    """Call the method of that name with arguments that fit it; `kwargs` are for the model."""
+    method = getattr(llm, name)
+    if name in CHATS:
+        return await end_of(method([ChatMessage("Tell me a joke.")], **kwargs))
+    if name in COMPLETIONS:
+        return await end_of(method("Tell me a joke.", **kwargs))
+    if name in PREDICTIONS:
+        return await end_of(method(TEMPLATE, thing="joke"))
+    if name in STRUCTURED:
+        return await end_of(method(Joke, TEMPLATE, llm_kwargs=kwargs, thing="joke"))
+    return await end_of(method([TOOL], user_msg="Tell me a joke.", **kwargs))
+
+
+# --- arguments
+
+
+async def test_names_of_arguments() -> None:
+    """An LLM takes all the arguments by the names that LlamaIndex's other LLMs have for them."""
+    lab, manager = Lab(), CallbackManager()
+    llm = TIRQwen(
+        model="qwen3_8b",
+        api_key=TOKEN,
+        api_base="https://host.invalid/v1",
+        temperature=0.5,
+        max_tokens=7,
+        timeout=42,
+        max_retries=1,
+        additional_kwargs={"top_k": 3},
+        default_headers={"X-Tenant": HEADER},
+        context_window=40_960,
+        http_client=lab.client(),
+        async_http_client=lab.async_client(),
+        callback_manager=manager,
+    )
+
+    for name in ("complete", "acomplete"):
+        await call(llm, name)
+
+    assert llm.metadata.context_window == 40_960
+    assert llm.callback_manager is manager
+    assert [str(request.url) for request in lab.requests] == ["https://host.invalid/v1/chat/completions"] * 2
+    assert [request.headers["authorization"] for request in lab.requests] == [f"Bearer {TOKEN}"] * 2
+    assert [request.headers["x-tenant"] for request in lab.requests] == [HEADER] * 2
+    assert [request.extensions["timeout"]["read"] for request in lab.requests] == [42] * 2
+    body = {"model": "qwen3_8b", "messages": [ASKED], "stream": False, "temperature": 0.5, "max_tokens": 7, "top_k": 3}
+    assert lab.bodies == [body] * 2
+
+
+SET = {"temperature": 0.1, "max_tokens": 5, "enable_thinking": True, "stop": ["a"], "seed": 1, "model": "qwen3_8b"}
+GIVEN = {"temperature": 0.9, "max_tokens": 9, "enable_thinking": False, "stop": ["b"], "seed": 2, "model": MODEL}
+SENT = {
+    "temperature": 0.9,
+    "max_tokens": 9,
+    "chat_template_kwargs": {"enable_thinking": False},
+    "stop": ["b"],
+    "seed": 2,
+    "model": MODEL,
+}
+
+
+@pytest.mark.parametrize("name", [*WITH_TOOLS, *AND_CALL])
+async def test_call_wins(name: str) -> None:
+    """What a call says wins over the constructor, also where core makes the call."""
+    lab = Scripted(CALL)
+    await call(llm_on(lab, **SET), name, **GIVEN)
+    (body,) = lab.bodies
+    assert {field: body[field] for field in SENT} == SENT
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+async def test_constructor_counts(name: str) -> None:
+    """What the constructor says is sent where a method takes no parameters of the model."""
+    lab = Lab()
+    await call(llm_on(lab, **SET), name)
+    (body,) = lab.bodies
+    expected = {**SET, "chat_template_kwargs": {"enable_thinking": True}}
+    del expected["enable_thinking"]
+    assert {field: body[field] for field in expected} == expected
+
+
+# --- retries
+
+BUSY = Reply(status=503, error={"error": {"message": "busy"}})
+
+
+def counting() -> TokenCountingHandler:
+    """Core's counter."""
+    return TokenCountingHandler(tokenizer=str.split)
+
+
+@pytest.mark.parametrize("name", [*CHATS, *COMPLETIONS])
+async def test_retry_is_one_call(name: str) -> None:
+    """A request that is sent again is one call to callbacks, and counts once."""
+    lab, counter = Scripted(BUSY, Reply(GREETING)), counting()
+    response = await call(llm_on(lab, callback_manager=CallbackManager([counter])), name)
+    assert (response.message.content if name in CHATS else response.text) == GREETING
+    assert lab.bodies == [lab.bodies[0]] * 2
+    assert [event.total_token_count for event in counter.llm_token_counts] == [16]
+
+
+@pytest.mark.parametrize("name", [*CHATS, *COMPLETIONS, *WITH_TOOLS, *AND_CALL, *STRUCTURED])
+@pytest.mark.parametrize(
+    ("settings", "given"), [({"max_retries": 3}, {}), ({}, {"max_retries": 3})], ids=["set", "given"]
+)
+async def test_retries_do_not_multiply(name: str, settings: dict[str, Any], given: dict[str, Any]) -> None:
+    """Three retries are four requests, and one failed call."""
+    lab, counter = Scripted(*[BUSY] * 13), counting()
+    with pytest.raises(InternalServerError):
+        await call(llm_on(lab, callback_manager=CallbackManager([counter]), **settings), name, **given)
+    assert len(lab.requests) == 4
+    assert [event.total_token_count for event in counter.llm_token_counts] == [0]
+
+
+# --- prompts
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+
+
+@pytest.mark.parametrize("name", [*CHATS, *COMPLETIONS, *WITH_TOOLS])
+async def test_system_prompt_is_not_for_chats(name: str) -> None:
+    """The system prompt is for what core predicts: a conversation or a prompt is sent as the user wrote it."""
+    lab = Scripted(CALL)
+    await call(llm_on(lab, system_prompt="Be kind."), name)
+    assert [body["messages"] for body in lab.bodies] == [[ASKED]]
+
+
+@pytest.mark.parametrize("name", [*PREDICTIONS, *AND_CALL])
+async def test_system_prompt(name: str) -> None:
+    """The system prompt begins every prediction, once."""
+    lab = Scripted(CALL)
+    await call(llm_on(lab, system_prompt="Be kind."), name)
+    assert [body["messages"] for body in lab.bodies] == [[SYSTEM, ASKED]]
+
+
+@pytest.mark.parametrize("name", AND_CALL)
+async def test_history_with_a_system_message(name: str) -> None:
+    """The system prompt stands before a system message of the history, as in core's other predictions."""
+    lab = Scripted(CALL)
+    history = [ChatMessage("Be brief.", role="system"), ChatMessage("Hello")]
+    await end_of(getattr(llm_on(lab, system_prompt="Be kind."), name)([TOOL], chat_history=history))
+    expected = [SYSTEM, {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    assert [body["messages"] for body in lab.bodies] == [expected]
+
+
+@pytest.mark.parametrize("name", COMPLETIONS)
+async def test_completion_to_prompt(name: str) -> None:
+    """Every method of completion wraps its prompt as the user wants it, unless it comes formatted."""
+    lab = Lab()
+    llm = llm_on(lab, completion_to_prompt=lambda prompt: f"<{prompt}>")
+    await call(llm, name)
+    await call(llm, name, formatted=True)
+    assert [body["messages"][0]["content"] for body in lab.bodies] == ["<Tell me a joke.>", "Tell me a joke."]
+
+
+def test_messages_to_prompt() -> None:
+    """Where core writes a conversation as text, it is the user's function that does so."""
+    template = ChatPromptTemplate([ChatMessage("Be kind.", role="system"), ChatMessage("Tell me a {thing}.")])
+    llm = llm_on(Lab(), messages_to_prompt=lambda messages: "|".join(str(message.content) for message in messages))
+    assert llm._get_prompt(template, thing="joke") == "Be kind.|Tell me a joke."
+
+
+class Shouting(BaseOutputParser):
+    """Wants a word, and makes it loud."""
+
+    def format(self, query: str) -> str:
+        return f"{query} One word."
+
+    def parse(self, output: str) -> str:
+        return output.upper()
+
+
+@pytest.mark.parametrize("name", ["predict", "apredict"])
+async def test_output_parser(name: str) -> None:
+    """An output parser has its say before a prediction and after it."""
+    lab = Lab()
+    assert await call(llm_on(lab, output_parser=Shouting()), name) == "GOOD DAY!"
+    assert [body["messages"] for body in lab.bodies] == [[{"role": "user", "content": "Tell me a joke. One word."}]]
+
+
+STEP = [
+    ChatMessage("Look!"),
+    ChatMessage(
+        role="assistant",
+        blocks=[
+            ThinkingBlock(content="I look."),
+            ToolCallBlock(tool_call_id="c0", tool_name="look", tool_kwargs={"where": "here"}),
+        ],
+    ),
+    ChatMessage("Nothing.", role="tool", additional_kwargs={"tool_call_id": "c0"}),
+]
+
+
+@pytest.mark.parametrize("name", CHATS)
+@pytest.mark.parametrize(("later", "kept"), [([], True), ([ChatMessage("Again!")], False)], ids=["loop", "next turn"])
+async def test_reasoning_in_a_loop(name: str, later: list[ChatMessage], kept: bool) -> None:
+    """The model gets its reasoning back as long as it is at work, and not after the user has spoken again."""
+    lab = Lab()
+    await end_of(getattr(llm_on(lab), name)([*STEP, *later]))
+    (body,) = lab.bodies
+    assert [message.get("reasoning_content") for message in body["messages"]][1] == ("I look." if kept else None)
+
+
+# --- an object among others
+
+
+def test_default_llm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LlamaIndex takes the LLM as the default one and as an argument, and gives back the same object."""
+    monkeypatch.setattr(Settings, "_llm", None)
+    llm = llm_on(Lab())
+    Settings.llm = llm
+    assert Settings.llm is llm
+    assert resolve_llm(llm) is llm
+
+
+READ: dict[str, Callable[[TIRQwen, dict[str, Any]], TIRQwen]] = {
+    "dict": lambda llm, more: TIRQwen.from_dict(llm.to_dict(), **more),
+    "json": lambda llm, more: TIRQwen.from_json(llm.to_json(), **more),
+}
+
+
+@pytest.mark.parametrize("form", READ)
+def test_written_and_read(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An LLM that was written down is read with its parameters; project and token are those of the environment."""
+    monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")
+    monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token-of-environment")
+    llm = TIRQwen(**PRIVATE, temperature=0.5, stop=["a"], additional_kwargs={"top_k": 3}, system_prompt="Be kind.")
+    lab = Lab()
+    twin = READ[form](llm, {"http_client": lab.client()})
+
+    twin.complete("Tell me a joke.")
+
+    assert twin.to_dict() == llm.to_dict()
+    (request,) = lab.requests
+    host = "https://infer.e2enetworks.net"
+    assert str(request.url) == f"{host}/project/p-6530/genai/{MODEL}/v1/chat/completions?project_id=6530"
+    assert request.headers["authorization"] == "Bearer token-of-environment"
+    body = {"model": MODEL, "messages": [ASKED], "stream": False, "temperature": 0.5, "stop": ["a"], "top_k": 3}
+    assert lab.bodies == [body]
+
+
+@pytest.mark.parametrize("form", READ)
+def test_read_with_credentials(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Project and token can be given where an LLM is read."""
+    monkeypatch.delenv("E2E_TIR_PROJECT_ID", raising=False)
+    monkeypatch.delenv("E2E_TIR_ACCESS_TOKEN", raising=False)
+    lab = Lab()
+    given = {"http_client": lab.client(), "project_id": PROJECT, "api_key": TOKEN}
+    READ[form](TIRQwen(**PRIVATE), given).complete("Hello")
+    assert [request.headers["authorization"] for request in lab.requests] == [f"Bearer {TOKEN}"]
+    assert [request.url.params["project_id"] for request in lab.requests] == [PROJECT]
+
+
+class Holder(BaseModel):
+    """A model of the user that has an LLM."""
+
+    llm: LLM
+    whole: SerializeAsAny[LLM]
+    number: int = 0
+
+
+class Owner(BaseModel):
+    """A model of the user that has an LLM of this kind."""
+
+    llm: TIRQwen
+
+
+def holder(llm: TIRQwen) -> Holder:
+    """The user's model."""
+    return Holder(llm=llm, whole=llm)
+
+
+OUTER: dict[str, Callable[[TIRQwen], Any]] = {
+    "holder": holder,
+    "structured": lambda llm: llm.as_structured_llm(Joke),
+    "extractor": lambda llm: TitleExtractor(llm=llm),
+    "agent": lambda llm: FunctionAgent(llm=llm, tools=[]),
+}
+
+
+@pytest.mark.parametrize("name", OUTER)
+@pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20")  # of core's agents
+@pytest.mark.filterwarnings("ignore:Accessing the .model_:pydantic.warnings.PydanticDeprecatedSince211")
+def test_secrets_of_an_inner_llm(name: str) -> None:
+    """What has an LLM can be shown and written down, without the LLM's secrets but with the LLM."""
+    outer = OUTER[name](TIRQwen(**PRIVATE))
+    texts = [repr(outer), str(outer), repr(outer.model_dump()), outer.model_dump_json()]
+    if hasattr(outer, "to_dict"):
+        texts += [repr(outer.to_dict()), outer.to_json()]
+    assert ["TIRQwen" in text for text in texts] == [True] * len(texts)
+    assert [secret for secret in SECRETS if any(secret in text for text in texts)] == []
+
+
+def test_secrets_of_a_refused_llm() -> None:
+    """Pydantic's complaint of another argument does not show the LLM's secrets."""
+    llm = TIRQwen(**PRIVATE)
+    with pytest.raises(ValidationError) as caught:
+        Holder(llm=llm, whole=[llm], number="many")
+    told = f"{caught.value} {caught.value!r} {caught.value.errors()} {caught.value.json()}"
+    assert "TIRQwen" in told
+    assert [secret for secret in SECRETS if secret in told] == []
+
+
+def test_json_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's model with an LLM has a JSON schema, which does not hold the environment's secrets."""
+    monkeypatch.setenv("E2E_TIR_PROJECT_ID", PROJECT)
+    monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", TOKEN)
+    schema = Owner.model_json_schema()
+    assert schema["properties"]["llm"] == {"$ref": "#/$defs/TIRQwen"}
+    assert [secret for secret in (PROJECT, TOKEN) if secret in json.dumps(schema)] == []
+
+
+def test_dump_and_validate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's model with an LLM can be dumped and validated again, as all that pydantic dumps."""
+    monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")
+    monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token-of-environment")
+    owner = Owner(llm=TIRQwen(**KNOWN, temperature=0.5, stop=["a"]))
+    twins = [Owner.model_validate(owner.model_dump()), Owner.model_validate_json(owner.model_dump_json())]
+    assert [twin.model_dump() for twin in twins] == [owner.model_dump()] * 2

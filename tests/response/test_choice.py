@@ -1,0 +1,469 @@
+"""What a request makes of its answer: calls in the text, one call, a named tool, an answer filed under reasoning."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.decode import (
+    DONE,
+    FIXED,
+    Outcome,
+    calls_of,
+    chunk,
+    decode,
+    events,
+    native,
+    pieces_of,
+    several,
+    stream,
+    whole,
+    written,
+)
+from tir_qwen._client.call import Call
+from tir_qwen._client.retry import RetryPolicy
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._request.build import Request
+from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
+from tir_qwen._transport.deadline import Deadline
+from tir_qwen.timeouts import Timeout
+from tir_qwen.types import Choice, ToolCall, ToolCallDelta
+
+TOOLS = DecodingOptions(tools=True)
+ONE_CALL = DecodingOptions(tools=True, single_call=True)
+NAMED = DecodingOptions(tools=True, required_tool="get_weather")
+NO_THINKING = DecodingOptions(thinking_off=True)
+PARIS, LONDON = '{"city": "Paris"}', '{"city": "London"}'
+
+
+def both_ways(expected: DecodingOptions, message: dict[str, Any], *, finish: str = "stop", by: int = 3) -> Choice:
+    """The choice of an answer that comes as a whole, and the same as a stream of pieces of so many characters."""
+    deltas: list[dict[str, Any]] = [
+        {key: text[start : start + by]}
+        for key, text in message.items()
+        if isinstance(text, str)
+        for start in range(0, len(text), by)
+    ]
+    calls = [{"index": number, **call} for number, call in enumerate(message.get("tool_calls", []))]
+    deltas += [{"content": None, "tool_calls": [call]} for call in calls]
+    one, other = (
+        decode(body, expected=expected)
+        for body in (
+            whole(message, finish),
+            stream({"role": "assistant", "content": ""}, *deltas, finish_reason=finish),
+        )
+    )
+    assert one.error is None
+    assert other.error is None
+    assert other.completion == one.completion
+    return one.completion.first
+
+
+def written_delta(text: str, expected: DecodingOptions, cuts: list[int]) -> Outcome:
+    """A stream of this text, cut at these places, of which nothing is lost."""
+    return decode(stream(*({"content": piece} for piece in pieces_of(text, cuts))), expected=expected)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-99, 10**12)
+    | st.text(max_size=6)
+    | st.sampled_from(["</tool_call>", "<tool_call>", "\n</tool_call>", '"', "\\", "}}", "नमस्ते", "</think>"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(st.text(max_size=5) | st.sampled_from(["name", "arguments"]), VALUES, max_size=3)
+CUTS = st.lists(st.integers(0, 400), max_size=30)
+SCRAPS = st.lists(
+    st.sampled_from(
+        [
+            *("Let me look.", "\n", " ", "<", "<tool", "<tool_call>", "</tool_call>", "{", "}", '"', "\\", ":", ","),
+            *('"name"', '"get_weather"', '"arguments"', PARIS, written(PARIS), written("{}"), "<think>", "</think>"),
+            *(written(PARIS)[:30], written(PARIS)[:-20], "null", "[", "]", "é", "🚀"),
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@FIXED
+@given(SCRAPS, CUTS, st.sampled_from([TOOLS, ONE_CALL, NAMED, NO_THINKING, DEFAULT_OPTIONS]))
+def test_a_text_is_read_the_same_wherever_it_is_cut(text: str, cuts: list[int], expected: DecodingOptions) -> None:
+    """Texts, calls, their ids and the finish of an answer do not depend on how its text was cut on the way."""
+    one = decode(whole({"content": text}), expected=expected)
+    assert one.error is None
+    for places in (cuts, list(range(len(text)))):
+        assert written_delta(text, expected, places).completion == one.completion
+
+
+@FIXED
+@given(st.lists(OBJECTS, min_size=1, max_size=3), st.booleans(), st.sampled_from([None, 1]), CUTS)
+def test_the_arguments_are_what_the_model_wrote(
+    given_: list[dict[str, Any]], ascii_: bool, indent: int | None, cuts: list[int]
+) -> None:
+    """Whatever the arguments hold, tags of the format among it, each call has them to the letter."""
+    texts = [json.dumps(arguments, ensure_ascii=ascii_, indent=indent) for arguments in given_]
+    text = "\n".join(["Let me look.", *(written(arguments, f"tool_{at}") for at, arguments in enumerate(texts))])
+    outcome = written_delta(text, TOOLS, cuts)
+    assert outcome.said == ("", "Let me look.", [(f"tool_{at}", one) for at, one in enumerate(texts)], "tool_calls")
+    assert len({call.id for call in outcome.completion.tool_calls}) == len(texts)
+
+
+@FIXED
+@given(OBJECTS, st.permutations(["name", "arguments", "note"]), st.sampled_from(["arguments", "parameters"]), CUTS)
+def test_the_keys_of_a_call_may_stand_in_any_order(
+    arguments: dict[str, Any], order: list[str], key: str, cuts: list[int]
+) -> None:
+    """A call is understood with its keys in another order, with one more, and with Llama's name for its arguments."""
+    call = {"name": "get_weather", "arguments": arguments, "note": {"name": "x", "arguments": [1]}}
+    text = json.dumps({key if name == "arguments" else name: call[name] for name in order})
+    outcome = written_delta(f"<tool_call>{text}</tool_call>", TOOLS, cuts)
+    assert outcome.said == ("", "", [("get_weather", json.dumps(arguments))], "tool_calls")
+
+
+@FIXED
+@given(SCRAPS, CUTS)
+def test_text_without_a_call_is_left_as_it_is(text: str, cuts: list[int]) -> None:
+    """Where the text holds no call, offering tools changes nothing of the answer."""
+    text = re.sub(r"<tool_call>(?=\s*\{)", "<tool_call>.", text)
+    assert written_delta(text, TOOLS, cuts).completion == written_delta(text, DEFAULT_OPTIONS, cuts).completion
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "called"),
+    [
+        pytest.param(written(PARIS), "", [("get_weather", PARIS)], id="a call"),
+        pytest.param(written("{}"), "", [("get_weather", "{}")], id="no arguments"),
+        pytest.param('<tool_call>{"name": "f"}</tool_call>', "", [("f", "{}")], id="none written"),
+        pytest.param(written("null"), "", [("get_weather", "{}")], id="null"),
+        pytest.param(written(json.dumps(PARIS)), "", [("get_weather", PARIS)], id="an object in a string"),
+        pytest.param(f"\n\n{written(PARIS)}\n", "", [("get_weather", PARIS)], id="newlines around it"),
+        pytest.param(f"Well.\n\n{written(PARIS)}", "Well.", [("get_weather", PARIS)], id="text before it"),
+        pytest.param(
+            f"{written(PARIS)}\n{written(LONDON)}", "", [("get_weather", PARIS), ("get_weather", LONDON)], id="two"
+        ),
+        pytest.param(
+            f"{written(PARIS)}{written(LONDON)}", "", [("get_weather", PARIS), ("get_weather", LONDON)], id="adjacent"
+        ),
+        pytest.param(written(PARIS).removesuffix("\n</tool_call>"), "", [("get_weather", PARIS)], id="no end"),
+        pytest.param(written(PARIS).removesuffix("all>"), "", [("get_weather", PARIS)], id="half an end"),
+        pytest.param(written('{"city": "Par'), "", [("get_weather", '{"city": "Par}')], id="a string left open"),
+        pytest.param(
+            written(PARIS[:-1]).replace("}\n", "\n"), "", [("get_weather", PARIS[:-1])], id="a brace left out"
+        ),
+        pytest.param(f"{written(PARIS)[:-13]}}}\n</tool_call>", "", [("get_weather", PARIS)], id="a brace too many"),
+        pytest.param(
+            f"{written(PARIS)[:-13]}{written(LONDON)}",
+            *("", [("get_weather", PARIS), ("get_weather", LONDON)]),
+            id="an end left out",
+        ),
+        pytest.param('<tool_call>\n{"name": "get', "", [("", '{"name": "get')], id="cut in its name"),
+        pytest.param('<tool_call>\n{"name": "f"', "", [("f", '{"name": "f"')], id="cut after its name"),
+        pytest.param('<tool_call>\n{"name": "f", "arguments": {"a', "", [("f", '{"a')], id="cut in its arguments"),
+        pytest.param("<tool_call>\nget_weather\n</tool_call>", None, [], id="no object"),
+        pytest.param("<tool_call>", None, [], id="no more than the tag"),
+        pytest.param("Write `<tool_call>` first.", None, [], id="a tag that is quoted"),
+    ],
+)
+def test_calls_in_the_text(text: str, content: str | None, called: list[tuple[str, str]]) -> None:
+    """Unparsed calls are calls where tools were offered, broken ones with what was written; other text is text."""
+    choice = both_ways(TOOLS, {"content": text})
+    assert (choice.content, calls_of(choice)) == (text if content is None else content, called)
+
+
+@pytest.mark.parametrize(
+    "expected", [DEFAULT_OPTIONS, NO_THINKING, DecodingOptions(single_call=True)], ids=["none", "thinking", "one"]
+)
+def test_without_tools_a_call_is_text(expected: DecodingOptions) -> None:
+    """Where no tool was offered, what looks like a call is an answer about calls."""
+    choice = both_ways(expected, {"content": written(PARIS)})
+    assert (choice.content, choice.tool_calls) == (written(PARIS), [])
+
+
+def test_words_around_a_call_stay_apart() -> None:
+    """What the model says after a call does not run into what it said before."""
+    choice = both_ways(TOOLS, {"content": f"I look.\n{written(PARIS)}\nThen London."})
+    assert (choice.content.split(), calls_of(choice)) == (["I", "look.", "Then", "London."], [("get_weather", PARIS)])
+
+
+def test_a_call_streams() -> None:
+    """The name of a call in the text comes as soon as it is known, and its arguments as they come."""
+    pieces = [
+        "I look.",
+        "\n<tool_",
+        'call>\n{"name": "get',
+        '_weather", "argu',
+        'ments": {"ci',
+        'ty": "Paris"}',
+        "}\n</",
+    ]
+    outcome = decode(stream(*({"content": piece} for piece in pieces)), expected=TOOLS)
+    assert [(delta.content, [*delta.tool_calls]) for delta in outcome.deltas] == [
+        ("I look.", []),
+        ("", [ToolCallDelta(0, "chatcmpl-1-call-0", "get_weather")]),
+        ("", [ToolCallDelta(0, arguments='{"ci')]),
+        ("", [ToolCallDelta(0, arguments='ty": "Paris"}')]),
+        ("", []),
+        ("", []),
+    ]
+
+
+def test_thinking_before_a_call_in_the_text() -> None:
+    """Inline reasoning, words and calls in one text are told apart, and a call that is thought about is none."""
+    text = f"<think>\nI could write {written(LONDON)}.\n</think>\n\nI look.\n{written(PARIS)}"
+    choice = both_ways(TOOLS, {"content": text})
+    assert choice.reasoning == f"I could write {written(LONDON)}."
+    assert (choice.content, calls_of(choice)) == ("I look.", [("get_weather", PARIS)])
+
+
+@FIXED
+@given(SCRAPS, SCRAPS, st.lists(st.booleans(), max_size=40))
+def test_several_answers_do_not_mix(first: str, second: str, order: list[bool]) -> None:
+    """Answers to one prompt that stream in turns are each what it would have been alone."""
+    texts = [[*first], [*second]]
+    deltas = [(int(turn), {"content": texts[turn].pop(0)}) for turn in order if texts[turn]]
+    deltas += [(turn, {"content": "".join(rest)}) for turn, rest in enumerate(texts)]
+    choices = decode(several(*deltas), expected=TOOLS).completion.choices
+    alone = [decode(whole({"content": text}), expected=TOOLS).completion.first for text in (first, second)]
+    assert [(one.content, one.reasoning, calls_of(one)) for one in choices] == [
+        (one.content, one.reasoning, calls_of(one)) for one in alone
+    ]
+
+
+def test_ids_are_unique_in_a_response() -> None:
+    """No two calls of a response share an id, though they belong to different answers."""
+    delta = {"content": f"{written(PARIS)}\n{written(LONDON)}"}
+    choices = decode(several((0, delta), (1, delta)), expected=TOOLS).completion.choices
+    assert [calls_of(choice) for choice in choices] == [[("get_weather", PARIS), ("get_weather", LONDON)]] * 2
+    assert len({call.id for choice in choices for call in choice.tool_calls}) == 4
+
+
+def test_ids_are_stable() -> None:
+    """The same response has the same ids whenever it is read, those of its further answers as well."""
+    delta = {"content": f"{written(PARIS)}\n{written(LONDON)}"}
+    body = several((0, delta), (1, delta))
+    assert decode(body, expected=TOOLS) == decode(body, expected=TOOLS)
+
+
+def test_ids_differ_from_response_to_response() -> None:
+    """Calls of two responses have different ids, those of servers that give their responses none as well."""
+    bodies = [whole({"content": written(PARIS)}, id=id_) for id_ in ("a", "b", None, None)]
+    ids = [decode(body, expected=TOOLS).completion.tool_calls[0].id for body in bodies]
+    assert len(set(ids)) == 4
+
+
+@pytest.mark.parametrize("expected", [TOOLS, NAMED], ids=["tools", "named"])
+def test_calls_that_the_server_has_parsed_keep_theirs(expected: DecodingOptions) -> None:
+    """A server's own calls come with its ids, and are not touched by what is read in the text."""
+    choice = both_ways(expected, native(PARIS, LONDON), finish="tool_calls")
+    assert choice.tool_calls == [
+        ToolCall("server-0", "get_weather", PARIS),
+        ToolCall("server-1", "get_weather", LONDON),
+    ]
+    assert (choice.content, choice.finish_reason) == ("", "tool_calls")
+
+
+BERLIN = '{"city": "Berlin"}'
+TEXT_FIRST = [{"content": written(BERLIN)}, native(PARIS, first=0), native(LONDON, first=1)]
+BETWEEN = [native(PARIS, first=0), {"content": written(BERLIN)}, native(LONDON, first=1)]
+TEXT_LAST = [native(PARIS, first=0), native(LONDON, first=1), {"content": written(BERLIN)}]
+
+
+@pytest.mark.parametrize("deltas", [TEXT_FIRST, BETWEEN, TEXT_LAST], ids=["first", "between", "last"])
+def test_calls_of_the_server_and_of_the_text_are_apart(deltas: list[dict[str, Any]]) -> None:
+    """Where the server has parsed some calls and left another in the text, each keeps its name and its arguments."""
+    outcome = decode(stream(*deltas), expected=TOOLS)
+    assert outcome.error is None
+    assert sorted(calls_of(outcome.completion.first)) == [
+        ("get_weather", BERLIN),
+        ("get_weather", LONDON),
+        ("get_weather", PARIS),
+    ]
+    begun = [call.index for delta in outcome.deltas for call in delta.tool_calls if call.id]
+    assert len(set(begun)) == 3
+
+
+def test_a_whole_answer_with_both() -> None:
+    """The same in a whole answer: the call in its text and the one beside it are two."""
+    message = {**native(PARIS), "content": f"I look.\n{written(BERLIN)}"}
+    choice = decode(whole(message, "tool_calls"), expected=TOOLS).completion.first
+    assert choice.content == "I look."
+    assert sorted(calls_of(choice)) == [("get_weather", BERLIN), ("get_weather", PARIS)]
+
+
+@FIXED
+@given(SCRAPS, CUTS)
+def test_one_call_is_the_first_of_all(text: str, cuts: list[int]) -> None:
+    """Allowing one call changes nothing but that the further ones are left out."""
+    one, every = (written_delta(text, expected, cuts).completion.first for expected in (ONE_CALL, TOOLS))
+    assert one.tool_calls == every.tool_calls[:1]
+    assert (one.content, one.reasoning, one.finish_reason) == (every.content, every.reasoning, every.finish_reason)
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\n\n", " ", "<think>\n\n</think>\n\n"], ids=repr)
+def test_the_arguments_of_a_named_tool_as_text(before: str) -> None:
+    """An object for an answer where a tool had to be called is a call of that tool, and nothing besides."""
+    choice = both_ways(NAMED, {"content": f"{before}{PARIS}"}, by=1)
+    assert (choice.content, choice.reasoning, calls_of(choice)) == ("", "", [("get_weather", PARIS)])
+
+
+def test_a_named_tool_after_reasoning() -> None:
+    """The reasoning before such an object is reasoning, inline or filed as such."""
+    for message in (
+        {"reasoning": "\nParis.\n", "content": f"\n\n{PARIS}"},
+        {"content": f"<think>Paris.</think>{PARIS}"},
+    ):
+        choice = both_ways(NAMED, message)
+        assert (choice.content, choice.reasoning, calls_of(choice)) == ("", "Paris.", [("get_weather", PARIS)])
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "called"),
+    [
+        pytest.param('{"city": "Par', "", [("get_weather", '{"city": "Par')], id="cut"),
+        pytest.param('<tool_call>\n{"', "", [("get_weather", '{"')], id="cut before the name"),
+        pytest.param(written(PARIS), "", [("get_weather", PARIS)], id="the whole call"),
+        pytest.param("I cannot do that.", "I cannot do that.", [], id="a refusal"),
+        pytest.param(f"Here: {PARIS}", f"Here: {PARIS}", [], id="an object within a text"),
+        pytest.param("", "", [], id="nothing"),
+    ],
+)
+def test_what_a_named_tool_may_get(text: str, content: str, called: list[tuple[str, str]]) -> None:
+    """Cut or whole, what begins as that tool's call is one; what does not is left as text."""
+    choice = both_ways(NAMED, {"content": text}, finish="length")
+    assert (choice.content, calls_of(choice), choice.finish_reason) == (content, called, "length")
+
+
+def test_the_arguments_of_a_named_tool_stream() -> None:
+    """They come as they come, and id and name once."""
+    outcome = decode(stream(*({"content": piece} for piece in ("{", '"city": ', '"Paris"}'))), expected=NAMED)
+    assert [call for delta in outcome.deltas for call in delta.tool_calls] == [
+        ToolCallDelta(0, "chatcmpl-1-call-0", "get_weather", "{"),
+        ToolCallDelta(0, arguments='"city": '),
+        ToolCallDelta(0, arguments='"Paris"}'),
+    ]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_an_answer_filed_under_reasoning(field: str) -> None:
+    """With thinking off an answer of reasoning alone is the answer; with thinking on, or cut, it is reasoning."""
+    message = {field: "\nIt is Paris.\n", "content": None}
+    said = [
+        (choice.content.strip("\n"), choice.reasoning)
+        for choice in (
+            both_ways(NO_THINKING, message),
+            both_ways(DEFAULT_OPTIONS, message),
+            both_ways(NO_THINKING, message, finish="length"),
+        )
+    ]
+    assert said == [("It is Paris.", ""), ("", "It is Paris."), ("", "It is Paris.")]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_that_was_switched_off_and_comes(field: str) -> None:
+    """Where an answer or a call follows, what was filed under reasoning is that."""
+    off = DecodingOptions(tools=True, thinking_off=True)
+    choice = both_ways(off, {field: "\nHm.\n", "content": "\n\nParis."})
+    assert (choice.reasoning, choice.content) == ("Hm.", "Paris.")
+    choice = both_ways(off, {field: "\nHm.\n", **native(PARIS)}, finish="tool_calls")
+    assert (choice.reasoning, choice.content, calls_of(choice)) == ("Hm.", "", [("get_weather", PARIS)])
+    choice = both_ways(off, {field: "\nHm.\n", "content": f"\n\n{written(PARIS)}"})
+    assert (choice.reasoning, choice.content, calls_of(choice)) == ("Hm.", "", [("get_weather", PARIS)])
+
+
+def test_inline_reasoning_with_thinking_off() -> None:
+    """Without a reasoning parser the same holds: reasoning in tags is reasoning where an answer follows."""
+    choice = both_ways(NO_THINKING, {"content": "<think>\nHm.\n</think>\n\nParis."})
+    assert (choice.reasoning, choice.content) == ("Hm.", "Paris.")
+    choice = both_ways(NO_THINKING, {"content": "<think>\n\n</think>\n\nParis."})
+    assert (choice.reasoning, choice.content) == ("", "Paris.")
+
+
+def test_calls_filed_under_reasoning() -> None:
+    """A call in an answer that was filed under reasoning is a call, and a named tool's object is its arguments."""
+    for expected, text in ((TOOLS, f"I look.\n{written(PARIS)}"), (NAMED, PARIS)):
+        off = DecodingOptions(expected.tools, expected.required_tool, thinking_off=True)
+        choice = both_ways(off, {"reasoning": text})
+        assert (choice.reasoning, calls_of(choice)) == ("", [("get_weather", PARIS)])
+        assert choice.content == ("I look." if expected is TOOLS else "")
+
+
+def test_a_broken_stream_keeps_what_had_come() -> None:
+    """What was filed under reasoning is not lost where the stream breaks before it is known what it is."""
+    outcome = decode(events(chunk({"reasoning": "It is Par"})), expected=NO_THINKING)
+    assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
+    first = outcome.completion.first
+    assert first.content + first.reasoning == "It is Par"
+
+
+def test_reasoning_that_is_held_back_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that reasons for longer than the time limit, though it was told not to, does not time out."""
+    clock = itertools.count(0, 10)
+    for module in ("_client.call", "_transport.deadline"):
+        monkeypatch.setattr(f"tir_qwen.{module}.monotonic", lambda: next(clock))
+    dialect = Dialect([{"role": "user", "content": "?"}], {"enable_thinking": False}, Capabilities())
+    call = Call(dialect, lambda *_: Request("", {}, b""), RetryPolicy(), Deadline(Timeout(None, 80, 30)))
+    pieces = [
+        *(events(chunk({"reasoning": "Hm. "})) for _ in range(9)),
+        events(chunk({"content": "Yes."}, "stop"), DONE),
+    ]
+    deltas = [delta for piece in pieces for delta in call.feed(piece)]
+    assert ("".join(delta.reasoning for delta in deltas), deltas[-2].content) == ("Hm. " * 9, "Yes.")
+
+
+@pytest.mark.parametrize(
+    ("deltas", "finish"),
+    [
+        pytest.param([native(PARIS, LONDON, first=0)], "tool_calls", id="whole calls"),
+        pytest.param([native("", first=0)], "tool_calls", id="a call without arguments"),
+        pytest.param([native(PARIS, '{"city"', first=0)], "length", id="a cut call"),
+        pytest.param([{"content": ""}], "length", id="nothing"),
+        pytest.param([{"content": "I look.\n"}, native(PARIS, first=0)], "tool_calls", id="words and a call"),
+        pytest.param([{"content": written(PARIS)}], "tool_calls", id="a call in the text"),
+        pytest.param([{"content": written(PARIS)[:20]}], "length", id="cut in its name"),
+        pytest.param([{"content": "I look.\n" + written(PARIS)[:20]}], "length", id="words, and cut in its name"),
+        pytest.param([{"content": written(PARIS)[:50]}], "length", id="cut in its arguments"),
+    ],
+)
+def test_a_stream_of_tools_without_a_finish_reason(deltas: list[dict[str, Any]], finish: str) -> None:
+    """Where the server leaves it out, whole calls say tool_calls, and what is cut, or nothing, says length."""
+    outcome = decode(events(*map(chunk, deltas), DONE), expected=TOOLS)
+    assert outcome.error is None
+    assert outcome.completion.finish_reason == finish
+    assert [delta.finish_reason for delta in outcome.deltas if delta.finish_reason] == [finish]
+
+
+@pytest.mark.parametrize("expected", [DEFAULT_OPTIONS, NO_THINKING, TOOLS], ids=["nothing", "no thinking", "tools"])
+def test_a_text_without_a_finish_reason_has_none(expected: DecodingOptions) -> None:
+    """Of an answer in words it is not known why it ended."""
+    outcome = decode(events(chunk({"content": "Paris."}), DONE), expected=expected)
+    assert outcome.error is None
+    assert outcome.said == ("", "Paris.", [], None)
+
+
+UNTAGGED = DecodingOptions(tools=True, required_tool="get_weather", prompted_tools=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ('{"name": "get_weather", "arguments": {"city": "Paris"}}', '{"city":"Paris"}'),
+        ('{"name": "get_weather", "parameters": {}}', "{}"),
+        ('{"city": "Paris"}', '{"city": "Paris"}'),
+        ('{"name": "Paris"}', '{"name": "Paris"}'),
+        ('{"name": "get_weather", "arguments": {"city": "Pa', '{"name": "get_weather", "arguments": {"city": "Pa'),
+    ],
+)
+def test_a_named_call_without_its_tags(text: str, arguments: str) -> None:
+    """Where the tools stand in the messages, a model that is told to call one may leave out the tags of the call."""
+    for pieces in ([text], list(text)):
+        body = events(*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop"), DONE)
+        assert decode(body, expected=UNTAGGED).said == ("", "", [("get_weather", arguments)], "stop")

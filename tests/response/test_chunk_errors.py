@@ -1,0 +1,208 @@
+"""Errors within an answer: what the server reports, and what is no chunk."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.support.decode import DONE, Outcome, bytewise, chunk, decode, events, whole
+from tir_qwen._response.chunk import ChunkDecoder
+from tir_qwen.errors import ServerStreamError
+
+NO_JSON = r"not valid JSON \(.+ at line \d+ column \d+\)"
+REPORTED = "the server reported an error in its answer"
+NESTED = {"error": {"message": "No.", "type": "BadRequestError", "param": None, "code": 400}}
+
+
+def failed(body: bytes) -> Outcome:
+    """The outcome of an answer that fails, the same byte by byte."""
+    outcome = decode(body)
+    assert outcome.error is not None
+    assert not outcome.done
+    assert decode(*bytewise(body)) == outcome
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("frame", "said", "kept"),
+    [
+        pytest.param(NESTED, "No.", {"message": "No.", "type": "BadRequestError", "code": 400}, id="nested"),
+        pytest.param(
+            {"object": "error", "message": "No.", "type": "T", "param": "p", "code": 500},
+            "No.",
+            {"message": "No.", "type": "T", "param": "p", "code": 500},
+            id="flat",
+        ),
+        pytest.param(
+            {"error": {"object": "error", "message": "No.", "code": 400}},
+            "No.",
+            {"message": "No.", "code": 400},
+            id="both",
+        ),
+        pytest.param({"error": "No."}, "No.", {"message": "No."}, id="string"),
+        pytest.param({"error": {"error": {"message": "No."}}}, "No.", {"message": "No."}, id="twice nested"),
+        pytest.param({"error": {"detail": "No."}}, "No.", {"message": "No."}, id="detail"),
+        pytest.param({"error": True}, "", {"message": ""}, id="no words"),
+        pytest.param({"object": "error"}, "", {"message": ""}, id="no words, flat"),
+        pytest.param({"error": {"code": 7}}, "", {"message": "", "code": 7}, id="a code only"),
+    ],
+)
+def test_each_shape_of_error_is_the_servers_error(frame: Any, said: str, kept: Any) -> None:
+    """An error frame of any version ends the stream, or the whole answer, with the server's words."""
+    error = ("ServerStreamError", f"{REPORTED}: {said}" if said else REPORTED, kept)
+    before = chunk({"content": "a"})
+    for body in (events(frame), events(frame, DONE), events(before, frame, DONE), json.dumps(frame).encode()):
+        assert failed(body).error == error
+    assert failed(events(before, frame)).said == ("", "a", [], None)
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "kept"),
+    [
+        (b'{"message": "No."}', "No.", {"message": "No."}),
+        (b'"No."', "No.", "No."),
+        (b"No.", "No.", "No."),
+        (b"<html><title>502 Bad\nGateway</title></html>", "502 Bad Gateway", "502 Bad Gateway"),
+        (b"[]", "", None),
+        (b"", "", None),
+        (b"\xff", "\ufffd", "\ufffd"),
+        (json.dumps(chunk({"content": "a"})).encode(), "", {"message": ""}),
+    ],
+)
+def test_an_event_of_the_type_error_is_the_servers_error(data: bytes, said: str, kept: Any) -> None:
+    """`event: error` is an error whatever its data are."""
+    error = ("ServerStreamError", f"{REPORTED}: {said}" if said else REPORTED, kept)
+    for line in (b"event: error\ndata: " + data, b"data: " + data + b"\nevent:error"):
+        lines = line.replace(b"Bad\n", b"Bad\ndata: ")
+        assert failed(lines + b"\n\n").error == error
+        assert failed(lines + b"\n\ndata: [DONE]\n\n").error == error
+
+
+def test_an_error_after_the_end_of_the_text_still_is_one() -> None:
+    """An error between the finish reason and [DONE] is not overlooked."""
+    outcome = failed(events(chunk({"content": "a"}, "stop"), NESTED, DONE))
+    assert outcome.failed == ("ServerStreamError", f"{REPORTED}: No.")
+    assert outcome.said == ("", "a", [], "stop")
+
+
+@pytest.mark.parametrize("nothing", [None, False, "", {}, []])
+def test_an_error_field_that_says_nothing_is_none(nothing: Any) -> None:
+    """A field `error` that is null or empty is no error."""
+    assert decode(events(chunk({"content": "a"}, "stop", error=nothing), DONE)).said == ("", "a", [], "stop")
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_an_answer_that_was_given_up_is_an_error(reason: str) -> None:
+    """The finish reasons of vLLM for an answer that did not end are an error, with what had come."""
+    error = ("ServerStreamError", f"the server gave up on the answer (finish_reason: {reason})", None)
+    streamed = failed(events(chunk({"content": "a"}), chunk({"content": "b\n"}, reason), DONE))
+    assert (streamed.error, streamed.said) == (error, ("", "ab\n", [], reason))
+    answered = failed(whole({"content": "ab\n", "reasoning": "r"}, reason))
+    assert (answered.error, answered.said) == (error, ("r", "ab\n", [], reason))
+
+
+def test_secrets_do_not_show_in_what_a_server_repeats() -> None:
+    """A token which the server repeats in an error frame is masked in the message and in the body."""
+    outcome = decode(events({"error": {"message": "bad token s3cret"}}), secrets=("s3cret",))
+    assert outcome.error == ("ServerStreamError", f"{REPORTED}: bad token ***", {"message": "bad token ***"})
+    with pytest.raises(ServerStreamError) as caught:
+        list(ChunkDecoder(("s3cret",)).feed(b"s3cret", b"error"))
+    assert "s3cret" not in f"{caught.value!r} {caught.value.body}"
+
+
+def with_choice(**fields: Any) -> dict[str, Any]:
+    """A chunk whose only choice has these fields."""
+    return {**chunk(), "choices": [{"index": 0, "delta": {}, **fields}]}
+
+
+SHAPES = [
+    (chunk() | {"choices": {}}, "choices", "a list"),
+    (chunk() | {"choices": "x"}, "choices", "a list"),
+    (chunk() | {"choices": [None]}, "choice", "an object"),
+    (chunk() | {"choices": [[]]}, "choice", "an object"),
+    (with_choice(index="0"), "index", "an integer"),
+    (with_choice(index=True), "index", "an integer"),
+    (with_choice(index=0.0), "index", "an integer"),
+    (with_choice(delta="secret words"), "delta", "an object"),
+    (with_choice(delta=[]), "delta", "an object"),
+    (with_choice(delta=0), "delta", "an object"),
+    (with_choice(delta=None, message="secret words"), "delta", "an object"),
+    (chunk({"content": ["secret words"]}), "content", "a string"),
+    (chunk({"content": 1}), "content", "a string"),
+    (chunk({"reasoning": {"secret": "words"}}), "reasoning", "a string"),
+    (chunk({"reasoning_content": 1}), "reasoning", "a string"),
+    (chunk({"tool_calls": {"index": 0}}), "tool_calls", "a list"),
+    (chunk({"tool_calls": ["secret words"]}), "tool call", "an object"),
+    (chunk({"tool_calls": [{"index": "0"}]}), "index", "an integer"),
+    (chunk({"tool_calls": [{"index": 0, "function": "f"}]}), "function", "an object"),
+    (chunk({"tool_calls": [{"index": 0, "id": 7}]}), "id", "a string"),
+    (chunk({"tool_calls": [{"index": 0, "function": {"name": 7}}]}), "name", "a string"),
+    (chunk({"tool_calls": [{"index": 0, "function": {"arguments": [1]}}]}), "arguments", "a string"),
+    (with_choice(logprobs=[1]), "logprobs", "an object"),
+    (with_choice(finish_reason=1), "finish_reason", "a string"),
+    (chunk({"content": "a"}, usage=[1]), "usage", "an object"),
+]
+
+
+@pytest.mark.parametrize(("shape", "field", "kind"), SHAPES)
+def test_a_chunk_of_another_shape_is_malformed(shape: dict[str, Any], field: str, kind: str) -> None:
+    """A field of another type is an error that names the field and quotes nothing, after what had come."""
+    outcome = failed(events(chunk({"content": "a"}), shape, DONE))
+    assert outcome.error == (
+        "MalformedChunkError",
+        f"a chunk of the answer does not have {kind} for its {field}",
+        None,
+    )
+    assert outcome.said[1] == "a"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b'{"choices": [{"delta": {"content": "secret words', NO_JSON),
+        (b'{"choices": secret}', NO_JSON),
+        (b'{"a": "\xffsecret"}', NO_JSON),
+        (b'{"a": "\\ud800secret"}', NO_JSON),
+        (b'{"a": "secret\nwords"}', NO_JSON),
+        (b'{"a": 1} {"b": 2}', NO_JSON),
+        (b'{"a": ' * 2000, NO_JSON),
+        (b'{"a": ' + b"9" * 5000 + b"}", NO_JSON),
+        (b"secret words", NO_JSON),
+        (b"[DONE] or not", NO_JSON),
+        (b'["secret words"]', "not a JSON object"),
+        (b'"secret words"', "not a JSON object"),
+        (b"17", "not a JSON object"),
+        (b"null", "not a JSON object"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, bytes) else "",
+)
+def test_a_payload_that_is_no_json_object_is_malformed(data: bytes, problem: str) -> None:
+    """Broken JSON, bad UTF-8 and other values are an error that names the place and quotes nothing."""
+    outcome = failed(events(chunk({"content": "a"}), data.replace(b"\n", b"\ndata: "), DONE))
+    assert outcome.error is not None
+    assert outcome.error[0] == "MalformedChunkError"
+    assert re.fullmatch(f"a chunk of the answer is {problem}", outcome.error[1])
+    assert "secret" not in outcome.error[1]
+    assert outcome.said == ("", "a", [], None)
+
+
+NOTHINGS = [
+    {"choices": None},
+    {"choices": []},
+    {},
+    {"choices": [{}]},
+    {"choices": [{"index": 0, "delta": None}]},
+    {"choices": [{"index": 0, "delta": None, "message": None}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": None, "content": None}, "logprobs": None}]},
+]
+
+
+@pytest.mark.parametrize("nothing", NOTHINGS, ids=json.dumps)
+def test_a_chunk_that_says_nothing_is_nothing(nothing: dict[str, Any]) -> None:
+    """Null, empty or missing choices, and a choice without a delta, are no errors."""
+    body = events(nothing, chunk({"content": "a"}), nothing, chunk({"content": "b"}, "stop"), nothing, DONE)
+    assert decode(body).said == ("", "ab", [], "stop")
+    assert decode(body).failed is None

@@ -1,0 +1,174 @@
+"""From a refused response to an error: what the user reads, and that it repeats nothing of what was sent."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.captures import CAPTURES, Capture
+from tests.support.paths import DATA
+from tir_qwen import APIStatusError
+from tir_qwen._response.server_errors import MAX_TEXT, error_from_response
+
+REFUSALS = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
+WORDS = dict(line.split(" |", 1) for line in (DATA / "refusals.txt").read_text(encoding="utf-8").splitlines())
+HINTS = {
+    401: " Check the access token (access_token or E2E_TIR_ACCESS_TOKEN): a TIR token belongs to one project and"
+    " expires 365 days after it was created.",
+    403: " Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
+    404: " Check the project id, the model name and the base URL.",
+}
+
+
+def refuse(status: int, body: Any) -> APIStatusError:
+    """The error for a body: bytes as they are, anything else as JSON."""
+    return error_from_response(status, {}, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def sentence(status: int, words: str) -> str:
+    """An error's text: the status line, the server's words if it has any, a hint if we have one."""
+    line = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
+    return (f"{line}: {words}" if words else f"{line}.") + HINTS.get(status, "")
+
+
+@pytest.mark.parametrize("capture", REFUSALS, ids=lambda capture: capture.id)
+def test_every_recorded_refusal(capture: Capture) -> None:
+    """What vLLM of any version says becomes the same few classes, and one readable sentence."""
+    error = error_from_response(capture.status, capture.headers, capture.body)
+    kind, _, words = WORDS[capture.id].strip().partition(" |")
+    assert type(error).__name__ == kind
+    assert str(error) == sentence(capture.status, words.strip())
+    assert error.status_code == capture.status
+    assert error.request_id == capture.headers.get("x-request-id")
+    assert error.retry_after is None
+
+
+def test_every_recorded_refusal_has_been_read() -> None:
+    """No recorded refusal is left out of the list above."""
+    assert list(WORDS) == [capture.id for capture in REFUSALS]
+
+
+UPSTREAM = (
+    "upstream connect error or disconnect/reset before headers. reset reason: connection failure, transport failure"
+    " reason: delayed connect error: 111"
+)
+NGINX = (
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
+    b"<hr><center>nginx/1.25.3</center>\r\n</body>\r\n</html>\r\n"
+)
+
+
+WRONG = "['body', 'n']: Input should be a valid integer"
+TOO_LONG = "the prompt exceeds the maximum context length"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words", "kept"),
+    [
+        (503, UPSTREAM.encode(), "InternalServerError", UPSTREAM, UPSTREAM),
+        (503, b"no healthy upstream", "InternalServerError", "no healthy upstream", "no healthy upstream"),
+        (
+            504,
+            b"upstream request timeout",
+            "InternalServerError",
+            "upstream request timeout",
+            "upstream request timeout",
+        ),
+        (403, b"RBAC: access denied", "PermissionDeniedError", "RBAC: access denied", "RBAC: access denied"),
+        (401, b"Jwt is missing", "AuthenticationError", "Jwt is missing", "Jwt is missing"),
+        (401, b"Jwt is expired\n", "AuthenticationError", "Jwt is expired", "Jwt is expired"),
+        (429, b"local_rate_limited", "RateLimitError", "local_rate_limited", "local_rate_limited"),
+        (404, b"", "NotFoundError", "", None),
+        (500, b"", "InternalServerError", "", None),
+        (500, b" \n", "InternalServerError", "", None),
+        (502, NGINX, "InternalServerError", "", "502 Bad Gateway"),
+        (502, NGINX.replace(b"502 Bad Gateway", b"So\n  sorry"), "InternalServerError", "So sorry", "So sorry"),
+        (502, b"<!DOCTYPE html><HTML><p>x", "InternalServerError", "an HTML page", "an HTML page"),
+        (599, b"odd", "InternalServerError", "odd", "odd"),
+        (500, b"\xff\xfe", "InternalServerError", "\ufffd\ufffd", "\ufffd\ufffd"),
+        (401, {"error": "Unauthorized"}, "AuthenticationError", "", {"message": "Unauthorized"}),
+        (404, {"detail": "Not Found"}, "NotFoundError", "", {"message": "Not Found"}),
+        (
+            500,
+            {"error": {"message": "", "type": "x", "param": None, "code": 5}},
+            "InternalServerError",
+            "",
+            {"message": "", "type": "x", "code": 5},
+        ),
+        (
+            422,
+            {"detail": [{"loc": ["body", "n"], "msg": WRONG[15:], "input": "x"}]},
+            "BadRequestError",
+            WRONG,
+            {"message": WRONG},
+        ),
+        (413, {"message": TOO_LONG}, "ContextOverflowError", TOO_LONG, {"message": TOO_LONG}),
+        (413, b"too large a body", "APIStatusError", "too large a body", "too large a body"),
+        (302, b"", "APIStatusError", "", None),
+    ],
+)
+def test_gateways(status: int, body: Any, kind: str, words: str, kept: Any) -> None:
+    """What a gateway in front of the server says becomes a sentence too: no page, no blank, no second status line."""
+    error = refuse(status, body)
+    assert type(error).__name__ == kind
+    assert str(error) == sentence(status, words)
+    assert error.body == kept
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 32768 tokens. Please reduce the length.",
+        "max_tokens=40000 cannot be greater than max_model_len=32768.",
+        "The prompt (length 40000) is longer than the maximum model length of 32768.",
+        "'max_tokens' or 'max_completion_tokens' is too large: 40000.",
+        "your prompt contains at least 32769 input tokens",
+    ],
+)
+def test_overflow(words: str) -> None:
+    """Every wording of a prompt that does not fit is the one error by which frameworks know to shorten it."""
+    assert {type(refuse(status, {"error": words})).__name__ for status in (400, 413, 422)} == {"ContextOverflowError"}
+    assert type(refuse(500, {"error": words})).__name__ == "InternalServerError"
+
+
+nested = st.recursive(
+    st.none() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["error", "message", "detail", "code", "x"]), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.integers(300, 599), st.binary() | nested)
+def test_any_body_gives_an_error(status: int, body: Any) -> None:
+    """Whatever a server answers, reading it raises nothing that would hide the status."""
+    error = refuse(status, body)
+    assert error.status_code == status
+    assert str(error).startswith(str(status))
+    assert pickle.loads(pickle.dumps(error)).body == error.body
+
+
+@pytest.mark.parametrize(
+    "body", [b"x" * 100_000, {"error": {"message": "x " * 50_000}}, {"detail": [{"msg": "x" * 900}] * 9}]
+)
+def test_long_bodies_are_cut(body: Any) -> None:
+    """A server's flood of words does not flood the log."""
+    error = refuse(500, body)
+    assert len(str(error)) <= MAX_TEXT + 40
+    assert len(repr(error.body)) <= MAX_TEXT + 40
+
+
+def test_what_is_kept_of_a_body() -> None:
+    """An error keeps the server's message, type, parameter and code; several complaints stand in one line."""
+    fields = {"message": "no", "type": "x", "param": "n", "code": 400}
+    assert refuse(400, {"error": {**fields, "more": {"x": 1}}}).body == fields
+    assert refuse(400, {"object": "error", **fields, "type": None}).body == {"message": "no", "param": "n", "code": 400}
+    detail = [{"loc": ["a"], "msg": "b"}, {"loc": ["c"], "msg": "d"}, "e"]
+    assert refuse(422, {"detail": detail}).body == {"message": "['a']: b; ['c']: d"}

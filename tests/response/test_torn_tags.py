@@ -1,0 +1,273 @@
+"""Streams of vLLM 0.9 with stop strings: what its parser leaves of torn tags is no reasoning, and no answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.support.captures import CAPTURES
+from tests.support.decode import FIXED, bytewise, decode, events, native, pieces_of, stream, whole
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._response.choice import DecodingOptions
+from tir_qwen._response.response import ResponseDecoder
+
+OPEN, CLOSE = "<think>", "</think>"
+WORDS = ["Well, ", "a", "b ", " > ", ">", "k>", "think", "/think>", "hi", "\n", "\n\n", "> ", "< ", "thin", "é", "391"]
+THINKING = st.lists(st.sampled_from(WORDS), max_size=8).map(
+    lambda words: ["\n", "So ", *words, ".", "\n"] if words else ["\n\n"]
+)
+ANSWER = st.lists(st.sampled_from(WORDS), max_size=8).map(lambda words: ["\n\n", *words])
+
+
+SAID = {
+    "What is 17 times 23?": ("\n17 * 20 = 340 and 17 * 3 = 51, so it is 391.\n", "\n\n17 \u00d7 23 = **391**"),
+    "Give me a quotation.": ("\nOne line will do.\n", "\n\n> Less is more."),
+}
+"""What was thought and answered in the captures."""
+
+
+class Server:
+    """vLLM 0.9.2, as its detokenizer and its parser of Qwen3's reasoning are written: one token to a delta."""
+
+    def __init__(self, thinking: list[str], answer: list[str], *stops: str) -> None:
+        self.tokens = [OPEN, *thinking, CLOSE, *answer, ""]
+        self.lag = max(map(len, stops)) - 1
+        self.deltas: list[dict[str, str]] = []
+        self.text = ""
+        told, seen = 0, 0
+        for at, token in enumerate(self.tokens):
+            self.text += token
+            found = [self.text.find(stop, max(0, seen + 1 - len(stop))) for stop in stops] if token else []
+            stopped = min((place for place in found if place >= 0), default=None)
+            seen = len(self.text)
+            self.text = self.text[:stopped]
+            ended = stopped is not None or at + 1 == len(self.tokens)
+            until = max(told, len(self.text) - (0 if ended else self.lag))
+            piece, told = self.text[told:until], until
+            if token not in (OPEN, CLOSE):
+                self.deltas.append({"content" if CLOSE in self.tokens[:at] else "reasoning_content": piece})
+            if ended:
+                break
+        self.read = self.tokens[: at + 1]
+
+    @property
+    def says(self) -> tuple[str, str]:
+        """Reasoning and answer, without what gets lost: eight characters, of which the tag's are none of them."""
+        reasoning, closed, answer = self.text.removeprefix(OPEN).partition(CLOSE)
+        end = len(OPEN) + len(reasoning)
+        lost = [max(0, place - self.lag - len(OPEN)) for place in (end, end + len(CLOSE))] if closed else [0, 0]
+        return (reasoning[: lost[0]] + reasoning[lost[1] :]).strip("\n"), answer.lstrip("\n")
+
+
+TORN = {
+    one.name: one for one in CAPTURES if one.name.startswith("stream_stop_of_") and "tools" not in (one.request or {})
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_the_server_of_these_tests_tears_as_the_captured_one(name: str) -> None:
+    """The fields of a captured stream are those that this server makes of the same words and stop strings."""
+    asked = TORN[name].request or {}
+    question = asked["messages"][0]["content"]
+    thinking, answer = SAID[question.removesuffix(" /no_think")]
+    if question.endswith("/no_think"):
+        thinking = "\n\n"
+    if "chat_template_kwargs" in asked:  # thinking is off: the model writes no tags
+        deltas = [{"content": answer.lstrip()}]
+    else:
+        deltas = Server([*thinking], [*answer], *asked["stop"]).deltas
+    frames = [line[6:] for line in TORN[name].body.decode().split("\n") if line.startswith("data: {")]
+    captured = [choice["delta"] for frame in frames for choice in json.loads(frame)["choices"]]
+    for field in ("reasoning_content", "content"):
+        assert "".join(one.get(field, "") for one in deltas) == "".join(one.get(field, "") for one in captured)
+
+
+def read(deltas: list[dict[str, Any]], lag: int) -> tuple[str, str]:
+    """Reasoning and answer of a stream."""
+    outcome = decode(stream(*deltas), expected=DecodingOptions(stop_lag=lag))
+    assert outcome.error is None
+    return outcome.said[:2]
+
+
+@FIXED
+@given(THINKING, ANSWER, st.integers(2, 40))
+def test_an_answer_is_whole_whatever_the_stop_string(thinking: list[str], answer: list[str], length: int) -> None:
+    """A stop string of any length that does not occur changes nothing but that the server loses some reasoning."""
+    server = Server(thinking, answer, "¤" * length)
+    assert read(server.deltas, server.lag) == server.says
+    assert server.says[1] == "".join(answer).lstrip("\n")
+    if server.lag == 1:
+        assert server.says[0] == "".join(thinking).strip("\n")
+
+
+@FIXED
+@given(THINKING, ANSWER, st.data())
+def test_an_answer_ends_before_the_stop_string(thinking: list[str], answer: list[str], data: st.DataObject) -> None:
+    """A stop string that occurs in the reasoning or in the answer ends it there, with no piece of a tag in either."""
+    text = "".join(data.draw(st.sampled_from([thinking, answer])))
+    start = data.draw(st.integers(0, len(text) - 1))
+    stop = data.draw(st.sampled_from([text[start:end] for end in range(start + 2, len(text) + 1)] or ["¤¤"]))
+    server = Server(thinking, answer, stop, "¤" * data.draw(st.integers(2, 20)))
+    assume(all(tag in server.text for tag in (OPEN, CLOSE) if tag in server.read))  # it was not found in a tag
+    assert read(server.deltas, server.lag) == server.says
+
+
+@FIXED
+@given(THINKING, ANSWER, st.integers(2, 20), st.lists(st.integers(0, 40), max_size=8))
+def test_a_stream_is_read_the_same_wherever_it_is_cut(
+    thinking: list[str], answer: list[str], length: int, cuts: list[int]
+) -> None:
+    """What comes out does not depend on how a gateway cuts the texts, nor on how the network cuts the bytes."""
+    server = Server(thinking, answer, "¤" * length)
+    again = [
+        {name: piece} for delta in server.deltas for name, text in delta.items() for piece in pieces_of(text, cuts)
+    ]
+    assert read(again, server.lag) == server.says
+    body = stream(*server.deltas)
+    assert decode(*bytewise(body), expected=DecodingOptions(stop_lag=server.lag)).said[:2] == server.says
+
+
+@pytest.mark.parametrize("thinking", [["\n\n"], ["\n", "Hm.", "\n"], ["\n", "So ", "I ", "count.", "\n"]], ids=len)
+def test_a_stream_that_breaks_off_shows_no_piece_of_a_tag(thinking: list[str]) -> None:
+    """What has come of a stream that breaks off anywhere is the beginning of what would have come."""
+    for length in range(2, len(OPEN + "".join(thinking) + CLOSE) + 1):  # a longer one tears no tags
+        server = Server(thinking, [*"\n\n> Less is more."], "¤" * length)
+        reasoning, content = server.says
+        chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in server.deltas]
+        for number in range(1, len(chunks)):
+            outcome = decode(events(*chunks[:number]), expected=DecodingOptions(stop_lag=server.lag))
+            assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
+            assert reasoning.startswith(outcome.said[0]), (length, number)
+            assert content.startswith(outcome.said[1]), (length, number)
+
+
+def say(reasoning: str | None, content: str) -> list[dict[str, str]]:
+    """A stream of these texts, letter by letter."""
+    reasoned = [{"reasoning_content": letter} for letter in reasoning] if reasoning else []
+    blank = [{"reasoning_content": ""}] if reasoning == "" else []
+    return [*blank, *reasoned, *({"content": letter} for letter in content)]
+
+
+@pytest.mark.parametrize(
+    ("lag", "reasoning", "content"),
+    [
+        pytest.param(1, "Hm.", "> Less is more.", id="a quotation"),
+        pytest.param(1, "> Hm.", "> Less is more.", id="quotations in both"),
+        pytest.param(1, None, ">\n\nLess is more.", id="a quotation without reasoning"),
+        pytest.param(1, None, ">", id="one sign"),
+        pytest.param(2, "Hm.", "k>", id="the end of a tag as an answer"),
+        pytest.param(7, "Hm.", "/think> ends it.", id="a tag in prose"),
+        pytest.param(8, "Hm.", "</think> ends it.", id="a whole tag in prose"),
+        pytest.param(10, "Hm.", "A </think> ends it.", id="a tag within prose"),
+        pytest.param(3, "think first", "nk>", id="words that begin like a tag"),
+        pytest.param(5, "hi", "> a", id="reasoning as short as a piece"),
+        pytest.param(5, "hi", "", id="reasoning alone"),
+        pytest.param(11, "", "> Less is more.", id="a blank piece of reasoning"),
+        pytest.param(11, "", "> Less", id="a blank piece, and a short answer"),
+        pytest.param(0, ">\nHm.", ">\n\nLess is more.", id="no stop string"),
+    ],
+)
+def test_text_that_is_no_torn_tag_stays(lag: int, reasoning: str | None, content: str) -> None:
+    """What only looks like a piece of a tag is left alone, in streams and in whole answers."""
+    assert read(say(reasoning, content), lag) == (reasoning or "", content)
+    message = {"reasoning_content": reasoning, "content": content}
+    assert decode(whole(message), expected=DecodingOptions(stop_lag=lag)).said[:2] == (reasoning or "", content)
+
+
+def test_a_whole_answer_holds_no_torn_tags() -> None:
+    """Whole answers of every version are right: nothing is taken out of them."""
+    message = {"reasoning_content": ">\nHm.", "content": ">\n\nLess is more."}
+    assert decode(whole(message), expected=DecodingOptions(stop_lag=1)).said[:2] == (">\nHm.", ">\n\nLess is more.")
+
+
+def test_only_the_place_of_a_tag_is_mended() -> None:
+    """Where the reasoning began with a piece of a tag, an answer that does not begin with one is left alone."""
+    assert read(say(">\nHm.", "\n\n> Less is more."), 1) == ("Hm.", "> Less is more.")
+    assert read(say("<think>\nHm.", "\n\nA </think> ends it."), 13) == ("Hm.", "A </think> ends it.")
+
+
+def test_inline_thinking_with_stop_strings() -> None:
+    """A server that does not parse the reasoning tears no tags."""
+    assert read(say(None, "<think>\nHm.\n</think>\n\n> Less is more."), 1) == ("Hm.", "> Less is more.")
+
+
+def test_answers_to_one_prompt_are_each_mended() -> None:
+    """With n=2 each answer has tags of its own."""
+    server = Server(["\n", "Hm.", "\n"], ["\n\n", "Yes."], "¤¤")
+    chunks = [{"choices": [{"index": at, "delta": delta}]} for delta in server.deltas for at in (0, 1)]
+    ends = [{"choices": [{"index": at, "delta": {}, "finish_reason": "stop"}]} for at in (0, 1)]
+    choices = decode(events(*chunks, *ends, b"[DONE]"), expected=DecodingOptions(stop_lag=1)).completion.choices
+    assert [(one.reasoning, one.content) for one in choices] == [("Hm.", "Yes.")] * 2
+
+
+@pytest.mark.parametrize("held", ["y.", "y.\n</"], ids=["the end of the reasoning", "a piece of the tag as well"])
+def test_a_call_after_torn_tags(held: str) -> None:
+    """Where a call follows, what was held back is told apart before it; the call is what the server says."""
+    deltas = [*say("<think>\nHm", held), native('{"city": "Paris"}', first=0)]
+    outcome = decode(stream(*deltas, finish_reason="tool_calls"), expected=DecodingOptions(tools=True, stop_lag=11))
+    assert outcome.said == ("Hmy.", "", [("get_weather", '{"city": "Paris"}')], "tool_calls")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "both"])
+def test_torn_tags_under_any_name_of_the_reasoning(field: str) -> None:
+    """Torn tags are found by whichever name a version gives to the reasoning."""
+    names = ["reasoning", "reasoning_content"] if field == "both" else [field]
+    for thinking, length in ((["\n", "Hm.", "\n"], 2), (["\n\n"], 12)):
+        server = Server(thinking, ["\n\n", "Yes."], "¤" * length)
+        texts = [next(iter(delta.items())) for delta in server.deltas]
+        deltas = [dict.fromkeys(["content"] if name == "content" else names, text) for name, text in texts]
+        assert read(deltas, server.lag) == ("".join(thinking).strip("\n"), "Yes.")
+
+
+def test_what_is_held_back_has_been_heard() -> None:
+    """Text that waits for the place of a tag is progress: no time limit takes it for silence."""
+    decoder = ResponseDecoder(options=DecodingOptions(stop_lag=5))
+    heard = []
+    for delta in say("hi", "nk"):
+        assert [one.content for one in decoder.feed(events({"choices": [{"index": 0, "delta": delta}]}))] == []
+        heard.append(decoder.heard)
+    assert heard == [1, 2, 3, 4]
+
+
+def test_an_answer_without_reasoning_streams_at_once() -> None:
+    """Where no reasoning came, nothing is held back."""
+    outcome = decode(
+        stream({"content": ""}, {"content": ">"}, {"content": " Yes"}), expected=DecodingOptions(stop_lag=11)
+    )
+    assert [delta.content for delta in outcome.deltas if delta.content] == [">", " Yes"]
+
+
+def test_the_answer_streams() -> None:
+    """No more is held back than a tag's place, and all that follows comes at once."""
+    server = Server(["\n", "Hm.", "\n"], ["\n\n", "Less ", "is ", "more."], "¤¤¤")
+    outcome = decode(stream(*server.deltas), expected=DecodingOptions(stop_lag=server.lag))
+    texts = [(delta.reasoning, delta.content) for delta in outcome.deltas if delta.reasoning or delta.content]
+    assert texts == [("H", ""), ("m", ""), ("", "Les"), ("", "s i"), ("", "s mor"), ("", "e.")]
+
+
+@pytest.mark.parametrize(
+    ("params", "lag"),
+    [
+        pytest.param({}, 0, id="none"),
+        pytest.param({"stop": None}, 0, id="null"),
+        pytest.param({"stop": []}, 0, id="an empty list"),
+        pytest.param({"stop": ""}, 0, id="an empty text"),
+        pytest.param({"stop": "z"}, 0, id="one character"),
+        pytest.param({"stop": "zzz"}, 2, id="a text"),
+        pytest.param({"stop": ["zz", "\nObservation:", "z"]}, 12, id="several"),
+        pytest.param({"stop": ("🚀🚀",)}, 1, id="characters, not bytes"),
+        pytest.param({"stop": ["z"], "extra_body": {"stop": ["zz"]}}, 1, id="in extra_body"),
+        pytest.param({"stop": ["zz"], "include_stop_str_in_output": True}, 0, id="included"),
+        pytest.param({"stop": ["zz"], "extra_body": {"include_stop_str_in_output": True}}, 0, id="included in extra"),
+        pytest.param({"extra_body": {"stop": 7}}, 0, id="a number"),
+        pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
+    ],
+)
+def test_lag(params: dict[str, Any], lag: int) -> None:
+    """The text lags by one character less than the longest stop string, unless stop strings are part of the answer."""
+    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

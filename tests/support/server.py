@@ -1,0 +1,337 @@
+"""A server on a loopback socket, and both clients behind one face: what is promised of one is promised of both."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import select
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
+from demo.replay import Answer, Received, ReplayServer, pieces
+from tests.support.captures import Capture
+from tir_qwen import AsyncClient, Client, Completion, Delta, TIRError
+from tir_qwen._response.response import ResponseDecoder
+
+QUESTION = "Where is the canary?"
+MESSAGES = [{"role": "user", "content": QUESTION}]
+
+
+def response(body: Any = b"", status: str = "200 OK", **headers: str) -> bytes:
+    """A whole raw response; a body that is not bytes is sent as JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = {"content_type": "application/json", "content_length": str(len(content)), **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + content
+
+
+def completion(content: str = "In its cage.") -> bytes:
+    """A whole answer."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    return response({"id": "x", "choices": [choice], "usage": {"completion_tokens": 3}})
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One piece of a chunked body."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def said(content: str = "", finish_reason: str | None = None) -> bytes:
+    """One chunk of an answer, as an event."""
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
+    return b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n"
+
+
+def event(content: str = "", finish_reason: str | None = None) -> bytes:
+    """One chunk of an answer, as an event within a chunked body."""
+    return chunk(said(content, finish_reason))
+
+
+DONE = chunk(b"data: [DONE]\n\n")
+END = chunk(b"")
+
+
+def stream(*contents: str) -> bytes:
+    """A whole answer in pieces."""
+    return STREAM_HEAD + b"".join(map(event, contents)) + event("", "stop") + DONE + END
+
+
+def echo(request: Received) -> list[bytes]:
+    """Answer by the question itself."""
+    body = request.json()
+    content = body["messages"][0]["content"]
+    return [stream(*content) if body["stream"] else completion(content)]
+
+
+class HangUpError(OSError):
+    """Raised by an answer: the server closes the connection."""
+
+
+def is_whole(raw: bytes) -> bool:
+    """Whether a client can tell that this response has ended."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    if b"content-length: " in head:
+        return len(body) >= int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return b"chunked" in head and body.endswith(b"0\r\n\r\n")
+
+
+class Endless:
+    """Answers by a stream without an end, and notices when nobody takes it any more."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+
+    def __call__(self, _: Received) -> Iterator[bytes]:
+        try:
+            yield STREAM_HEAD + event("0")
+            while True:
+                time.sleep(0.005)
+                yield event("1")
+        finally:
+            self.left.set()
+
+    def noticed(self) -> bool:
+        """Whether the client has left, or does so very soon."""
+        return self.left.wait(5)
+
+
+def in_turn(*raws: bytes) -> Answer:
+    """Answer the first request by the first response, and so on; hang up after one that is cut, and after the last."""
+    left = list(raws)
+
+    def answer(_: Received) -> Iterator[bytes]:
+        if not left:
+            raise HangUpError
+        raw = left.pop(0)
+        yield from pieces(raw)
+        if not is_whole(raw):
+            raise HangUpError
+
+    return answer
+
+
+class Loopback(ReplayServer):
+    """Also counts its connections, and notices when they end.
+
+    Args:
+        answer: See `ReplayServer`; it may use `left_within` and `reset_connection`.
+        reset: Hang up with a TCP reset.
+        tls: Speak TLS, with this context's certificate.
+    """
+
+    request_queue_size = 128  # with the default of 5, many clients at once wait a second for a lost SYN
+
+    def __init__(self, answer: Answer, *, reset: bool = False, tls: ssl.SSLContext | None = None) -> None:
+        self.connections = 0
+        self.ended = threading.Semaphore(0)
+        self.reset = reset
+        self._tls = tls
+        self._own = threading.local()  # each connection has its thread
+        super().__init__(answer)
+
+    @property
+    def base_url(self) -> str:
+        """A complete base URL."""
+        return f"{self.url}/v1"
+
+    def get_request(self) -> tuple[Any, Any]:
+        request, address = super().get_request()
+        if self._tls is not None:
+            request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        return request, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self._own.connection, self._own.reset = request, self.reset
+        super().finish_request(request, client_address)
+
+    def left_within(self, seconds: float) -> bool:
+        """Within an answer: wait for so long, or until the client hangs up; whether it does."""
+        return bool(select.select([self._own.connection], [], [], max(seconds, 0))[0])
+
+    def reset_connection(self) -> NoReturn:
+        """Within an answer: hang up with a TCP reset."""
+        self._own.reset = True
+        raise HangUpError
+
+    def shutdown_request(self, request: Any) -> None:
+        if getattr(self._own, "reset", self.reset):
+            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_request(request)
+        else:
+            super().shutdown_request(request)
+        self.ended.release()
+
+    def noticed(self, connections: int = 1) -> bool:
+        """Whether so many connections have ended, or do so very soon."""
+        return all(self.ended.acquire(timeout=5) for _ in range(connections))
+
+
+@dataclass
+class Outcome:
+    """What came of a call; equal for both clients, and for the decoder without a socket."""
+
+    deltas: list[Delta] = field(default_factory=list)
+    error: type[TIRError] | None = None
+    words: str = ""
+    partial: Completion | None = None
+
+
+def outcome_of(deltas: Iterable[Delta], decoder: ResponseDecoder | None = None) -> Outcome:
+    """Gather deltas until they end or fail."""
+    outcome = Outcome()
+    try:
+        for delta in deltas:
+            outcome.deltas.append(delta)
+    except TIRError as error:
+        outcome.error, outcome.words = type(error), str(error)
+        outcome.partial = decoder.completion() if decoder else error.partial
+    return outcome
+
+
+def decode(capture: Capture) -> tuple[Outcome, Completion]:
+    """What the decoder reads in a capture, without a socket; and the whole of it."""
+    decoder = ResponseDecoder()
+
+    def deltas() -> Iterator[Delta]:
+        yield from decoder.feed(capture.body)
+        yield from decoder.close()
+
+    return outcome_of(deltas(), decoder), decoder.completion()
+
+
+class Sync:
+    """Drives a `Client`."""
+
+    make = Client
+
+    def __repr__(self) -> str:
+        return "sync"
+
+    def complete(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Completion:
+        """A whole answer."""
+        return client.complete(messages, **params)
+
+    def deltas(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Iterator[Delta]:
+        """An answer in pieces."""
+        return client.stream(messages, **params)
+
+    def begin(self, client: Any, number: int, then: Callable[[], Any]) -> list[Delta]:
+        """Leave a stream after so many deltas; then do something before the loop ends."""
+        taken = []
+        with closing(client.stream(MESSAGES)) as deltas:
+            for delta in deltas:
+                taken.append(delta)
+                if len(taken) == number:
+                    break
+        then()
+        return taken
+
+    def close(self, client: Any) -> None:
+        """Close it."""
+        client.close()
+
+
+class Async:
+    """Drives an `AsyncClient`, each call in an event loop of its own."""
+
+    make = AsyncClient
+
+    def __repr__(self) -> str:
+        return "async"
+
+    def complete(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Completion:
+        """A whole answer."""
+        return asyncio.run(client.complete(messages, **params))
+
+    def deltas(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Iterator[Delta]:
+        """An answer in pieces."""
+        deltas = client.stream(messages, **params)
+        with asyncio.Runner() as runner:
+            while True:
+                try:
+                    yield runner.run(anext(deltas))
+                except StopAsyncIteration:
+                    return
+
+    def begin(self, client: Any, number: int, then: Callable[[], Any]) -> list[Delta]:
+        """Leave a stream after so many deltas; then do something before the loop ends."""
+
+        async def main() -> list[Delta]:
+            taken = []
+            async with aclosing(client.stream(MESSAGES)) as deltas:
+                async for delta in deltas:
+                    taken.append(delta)
+                    if len(taken) == number:
+                        break
+            then()
+            return taken
+
+        return asyncio.run(main())
+
+    def close(self, client: Any) -> None:
+        """Close it."""
+        asyncio.run(client.aclose())
+
+
+Driver = Sync | Async
+both_clients = pytest.mark.parametrize("driver", [Sync(), Async()], ids=repr)
+whole_and_streamed = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+
+
+def ask(driver: Driver, client: Any, streamed: bool, **params: Any) -> str:
+    """Ask the one way or the other; return the content."""
+    if streamed:
+        return "".join(delta.content for delta in driver.deltas(client, **params))
+    return driver.complete(client, **params).content
+
+
+def failure(driver: Driver, client: Any, streamed: bool, **params: Any) -> TIRError:
+    """The error to which a call leads."""
+    with pytest.raises(TIRError) as caught:
+        ask(driver, client, streamed, **params)
+    return caught.value
+
+
+def record_waits(monkeypatch: pytest.MonkeyPatch, jitter: float = 0.5) -> list[float]:
+    """Let clients wait in a list instead of in time."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("tir_qwen._client.client.time", SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr("tir_qwen._client.client.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("tir_qwen._client.retry.random", SimpleNamespace(random=lambda: jitter))
+    return waits
+
+
+def record_complaints(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
+    """Return what tells of what garbage complains of from now on, of unclosed sockets above all."""
+    gc.collect()
+    complaints: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+
+    def all_of_them() -> list[Any]:
+        gc.collect()
+        return complaints
+
+    return all_of_them

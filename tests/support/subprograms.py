@@ -1,0 +1,47 @@
+"""Programs of their own, in which a client lives and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+_BEGIN = """
+import asyncio, atexit, gc, logging, os, signal, sys, threading, time
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # it says below that when a slow machine is slow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells take from what runs in the background
+base_url = sys.argv[1]
+messages = [{"role": "user", "content": "Where is the canary?"}]
+"""
+
+
+def run(program: str, base_url: str, *, strict: bool = True) -> tuple[int, str, str]:
+    """Run a program with all warnings as errors; return its exit status and what it wrote on both channels."""
+    command = _command(program, base_url, strict=strict)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_and_interrupt(
+    program: str, base_url: str, asked: threading.Event, *, strict: bool = True
+) -> tuple[int, str, str]:
+    """As `run`; the program is sent Ctrl-C once the server has been asked."""
+    command = _command(program, base_url, strict=strict)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        asked.wait(20)
+        time.sleep(0.05)  # within the answer
+        os.kill(process.pid, signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()  # or leaving the block would wait for a program that has not heard
+    return process.returncode, out, err
+
+
+def _command(program: str, base_url: str, *, strict: bool) -> list[str]:
+    """Frameworks warn as they are imported: where they are, only unclosed resources are errors."""
+    strictly = ["-X", "dev", "-W", "error"] if strict else ["-W", "error::ResourceWarning"]
+    return [sys.executable, *strictly, "-c", _BEGIN + program, base_url]

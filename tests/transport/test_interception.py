@@ -1,0 +1,196 @@
+"""What goes over a connection besides an answer: proxies, requests that are not taken, answers that are no body."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.support.paths import DATA
+from tests.support.secrets import SETTINGS, hunted
+from tests.support.server import (
+    QUESTION,
+    STREAM_HEAD,
+    Driver,
+    Loopback,
+    ask,
+    both_clients,
+    echo,
+    event,
+    failure,
+    whole_and_streamed,
+)
+from tir_qwen import Client, ConfigurationError, StreamInterruptedError
+from tir_qwen._transport.engine import _client_options
+
+CERTIFICATE = DATA / "self_signed.pem"
+SERVER_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+SERVER_TLS.load_cert_chain(CERTIFICATE)
+
+
+def trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients trust the server's certificate."""
+    options = {**_client_options(), "verify": ssl.create_default_context(cafile=CERTIFICATE)}
+    monkeypatch.setattr("tir_qwen._transport.engine._client_options", lambda: options)
+
+
+def receive(connection: socket.socket, end: bytes) -> bytes:
+    """All up to an end."""
+    data = b""
+    while not data.endswith(end):
+        data += connection.recv(1)
+    return data
+
+
+def forward(connection: socket.socket, port: int) -> None:
+    """Forward a request whose target is a whole URL."""
+    method, target, rest = receive(connection, b"\r\n").split(b" ", 2)
+    with socket.create_connection(("127.0.0.1", port)) as server:
+        server.sendall(b" ".join([method, b"/" + target.split(b"/", 3)[3], rest]))
+        exchange(connection, server)
+
+
+def tunnel(connection: socket.socket, port: int) -> None:
+    """Open a tunnel, as HTTP proxies do for what is encrypted."""
+    assert receive(connection, b"\r\n\r\n").startswith(b"CONNECT localhost:")
+    with socket.create_connection(("127.0.0.1", port)) as server:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        exchange(connection, server)
+
+
+def socks(connection: socket.socket, port: int) -> None:
+    """Open a tunnel by SOCKS5; the address that it names, 10.10.10.10, looks like blank lines."""
+    greeting = connection.recv(2)
+    connection.recv(greeting[1])
+    connection.sendall(b"\x05\x00")
+    _, _, _, kind = connection.recv(4)
+    connection.recv((connection.recv(1)[0] if kind == 3 else 4) + 2)
+    with socket.create_connection(("127.0.0.1", port)) as server:
+        connection.sendall(b"\x05\x00\x00\x01\n\n\n\n\n\n")
+        exchange(connection, server)
+
+
+def exchange(one: socket.socket, other: socket.socket) -> None:
+    """Pass on what comes, both ways, until one side ends."""
+    while True:
+        for end in select.select([one, other], [], [])[0]:
+            data = end.recv(65536)
+            if not data:
+                return
+            (other if end is one else one).sendall(data)
+
+
+@contextmanager
+def proxy(kind: Callable[[socket.socket, int], None], port: int) -> Iterator[int]:
+    """A proxy before the server at `port`; its own port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve(connection: socket.socket) -> None:
+            with connection:
+                kind(connection, port)
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:  # closed
+                    return
+                threading.Thread(target=serve, args=[connection], daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable", "scheme", "encrypted"),
+    [
+        (forward, "HTTP_PROXY", "http", False),
+        (tunnel, "HTTPS_PROXY", "http", True),
+        (socks, "ALL_PROXY", "socks5", False),
+        (socks, "ALL_PROXY", "socks5", True),
+    ],
+    ids=["forward", "tunnel", "socks", "socks, encrypted"],
+)
+@both_clients
+def test_proxies(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, kind: Any, variable: str, scheme: str, encrypted: bool
+) -> None:
+    """Through a proxy of the environment's, streams and whole answers come as they do without."""
+    trust(monkeypatch)
+    with Loopback(echo, tls=SERVER_TLS if encrypted else None) as server, proxy(kind, server.server_address[1]) as port:
+        monkeypatch.setenv(variable, f"{scheme}://127.0.0.1:{port}")
+        address = f"{'https' if encrypted else 'http'}://localhost:{server.server_address[1]}/v1"
+        client = driver.make(**{**SETTINGS, "base_url": address, "timeout": 5, "max_retries": 0})
+        assert [ask(driver, client, streamed) for streamed in (True, False, True)] == [QUESTION] * 3
+        driver.close(client)
+
+
+def test_locals_of_a_write_that_is_interrupted() -> None:
+    """Ctrl-C while a long prompt is sent leaves neither credentials nor the prompt in the traceback's locals."""
+    main, stopped = threading.get_ident(), threading.Event()
+
+    def interrupt() -> None:
+        connection, _ = deaf.accept()
+        with connection:
+            connection.recv(1)  # it is being sent
+            while not stopped.wait(1):  # until it is heard: one within a collection of garbage is swallowed
+                signal.pthread_kill(main, signal.SIGINT)
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        client = Client(**SETTINGS, base_url=f"http://127.0.0.1:{deaf.getsockname()[1]}/v1")
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            client.complete([{"role": "user", "content": "word " * 5_000_000}])
+        stopped.set()
+        interrupting.join()
+    assert hunted(caught.value) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["https://1.2.3.999/v1", f"https://localhost/{'v' * 70_000}"], ids=["host", "length"]
+)
+@whole_and_streamed
+@both_clients
+def test_a_url_that_the_engine_refuses(driver: Driver, streamed: bool, address: str) -> None:
+    """A URL that the HTTP engine cannot use is a ConfigurationError, without the key in it."""
+    error = failure(driver, driver.make(**{**SETTINGS, "base_url": address}), streamed)
+    assert type(error) is ConfigurationError
+    assert str(error) == "the HTTP engine cannot use the URL: check base_url and model."
+    assert hunted(error) == []
+
+
+@both_clients
+def test_an_answer_without_a_body(driver: Driver) -> None:
+    """A status that has no body has none, whatever its head says of one: nobody waits for it."""
+    head = STREAM_HEAD.replace(b"200 OK", b"204 No Content")
+    with Loopback(lambda _: [head]) as server:
+        error = failure(driver, driver.make(base_url=server.base_url, timeout=5, max_retries=0), True)
+    assert (type(error), str(error)) == (StreamInterruptedError, "the server sent no answer")
+
+
+@both_clients
+def test_encryption_that_breaks(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """Bytes that are not what was encrypted end an answer that has begun in a StreamInterruptedError."""
+    trust(monkeypatch)
+
+    def answer(_: Any) -> Iterator[bytes]:
+        yield STREAM_HEAD + event("In its ")
+        with socket.socket(fileno=socket.dup(server._own.connection.fileno())) as plain:
+            plain.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+        server.left_within(5)
+
+    with Loopback(answer, tls=SERVER_TLS) as server:
+        address = server.base_url.replace("http:", "https:")
+        error = failure(driver, driver.make(base_url=address, timeout=5, max_retries=0), True)
+    assert type(error) is StreamInterruptedError
+    assert error.partial is not None
+    assert error.partial.content == "In its "
