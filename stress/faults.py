@@ -3,8 +3,8 @@
 python -m stress.faults [--peer] [--json FILE]
 
 Plays the rows of `tests/support/faults/` to both clients on both engines, and prints a Markdown table; exits with 1
-unless each row leads to what it must. With --peer also to `ChatOpenAI` (`pip install langchain-openai`), whose column says
-what becomes of the same faults there: `ok` is the right answer, an error's name stands for itself.
+unless each row leads to what it must. With --peer also to `ChatOpenAI` (`pip install langchain-openai`), whose column
+says what becomes of the same faults there: `ok` is the right answer, an error's name stands for itself.
 CI does not run this.
 """
 
