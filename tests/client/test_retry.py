@@ -24,7 +24,8 @@ from tir_qwen._client.retry import RetryPolicy
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._request.build import Request
-from tir_qwen._response.server_errors import error_from_response, retry_after_seconds
+from tir_qwen._response.retry_after import retry_after_seconds
+from tir_qwen._response.server_errors import error_from_response
 from tir_qwen._transport.deadline import Deadline
 from tir_qwen.timeouts import Timeout
 
@@ -33,7 +34,7 @@ NOW = datetime(2026, 11, 22, 8, 49, 37, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tir_qwen._response.server_errors.time", NOW.timestamp)
+    monkeypatch.setattr("tir_qwen._response.retry_after.time", NOW.timestamp)
 
 
 def status(code: int, retry_after: float | None = None) -> APIStatusError:

@@ -16,7 +16,8 @@ from tests.support.decode import FIXED
 from tir_qwen import AsyncClient, Client, ConfigurationError
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
-from tir_qwen._response.server_errors import MAX_TEXT, error_from_frame, error_from_response, retry_after_seconds
+from tir_qwen._response.retry_after import retry_after_seconds
+from tir_qwen._response.server_errors import MAX_TEXT, error_from_frame, error_from_response
 from tir_qwen.errors import APIStatusError, ServerStreamError
 
 CANARY = "c4n4ry"

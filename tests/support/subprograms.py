@@ -26,18 +26,24 @@ def run(program: str, base_url: str, *, strict: bool = True) -> tuple[int, str, 
 
 
 def run_and_interrupt(
-    program: str, base_url: str, asked: threading.Event, *, strict: bool = True
+    program: str, base_url: str, asked: threading.Event, *, strict: bool = True, presses: int = 1
 ) -> tuple[int, str, str]:
-    """As `run`; the program is sent Ctrl-C once the server has been asked."""
+    """As `run`; the program is sent Ctrl-C once the server has been asked, up to `presses` times if it goes on."""
     command = _command(program, base_url, strict=strict)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         asked.wait(20)
         time.sleep(0.05)  # within the answer
-        os.kill(process.pid, signal.SIGINT)
         try:
-            out, err = process.communicate(timeout=30)
+            for left in reversed(range(presses)):
+                os.kill(process.pid, signal.SIGINT)
+                try:
+                    out, err = process.communicate(timeout=5 if left else 30)
+                    break
+                except subprocess.TimeoutExpired:
+                    if not left:
+                        raise
         finally:
-            process.kill()  # or leaving the block would wait for a program that has not heard
+            process.kill()  # leaving the block would wait for a program that goes on
     return process.returncode, out, err
 
 

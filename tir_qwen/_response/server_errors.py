@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from math import isfinite
-from time import time
 from typing import Any
 
 from pydantic_core import from_json
@@ -25,6 +21,7 @@ from ..errors import (
     RateLimitError,
     ServerStreamError,
 )
+from .retry_after import retry_after_seconds
 
 MAX_TEXT = 500
 """Maximum number of characters kept of a server's message."""
@@ -97,23 +94,6 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamErr
     detail = redact(_find_message(frame), secrets)[:MAX_TEXT]
     message = "the server reported an error in its answer"
     return ServerStreamError(f"{message}: {detail}" if detail else message, body=_plain_body(frame, detail, secrets))
-
-
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after-ms` or `Retry-After` (seconds or an HTTP date); None if absent, malformed or in the past."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) * scale
-        except (KeyError, ValueError):
-            continue
-        if isfinite(seconds) and seconds >= 0:
-            return seconds
-    try:
-        date = parsedate_to_datetime(headers["retry-after"])
-        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return None
-    return seconds if seconds >= 0 else None
 
 
 def _parse(body: bytes) -> Any:

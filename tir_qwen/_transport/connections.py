@@ -17,13 +17,14 @@ from weakref import WeakSet
 from ..errors import APIConnectionError, ConfigurationError
 from .body.interception import is_hooked
 from .deadline import Deadline
-from .engine import KEEPALIVE_SECONDS
 from .trace import RequestTrace
 
 MAX_CONNECTIONS = 1000
 """Concurrent calls of one pool; further calls wait for a connection."""
 MAX_IDLE = 100
 """Idle connections that are kept."""
+KEEPALIVE_SECONDS = 4.0
+"""How long an idle connection stays usable: less than the 5 s after which uvicorn closes it."""
 MAX_ERROR_BODY = 64 * 1024
 """Bytes that are read of the body of an error response."""
 MAX_ERROR_SECONDS = 5.0

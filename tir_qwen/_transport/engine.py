@@ -15,10 +15,9 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..timeouts import Timeout, timeout_from
+from .connections import KEEPALIVE_SECONDS
 from .log_redaction import install_log_filters
 
-KEEPALIVE_SECONDS = 4.0
-"""How long an idle connection stays usable: less than the 5 s after which uvicorn closes it."""
 _ENGINES = ("httpx2", "httpx")
 _ENGINE_DEFAULT_TIMEOUT = 5.0
 
