@@ -1,4 +1,4 @@
-"""Clients for Qwen3-32B on E2E Networks' TIR, or any OpenAI-compatible vLLM, without a framework.
+"""Framework-free clients for Qwen3-32B on E2E Networks' TIR, or for any OpenAI-compatible vLLM server.
 
 `Client` and `AsyncClient` return a `Completion` or a stream of `Delta`s, and raise subclasses of `TIRError`.
 `langchain_tir_qwen.ChatTIRQwen` and `llama_index_tir_qwen.TIRQwen` are built on them, and raise the same errors.

@@ -1,4 +1,4 @@
-"""`python -m tir_qwen`: tools for an endpoint of TIR's GenAI API."""
+"""The command line: `python -m tir_qwen doctor`."""
 
 import sys
 

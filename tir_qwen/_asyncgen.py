@@ -1,7 +1,7 @@
-"""Nested asynchronous generators that the event loop does not keep track of: whoever iterates over them closes them.
+"""Nested async generators that are closed by their consumer and hidden from the event loop.
 
-A loop that shuts down closes all the generators it tracks at the same time, outer and nested ones. It would find a
-nested generator that its outer one is closing already, and report an error.
+An event loop that shuts down closes all the generators it tracks concurrently, outer and nested ones alike. It would
+report an error for a nested generator that its outer generator is already closing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _Item = TypeVar("_Item")
 
 
 class aclosing_unhooked(Generic[_Item]):  # noqa: N801 - named as `contextlib.aclosing`
-    """As `contextlib.aclosing`, for a generator that is not registered with the loop's asyncgen hooks (PEP 525).
+    """Like `contextlib.aclosing`, but the generator is not registered with the loop's asyncgen hooks (PEP 525).
 
     Args:
         generator: A generator that has not started.
-        deep: Whether it closes the generators nested in it, so that these need not be registered either.
+        deep: Whether the generator closes those nested in it, so that they need not be registered either.
     """
 
     __slots__ = ("_deep", "_generator", "_started")
@@ -36,7 +36,7 @@ class aclosing_unhooked(Generic[_Item]):  # noqa: N801 - named as `contextlib.ac
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the generator; one that has not started has nothing to close, and would be registered now."""
+        """Close the generator if it has started; otherwise closing would only register it."""
         if self._started:
             await self._generator.aclose()
 
@@ -53,7 +53,7 @@ class aclosing_unhooked(Generic[_Item]):  # noqa: N801 - named as `contextlib.ac
 
 
 class _FirstStep(Generic[_Item]):
-    """The first step of a generator, up to where it suspends: the generators nested in it start there."""
+    """Awaits the first step of a generator; the generators nested in it start before it first suspends."""
 
     __slots__ = ("_step",)
 
@@ -68,7 +68,7 @@ class _FirstStep(Generic[_Item]):
             while True:
                 try:
                     sent = yield waiting
-                except BaseException as error:  # noqa: BLE001 - raised within the generator
+                except BaseException as error:  # noqa: BLE001 - passed into the generator
                     waiting = step.throw(error)
                 else:
                     waiting = step.send(sent)

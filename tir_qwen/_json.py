@@ -14,7 +14,7 @@ def dump_json(value: Any, name: str) -> str:
     """Return `value` as JSON text.
 
     Raises:
-        ConfigurationError: It has no JSON form. The text names `name` and quotes nothing of the value.
+        ConfigurationError: It cannot be written as JSON. The message contains `name`, but no part of the value.
     """
     try:
         text = to_json(value).decode()
@@ -31,7 +31,7 @@ def dump_json(value: Any, name: str) -> str:
 
 
 def parse_object(text: str) -> JSON | None:
-    """Return the JSON object that `text` is; None if it is not one, such as truncated arguments of a tool call."""
+    """Parse `text` as a JSON object; return None if it is not one (truncated tool call arguments, for example)."""
     try:
         value = from_json(text)
     except (ValueError, TypeError):  # TypeError: lone surrogates

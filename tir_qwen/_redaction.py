@@ -1,4 +1,4 @@
-"""Redaction of credentials and project ids in texts that become errors, logs or reports."""
+"""Redaction of credentials and project ids in errors, logs and reports."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import quote, quote_plus
 _URL_SECRET = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
 _COMPLETIONS_QUERY = re.compile(r"(?<=/chat/completions\?)[^\s\"']+")
 _MIN_LENGTH = 4
-"""A shorter value is not treated as a secret: replacing it would make innocent text unreadable."""
+"""Shorter values are not treated as secrets: replacing them would make harmless text unreadable."""
 _MIN_LENGTH_INSIDE_WORDS = 8
-"""A shorter secret is only replaced where it is a whole word: a header may be `X-Team: blue`."""
+"""Shorter secrets are only replaced as whole words: a header may be `X-Team: blue`."""
 
 
 class Secrets(tuple[str, ...]):
-    """Texts that must not be shown, the longest first. Its repr is safe to log."""
+    """Strings that must not be shown, longest first. Its repr is safe to log."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ class Secrets(tuple[str, ...]):
 
 
 def collect_secrets(values: Iterable[str | None]) -> Secrets:
-    """Return these values as they are, and as URLs, JSON and HTML encode them."""
+    """Return the values that are long enough, both plain and as encoded in URLs, JSON and HTML."""
     secrets = [value for value in values if value and len(value) >= _MIN_LENGTH and value != "Bearer"]
     return Secrets(sorted({form for value in secrets for form in _encoded_forms(value)}, key=len, reverse=True))
 
@@ -40,11 +40,11 @@ def _encoded_forms(value: str) -> set[str]:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Replace secrets by `***`, and control characters by spaces."""
+    """Replace secrets with `***` and control characters with spaces."""
     secrets = Secrets(secrets)
     if secrets:
         text = re.sub("|".join(map(_pattern, secrets)), "***", text)
-        # The text may have been cut within a secret.
+        # The text may have been cut off in the middle of a secret.
         ends = (secret[:end] for secret in secrets for end in range(len(secret) - 1, _MIN_LENGTH - 1, -1))
         text = next((text.removesuffix(end) + "***" for end in ends if text.endswith(end)), text)
     return strip_control_characters(text)
@@ -58,11 +58,11 @@ def _pattern(secret: str) -> str:
 
 
 def strip_control_characters(text: str) -> str:
-    """Replace line breaks, escape sequences and direction marks by spaces: a terminal or a log would act on them."""
+    """Replace line breaks, escape characters and direction marks, which terminals and logs interpret, with spaces."""
     return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def redact_urls(text: str) -> str:
-    """Replace project ids, keys and other query values in the URLs of `text` by `***`."""
+    """Replace project ids, keys and other query values in the URLs of `text` with `***`."""
     text = _COMPLETIONS_QUERY.sub(lambda query: re.sub(r"=[^&]*", "=***", query[0]), text)
     return _URL_SECRET.sub(r"\1***", text)

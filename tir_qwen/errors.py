@@ -17,8 +17,8 @@
         ├── MalformedChunkError                the answer violates the protocol
         └── ServerStreamError                  the server reported an error in its answer: .body
 
-Exceptions contain plain values only, and no request or response of the HTTP library. So they can be pickled, and keep
-no token or project id alive in a traceback or a log.
+Exceptions contain only plain values, never a request or response of the HTTP library. So they can be pickled, and do
+not leak the token or the project id into tracebacks and logs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TIRError(Exception):
-    """Base class of all exceptions of this library. They can be pickled, and contain neither token nor project id.
+    """Base class of all exceptions of this library. They can be pickled and contain neither token nor project id.
 
     ```python
     from tir_qwen import Client, RateLimitError, TIRError
@@ -45,7 +45,7 @@ class TIRError(Exception):
     ```
 
     Attributes:
-        is_retryable: Whether the same call may succeed if it is repeated.
+        is_retryable: Whether the same call may succeed when repeated.
         attempts: Number of requests that were sent.
         partial: The part of the answer that had arrived; None if no answer had begun.
     """
@@ -56,16 +56,16 @@ class TIRError(Exception):
 
 
 class ConfigurationError(TIRError, ValueError):
-    """A setting or an argument, which the text names, is missing or malformed. Nothing was sent. Also a ValueError."""
+    """A setting or argument, named in the message, is missing or malformed. Nothing was sent. Also a ValueError."""
 
 
 class APIConnectionError(TIRError):
-    """The server could not be reached, or the connection broke before its response.
+    """The server could not be reached, or the connection broke before it responded.
 
-    The request was repeated up to `max_retries` times, unless the server's certificate is invalid.
+    The request was retried up to `max_retries` times, unless the server's certificate is invalid.
 
     Attributes:
-        stale: Whether the server had closed the idle connection that the request was sent over. Such a request is
+        stale: Whether the request was sent over an idle connection that the server had closed. Such a request is
             repeated once without counting as an attempt.
     """
 
@@ -74,24 +74,24 @@ class APIConnectionError(TIRError):
 
 
 class APITimeoutError(APIConnectionError):
-    """A time limit was exceeded: to connect, until the response began, or until it continued.
+    """A time limit was exceeded while connecting, or while waiting for the answer or its next part.
 
-    The text names the field of `tir_qwen.Timeout`. If the answer had begun, the request was not repeated, and `partial`
-    contains what had arrived.
+    The message names the field of `tir_qwen.Timeout`. If the answer had begun, the request was not retried, and
+    `partial` contains what had arrived.
     """
 
 
 class APIStatusError(TIRError):
-    """The status of the response is not 2xx. Statuses without a class of their own, such as 413, raise this class.
+    """The response has a status other than 2xx. Statuses without a subclass, such as 413, raise this class.
 
     Statuses 408, 409, 429 and 5xx were retried up to `max_retries` times.
 
     Attributes:
         status_code: The HTTP status.
-        body: The server's description of the error (a JSON object or a short text), without what it repeated of the
-            request; None if there was none.
+        body: The server's description of the error (a JSON object or a short text), without any part of the request
+            that it repeats; None if there was none.
         request_id: The server's `x-request-id`.
-        retry_after: Seconds to wait before the next request, if the server says so.
+        retry_after: Seconds to wait before the next request, if the server specifies them.
     """
 
     def __init__(
@@ -113,18 +113,18 @@ class APIStatusError(TIRError):
 
 
 class BadRequestError(APIStatusError):
-    """400 or 422: the server does not accept the request; the text says why."""
+    """400 or 422: the server does not accept the request; the message says why."""
 
 
 class ContextOverflowError(BadRequestError):
     """The prompt, or the prompt together with `max_tokens`, exceeds the model's context window.
 
-    Shorten the prompt or lower `max_tokens`. The text quotes the server, which usually states its limit.
+    Shorten the prompt or lower `max_tokens`. The message quotes the server, which usually states the limit.
     """
 
 
 class AuthenticationError(APIStatusError):
-    """401: the access token is missing, wrong or expired. TIR's tokens expire 365 days after they were created."""
+    """401: the access token is missing, wrong or expired. TIR's tokens expire after 365 days."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -132,11 +132,11 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: there is no such project, model or path; check `project_id`, `model` and `base_url`."""
+    """404: the project, model or path does not exist; check `project_id`, `model` and `base_url`."""
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests, even after retries; `retry_after` is the pause that the server asks for, if any."""
+    """429: too many requests, even after retries; `retry_after` is how long the server asks to wait, if it does."""
 
     is_retryable = True
 
@@ -150,7 +150,7 @@ class InternalServerError(APIStatusError):
 class StreamError(TIRError):
     """The answer failed after it had begun with a 2xx status; `partial` contains what had arrived.
 
-    It is not requested again: a caller who has read half an answer would then read a different one.
+    It is not retried: a caller who has read half of one answer would go on with half of another.
     """
 
 
@@ -167,7 +167,7 @@ class MalformedChunkError(StreamError):
 class ServerStreamError(StreamError):
     """The server reported an error within its answer.
 
-    Its `code` does not show whether a retry helps: vLLM 0.9.2 reports 400 even if its engine has died.
+    The `code` in `body` does not tell whether a retry helps: vLLM 0.9.2 reports 400 even if its engine has died.
 
     Attributes:
         body: The server's description of the error (a JSON object or a short text); None if there was none.

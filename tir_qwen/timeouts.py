@@ -11,12 +11,12 @@ from .errors import ConfigurationError
 CONNECT_TIMEOUT = 5.0
 DEFAULT_TIMEOUT = 600.0
 """Seconds. The first token of a long prompt on a busy server may take minutes, and so may a whole answer."""
-MAX_TIMEOUT = 1_000_000  # seconds; the operating system's own limits are not far above
+MAX_TIMEOUT = 1_000_000  # seconds; the operating system's own limits are not much higher
 
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """Time limits of a call, in seconds; None is no limit. Exceeding one raises an `APITimeoutError`.
+    """Time limits of a call, in seconds; None means no limit. Exceeding one raises an `APITimeoutError`.
 
     ```python
     from tir_qwen import Client, Timeout
@@ -26,11 +26,12 @@ class Timeout:
 
     Attributes:
         connect: Until the connection to the server is established, including TLS.
-        first_delta: From the request to the first piece of the answer. A whole answer is a single piece; it may take
-            longer once its bytes keep arriving. Also limits the wait for one of the client's connections.
-        between_deltas: From one piece of a streamed answer to the next. Keep-alive comments do not count as progress,
-            and the time that the caller takes does not count against the server.
-        total: From the call to the last piece of its answer, including retries, their pauses, and the caller's time.
+        first_delta: From the request to the first part of the answer. Without streaming, the answer is a single part,
+            which may take longer as long as bytes keep arriving. Also limits the wait for a free connection.
+        between_deltas: From one part of a streamed answer to the next. Keep-alive comments do not count as progress,
+            and time spent in the caller's code is not counted.
+        total: From the call to the last part of its answer, including retries, their delays, and time spent in the
+            caller's code.
 
     Raises:
         ConfigurationError: A limit is not a number above 0 and up to 1,000,000.
@@ -56,7 +57,7 @@ def timeout_from(value: Any) -> Timeout | None:
     """Convert a `timeout` argument to a `Timeout`; None if it is unset.
 
     Args:
-        value: Seconds without progress, of which connecting may take up to 5; a `Timeout`; a dict of its fields; or a
+        value: Seconds without progress (connecting may take up to 5 of them); a `Timeout`; a dict of its fields; or a
             timeout of httpx or httpx2, whose `read` becomes both `first_delta` and `between_deltas`.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The values that calls take and return, the same for every version of the server.
+"""The types that calls take and return, the same for every version of the server.
 
-There is one `Delta` for each choice of each chunk, so it is slotted and never subclassed. Usage and log-probabilities
-remain the plain JSON objects of the wire, so that fields of newer servers are not lost.
+A `Delta` is created for each choice of each chunk, so it has slots and is never subclassed. Usage and log-probabilities
+stay the plain JSON objects that the server sent, so that fields of newer servers are not lost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ JSON = dict[str, Any]
 """A JSON object."""
 
 Messages = Sequence[Mapping[str, Any]]
-"""A conversation as on the wire: dicts with a `role` and a `content`, oldest first."""
+"""A conversation in wire format: dicts with a `role` and a `content`, oldest first."""
 
 
 class Usage(TypedDict, total=False):
@@ -23,9 +23,9 @@ class Usage(TypedDict, total=False):
     prompt_tokens: int
     """Tokens of the prompt, including the tools and the chat template."""
     completion_tokens: int
-    """Tokens of reasoning and answer together."""
+    """Tokens of the reasoning and the answer."""
     total_tokens: int
-    """Tokens of prompt, reasoning and answer."""
+    """Tokens of the prompt, the reasoning and the answer."""
     prompt_tokens_details: JSON | None
     """Contains `cached_tokens`; None if the server does not report them."""
     completion_tokens_details: JSON | None
@@ -34,13 +34,13 @@ class Usage(TypedDict, total=False):
 
 @dataclass(slots=True)
 class ToolCallDelta:
-    """A piece of one tool call.
+    """A part of one tool call.
 
     Attributes:
         index: Position of the call in the choice, from 0.
-        id: Id of the call, in its first piece only.
-        name: Name of the tool, in the call's first piece only.
-        arguments: The next part of the arguments, JSON text that may be cut anywhere.
+        id: Id of the call, in its first part only.
+        name: Name of the tool, in the call's first part only.
+        arguments: The next part of the arguments, as JSON text that may be split anywhere.
     """
 
     index: int
@@ -60,10 +60,10 @@ class Delta:
         tool_calls: The next parts of tool calls.
         finish_reason: Why the choice ended (`stop`, `length`, `tool_calls`), in its last chunk.
         stop_reason: The stop string or token id that ended it, if any.
-        logprobs: Log-probabilities of this chunk's tokens, as on the wire:
+        logprobs: Log-probabilities of this chunk's tokens, as sent by the server:
             `{"content": [{"token": ..., "logprob": ..., "top_logprobs": [...]}, ...]}`.
         usage: Token counts of the whole request, in the last delta only.
-        response: Facts about the response as a whole, each once: `id`, `created` and `model` in the first delta, all
+        response: Metadata of the whole response, each field once: `id`, `created` and `model` in the first delta, all
             others (`system_fingerprint`, `prompt_logprobs`, `kv_transfer_params`, ...) in the last.
         last: Whether this is the last delta of the answer.
     """
@@ -87,8 +87,8 @@ class ToolCall:
     Attributes:
         id: Id of the call; the tool's result refers to it as `tool_call_id`.
         name: Name of the tool.
-        arguments: The model's JSON text, unparsed, or `{}` if it wrote none. It is not valid JSON if it was truncated
-            by `max_tokens`.
+        arguments: The JSON text as the model wrote it, or `{}` if it wrote none. It is not valid JSON if `max_tokens`
+            truncated it.
     """
 
     id: str
@@ -101,14 +101,14 @@ class Choice:
     """One complete answer.
 
     Attributes:
-        index: Its position, from 0 (always 0 unless `n > 1`).
+        index: Position of the choice, from 0 (always 0 unless `n > 1`).
         content: The answer, without reasoning.
         reasoning: The reasoning, without the newlines that the chat template adds around it; empty if there was none.
         tool_calls: The tool calls, in the model's order.
-        finish_reason: Why it ended: `stop`, `length` (truncated by `max_tokens` or the context window), `tool_calls`;
-            None if it is incomplete.
+        finish_reason: Why the answer ended: `stop`, `length` (truncated by `max_tokens` or the context window),
+            `tool_calls`; None if it is incomplete.
         stop_reason: The stop string or token id that ended it, if any.
-        logprobs: Log-probabilities of its tokens, as on the wire.
+        logprobs: Log-probabilities of its tokens, as sent by the server.
     """
 
     index: int = 0
@@ -127,7 +127,7 @@ class Completion:
     Attributes:
         choices: The answers: one, or `n`. Empty if nothing had arrived (in the `partial` of an error).
         usage: Token counts; None if the server reported none.
-        response: Facts about the response as a whole: `id`, `created` (Unix time in seconds), `model`,
+        response: Metadata of the whole response: `id`, `created` (Unix time in seconds), `model`,
             `system_fingerprint`, `prompt_logprobs` and whatever else the server reports.
     """
 

@@ -1,4 +1,4 @@
-"""What `Client` and `AsyncClient` have in common: their settings, and the calls they start."""
+"""The base class of `Client` and `AsyncClient`: their settings, and the start of a call."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _HEADER_ARGUMENTS = frozenset({"headers", "extra_headers", "extra_query"})
 
 
 class BaseClient:
-    """The settings of a client."""
+    """Base class of the clients: holds the settings and starts calls."""
 
     tap: Callable[[bytes], object] | None = None
-    """Called with the bytes of each answer as they arrive; for diagnosis."""
+    """Called with the raw bytes of each answer as they arrive; used by `tir-qwen doctor`."""
 
     _pool_type: type[Pool] | type[AsyncPool]
 
@@ -70,22 +70,21 @@ class BaseClient:
                 base URL.
             access_token: Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete base
                 URL on this machine.
-            model: Name of the model, in the path and in the body.
-            base_url: A complete base URL with its path (a dedicated endpoint, a vLLM of your own): requests go to
-                `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`. Or a host alone: requests go to
+            model: Name of the model, sent in the path and the body.
+            base_url: A complete base URL, including the path (a dedicated endpoint, your own vLLM): requests go to
+                `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`. Or only a host: requests go to
                 `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
                 `MODEL_API_CLIENT_HOST`. Default: `https://infer.e2enetworks.net`.
             apikey: Sent as the query parameter `apikey`, for gateways that require it; environment `E2E_TIR_API_KEY`
                 (not with a complete base URL).
             default_headers: Additional headers for every request; their values are treated as secrets.
-            allow_http: Allow plain http to other machines: token and prompts are then sent unencrypted.
-            timeout: Seconds without progress of the server (default: 600, and 5 to connect), or a `tir_qwen.Timeout`.
-            max_retries: How often a request is repeated that failed before its answer began: statuses 408, 409, 429 and
-                5xx, connection errors, timeouts. The pauses grow from 0.5 to 8 seconds, or are as long as `Retry-After`
-                says, up to 60.
-            http_client: A client of httpx or httpx2 to use, with its own pool; it stays open.
-            capabilities: What is known of each model's endpoint; clients that are given the same dict share what they
-                learn.
+            allow_http: Allow plain HTTP to other machines, which sends token and prompts unencrypted.
+            timeout: Seconds to wait for progress (default: 600, and 5 to connect), or a `tir_qwen.Timeout`.
+            max_retries: How often to retry a request that failed before its answer began: statuses 408, 409, 429 and
+                5xx, connection errors, timeouts. The delays grow from 0.5 to 8 seconds, or are as long as `Retry-After`
+                asks for, up to 60.
+            http_client: A client of httpx or httpx2 to use, with its own connection pool; it is never closed here.
+            capabilities: What is known about each model's endpoint; clients with the same dict share what they learn.
 
         Raises:
             ConfigurationError: A setting is missing or malformed.
@@ -105,7 +104,7 @@ class BaseClient:
             self._retry_policy = RetryPolicy(max_retries)
             self._pool: Any = self._pool_type(http_client)
         except ConfigurationError as error:
-            project_id = access_token = base_url = apikey = default_headers = None  # no secrets in a traceback's locals
+            project_id = access_token = base_url = apikey = default_headers = None  # keep them out of tracebacks
             error.__traceback__ = None
             raise
         self._capabilities = {} if capabilities is None else capabilities
@@ -120,27 +119,27 @@ class BaseClient:
 
     @property
     def endpoint(self) -> str:
-        """The URL of the endpoint, with stars in place of what must not be shown."""
+        """The URL of the endpoint, with secrets replaced by stars."""
         return repr(self._endpoint).removeprefix("<Endpoint ").removesuffix(">")
 
     @property
     def http_client(self) -> Any:
-        """The HTTP client that was passed in, if there was one."""
+        """The HTTP client that was passed in, if any."""
         return self._pool.http_client
 
     @property
     def capabilities(self) -> Capabilities:
-        """What is known of the endpoint of this client's model."""
+        """What is known about the endpoint of this client's model."""
         return self._capabilities.setdefault(self._model, Capabilities())
 
     def redact(self, text: str) -> str:
-        """Return a text with stars in place of the client's credentials and project id."""
+        """Return `text` with the client's credentials and project id replaced by stars."""
         return redact(text, self._endpoint.secrets)
 
     def _new_call(
         self, messages: Messages, params: dict[str, Any], *, stream: bool, total_expires_at: float | None = None
     ) -> Call:
-        """Start a call; `total_expires_at` is the deadline of the call that it is a part of."""
+        """Create the state of a call; `total_expires_at` is the deadline if it is part of a longer call."""
         model = params.pop("model", None) or self._model
         deadline = Deadline(timeout_from(params.pop("timeout", None)) or self._timeout, total_expires_at)
         if stream:

@@ -1,4 +1,4 @@
-"""The state of one call, from its request to its last delta, without a socket. Both clients drive it."""
+"""The state of one call, from its request to its last delta, without I/O. Both clients drive it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .retry import RetryPolicy
 logger = logging.getLogger("tir_qwen")
 
 MAX_STALE_CONNECTIONS = 1
-"""Closed idle connections that cost a call neither an attempt nor a pause; the next connection is a new one."""
+"""Stale connections per call that neither count as an attempt nor cause a delay; the retry opens a new connection."""
 
 
 class Call:
     """The state of one call.
 
-    The client sends what `start_request` returns. If there is no 2xx response, it passes the error to `request_failed`,
-    and waits as long as that says. Otherwise it passes the body to `feed`, then calls `close`, or `stream_failed` if
-    that raises; the request is not sent again.
+    The client sends what `start_request` returns. If there is no 2xx response, it passes the error to `request_failed`
+    and waits for the delay that this returns. Otherwise it passes the body to `feed` and then calls `close`; if either
+    raises, it calls `stream_failed`, and the request is not sent again.
 
     Attributes:
-        deadline: When it must have made progress, and when it must be over.
-        on_retry: Called with the error and the pause in seconds before each retry; awaited by `AsyncClient`.
+        deadline: When the call must have made progress, and when it must have finished.
+        on_retry: Called with the error and the delay in seconds before each retry; awaited by `AsyncClient`.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class Call:
         """Return the request to send, and start its deadline.
 
         Raises:
-            APITimeoutError: There is no time left.
+            APITimeoutError: The call has no time left.
         """
         self.deadline.start_request()
         if not self.deadline.remaining():
@@ -98,7 +98,7 @@ class Call:
         return error_from_response(status_code, headers, body, self._secrets)
 
     def request_failed(self, error: TIRError) -> float | None:
-        """Return the seconds to wait before the next request; None if the call has failed."""
+        """Return the seconds to wait before the next request; None if there is none, and the call has failed."""
         delay = self._retry_delay(error)
         if delay is None or self.deadline.remaining() <= delay:
             error.attempts = self._sent_requests
@@ -108,10 +108,10 @@ class Call:
         return delay
 
     def feed(self, data: bytes) -> Iterator[Delta]:
-        """Yield the deltas of these bytes of the body.
+        """Decode bytes of the body and yield their deltas.
 
         Raises:
-            APITimeoutError: Bytes arrive, such as keep-alive comments, but have brought no progress for too long.
+            APITimeoutError: Bytes such as keep-alive comments arrived, but no part of the answer for too long.
         """
         arrived_at = monotonic()
         if not self._started_answer:
@@ -121,15 +121,15 @@ class Call:
         for delta in self._decoder.feed(data):
             made_progress = True
             yield delta
-            if has_total and not self.done and not self.deadline.remaining():  # the caller has used up the time
+            if has_total and not self.done and not self.deadline.remaining():  # the caller's code used up the time
                 raise self.deadline.timeout_error()
-        if not made_progress and self._decoder.heard > self._heard:  # progress that is held back
+        if not made_progress and self._decoder.heard > self._heard:  # progress, though its text is still held back
             self._heard, made_progress = self._decoder.heard, True
         expires_at = self.deadline.total_expires_at if made_progress else self.deadline.expires_at
         if not self.done and arrived_at > expires_at:
             raise self.deadline.timeout_error()
         if made_progress:
-            self.deadline.extend()  # from now: the time that the caller took does not count against the server
+            self.deadline.extend()  # from now on: time spent in the caller's code is not counted
         elif self._decoder.is_whole:
             self.deadline.extend_whole_answer()
 

@@ -1,4 +1,4 @@
-"""The two clients, and the only loops over a socket. Everything that can be decided without one, a `Call` decides."""
+"""`Client` and `AsyncClient`: the only loops that do I/O. All decisions that need none are made by `Call`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .validation import validate_call
 
 
 class Client(BaseClient):
-    """A client of one endpoint; one instance can be used by any number of threads.
+    """A synchronous client for one endpoint; one instance can be shared by any number of threads.
 
     ```python
     from tir_qwen import Client
@@ -35,35 +35,35 @@ class Client(BaseClient):
         print(answer.usage)
     ```
 
-    It opens up to 1,000 connections (further calls wait for one), and keeps up to 100 of them between calls. It can be
-    copied, pickled and used after a fork; each copy then opens connections of its own.
+    It opens up to 1,000 connections (further calls wait for one) and keeps up to 100 of them between calls. It can be
+    copied, pickled and used after a fork; each copy opens its own connections.
     """
 
     _pool_type = Pool
     _pool: Pool
 
     def complete(self, messages: Messages, **params: Any) -> Completion:
-        """Request a whole answer.
+        """Send a chat completion request and return the complete answer.
 
         Args:
-            messages: Messages as on the wire: dicts with a `role` (`system`, `user`, `assistant` or `tool`) and a
+            messages: Messages in wire format: dicts with a `role` (`system`, `user`, `assistant` or `tool`) and a
                 `content`, oldest first.
-            **params: Fields of the request's body by their names on the wire (`temperature`, `max_tokens`, `stop`,
-                `tools`, `response_format`, ...); None is unset. The following are not fields of the body:
+            **params: Fields of the request body (`temperature`, `max_tokens`, `stop`, `tools`, `response_format`, ...);
+                None means unset. The following are not fields of the body:
 
-                - `enable_thinking`: False makes the model answer without reasoning first.
+                - `enable_thinking`: False makes the model answer without reasoning.
                 - `extra_body`: further fields (a dict), which take precedence over all others.
                 - `model`, `timeout`, `max_retries`: replace the client's.
-                - `on_retry`: called with the error and the pause in seconds before each retry (awaited by
+                - `on_retry`: called with the error and the delay in seconds before each retry (awaited by
                   `AsyncClient`).
-                - `tool_calling`: `native` offers tools in the request, `prompted` in the messages, `auto` (the default)
-                  in the request unless the server refuses them.
+                - `tool_calling`: `native` sends tools in the request, `prompted` in the messages, `auto` (the default)
+                  in the request unless the server rejects them.
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
 
         Raises:
             ConfigurationError: An argument is malformed; nothing was sent.
-            APIStatusError: The server refused the request; retryable statuses were retried first.
+            APIStatusError: The server rejected the request; retryable statuses were retried first.
             APIConnectionError: There was no response, even after retries; `APITimeoutError` if a time limit was
                 exceeded.
             StreamError: The answer began and then failed; its `partial` is the `Completion` of what had arrived.
@@ -74,7 +74,7 @@ class Client(BaseClient):
         return accumulator.completion()
 
     def stream(self, messages: Messages, **params: Any) -> Generator[Delta]:
-        """Request an answer in pieces; arguments and errors are those of `complete`.
+        """Stream a chat completion; arguments and errors are those of `complete`.
 
         ```python
         from contextlib import closing
@@ -91,9 +91,9 @@ class Client(BaseClient):
         print(delta.usage)
         ```
 
-        The request is sent when the first delta is requested. The last delta contains the token counts
+        The request is sent when the generator is first advanced. The last delta contains the token counts
         (`stream_options=None` turns them off). Closing the generator early closes the connection, which makes the
-        server stop; leaving a `for` loop closes it as soon as nothing refers to it.
+        server stop; after a `break`, it is closed as soon as nothing refers to it.
         """
         return self._deltas(messages, params, stream=True)
 
@@ -141,14 +141,14 @@ class Client(BaseClient):
             yield from call.close()
         except TIRError as error:
             call.stream_failed(error)
-            data = b""  # the server may have repeated the token, and reports with locals would show it
+            data = b""  # it may repeat the token, which error reports with local variables would show
             error.__traceback__ = None
             raise
         finally:
             self._pool.release(streaming, call.deadline, drain=call.done)
 
     def _send(self, call: Call) -> StreamingResponse:
-        """Send the request, and send it again, until there is a 2xx response."""
+        """Send the request, with retries, until there is a 2xx response."""
         while True:
             request = call.start_request()
             try:
@@ -169,7 +169,7 @@ class Client(BaseClient):
 
 
 class AsyncClient(BaseClient):
-    """The asynchronous version of `Client`, for any number of tasks and event loops; it takes the same arguments.
+    """The asynchronous version of `Client`, with the same arguments, for any number of tasks and event loops.
 
     ```python
     import asyncio
@@ -195,14 +195,14 @@ class AsyncClient(BaseClient):
     _pool: AsyncPool
 
     async def complete(self, messages: Messages, **params: Any) -> Completion:
-        """Request a whole answer; see `Client.complete`."""
+        """Send a chat completion request and return the complete answer; see `Client.complete`."""
         accumulator = Accumulator()
         async for delta in self._deltas(messages, params, stream=False):
             accumulator.add(delta)
         return accumulator.completion()
 
     def stream(self, messages: Messages, **params: Any) -> AsyncGenerator[Delta]:
-        """Request an answer in pieces; see `Client.stream`. Closing the generator closes the connection at once.
+        """Stream a chat completion; see `Client.stream`. Closing the generator closes the connection at once.
 
         ```python
         import asyncio
@@ -273,14 +273,14 @@ class AsyncClient(BaseClient):
                 yield delta
         except TIRError as error:
             call.stream_failed(error)
-            data = b""  # the server may have repeated the token, and reports with locals would show it
+            data = b""  # it may repeat the token, which error reports with local variables would show
             error.__traceback__ = None
             raise
         finally:
             await self._pool.release(streaming, call.deadline, drain=call.done)
 
     async def _send(self, call: Call) -> StreamingResponse:
-        """Send the request, and send it again, until there is a 2xx response."""
+        """Send the request, with retries, until there is a 2xx response."""
         while True:
             request = call.start_request()
             try:

@@ -11,7 +11,7 @@ from ..errors import APIStatusError, ConfigurationError, TIRError
 FIRST_DELAY = 0.5
 MAX_DELAY = 8.0
 MAX_RETRY_AFTER = 60.0
-"""Seconds after which a request is retried, even if the server asks for a longer pause."""
+"""Maximum delay in seconds, even if the server asks for a longer one."""
 
 
 def _random_jitter() -> float:
@@ -20,12 +20,12 @@ def _random_jitter() -> float:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Retries of errors that are `is_retryable`: statuses 408, 409, 429 and 5xx, connection errors, timeouts.
+    """Which `is_retryable` errors to retry, and when: statuses 408, 409, 429 and 5xx, connection errors, timeouts.
 
-    It only applies until a 2xx response arrives. An answer that has begun is never requested again.
+    It only applies until a 2xx response arrives: an answer that has begun is never requested again.
 
     Attributes:
-        max_retries: How often a request is repeated; 0 turns retries off.
+        max_retries: How often to retry a request; 0 turns retries off.
         jitter: Returns a number in [0, 1), which keeps many clients from retrying at the same moment.
     """
 
@@ -37,7 +37,7 @@ class RetryPolicy:
             raise ConfigurationError("max_retries must be a whole number, 0 or more.")
 
     def delay(self, error: TIRError, attempts: int) -> float | None:
-        """Return the seconds to wait before the next request; None if there is to be none.
+        """Return the seconds to wait before the next request; None to give up.
 
         Args:
             error: The error of the last request.

@@ -20,10 +20,10 @@ _PARAMETER_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def validate_call(messages: Any, params: Mapping[str, Any]) -> None:
-    """Check the types of what a call is given.
+    """Check the types of the messages and parameters of a call.
 
     Raises:
-        ConfigurationError: Something is of a wrong type; the text says what it must be.
+        ConfigurationError: Something has a wrong type; the message says what it must be.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)):
         raise ConfigurationError("messages must be a list of messages.")

@@ -1,4 +1,4 @@
-"""What an endpoint supports, learnt from what it refuses and ignores."""
+"""What an endpoint supports, learnt from what it rejects and ignores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIELDS = {
     "stream_options": ("stream_options", "include_usage"),
     "reasoning_history": ("reasoning_content", "reasoning"),
 }
-"""The fields of the request by which a capability is used."""
+"""The request fields that use each capability."""
 _CONSEQUENCES = {
     "tools": "does not accept tools: they are written into the messages",
     "parallel_switch": "does not accept parallel_tool_calls: surplus calls are dropped",
@@ -41,16 +41,16 @@ _REFUSED_VALUE = re.compile(
 
 @dataclass(slots=True)
 class Capabilities:
-    """What an endpoint is believed to support: everything, until it refuses or ignores something.
+    """What an endpoint is assumed to support: everything, until it rejects or ignores something.
 
     Attributes:
         tools: `tools` and `tool_choice`.
         parallel_switch: `parallel_tool_calls`.
-        response_format: `response_format`, enforced on the answer.
+        response_format: `response_format`, and that the answer conforms to it.
         template_kwargs: `chat_template_kwargs`.
-        thinking_switch: `enable_thinking` in these.
+        thinking_switch: `enable_thinking` in `chat_template_kwargs`.
         stream_options: `stream_options`.
-        reasoning_history: The reasoning of earlier messages.
+        reasoning_history: Reasoning in earlier messages.
     """
 
     tools: bool = True
@@ -62,22 +62,22 @@ class Capabilities:
     reasoning_history: bool = True
 
     def mark_unsupported(self, name: str) -> None:
-        """Remember that something is not supported, and log what follows from it, once."""
+        """Remember that a capability is not supported, and log the consequence once."""
         if getattr(self, name):
             setattr(self, name, False)
             logger.warning("The server %s from now on.", _CONSEQUENCES[name])
 
 
 def refuses(text: str, name: str) -> bool:
-    """Whether the text of a refusal says that the fields of a capability are not accepted."""
+    """Whether an error message says that the server does not accept the fields of a capability."""
     if name == "tools" and _NO_TOOL_PARSER.search(text):
         return True
-    # A place within the field (tools.0.function) means that the value is wrong; another sentence may list the fields.
+    # A path into the field (tools.0.function) means that its value is wrong. Other sentences may just list fields.
     field = re.compile(rf"\b(?:{'|'.join(_FIELDS[name])})\b(?!['\"`]?(?:, |[.\[])\d)")
     sentences = re.split(r"[.;]\s", text)
     return any(_REFUSAL.search(sentence) is not None and field.search(sentence) is not None for sentence in sentences)
 
 
 def is_about_value(text: str) -> bool:
-    """Whether the text of a refusal is about what the user wrote into a field, such as a schema."""
+    """Whether an error message is about the value of a field, such as the user's schema."""
     return _REFUSED_VALUE.search(text) is not None

@@ -1,7 +1,7 @@
-"""How a call is written for a particular server, and how its answer is to be read.
+"""Adapts a call to what its server supports, and says how to decode the answer.
 
-TIR's API reference documents eight fields, and says nothing about tools, schemas or a thinking switch. They are sent as
-vLLM accepts them. What a server refuses or visibly ignores is asked for in the messages from then on.
+TIR's API reference documents eight fields, and does not mention tools, schemas or a thinking switch. These are sent in
+the form that vLLM accepts. What a server rejects or visibly ignores is requested in the messages from then on.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from .thinking_switch import add_soft_switch, has_soft_switch
 
 
 class Dialect:
-    """One call, written for its server.
+    """One call, adapted to its server.
 
-    After `write`, tell `request_refused`, which says whether to write it again, or `request_accepted`; then let it
-    `observe` the answer.
+    Send what `write` returns. Call `request_refused` if the server rejects it, which says whether to write and send the
+    call again; otherwise `request_accepted`, and then `observe` with the answer.
     """
 
     __slots__ = ("_capabilities", "_given_up", "_messages", "_params", "_schema_in", "_tool_calling", "_used")
 
     def __init__(self, messages: Messages, params: JSON, capabilities: Capabilities) -> None:
-        """Take a call.
+        """Start with one call.
 
         Args:
-            messages: Messages as on the wire.
+            messages: Messages in wire format.
             params: The call's parameters. `tool_calling` and `schema_in` (see `Client.complete`) are removed.
-            capabilities: What is known of the server.
+            capabilities: What is known about the server; updated by this call.
 
         Raises:
             ConfigurationError: `tool_calling` or `schema_in` has an unknown value.
@@ -43,8 +43,8 @@ class Dialect:
         self._messages = messages
         self._params = params
         self._capabilities = capabilities
-        self._used = capabilities  # as known when the call was written: other calls go on learning
-        self._given_up: dict[str, bool] = {}  # what this call does without, and whether all others should
+        self._used = capabilities  # a snapshot from when the call was written; other calls may update the original
+        self._given_up: dict[str, bool] = {}  # capabilities that this call avoids; True: all other calls should too
         self._tool_calling = _pop_option(params, "tool_calling", ("auto", "native", "prompted"))
         self._schema_in = _pop_option(params, "schema_in", ("request", "messages", "both"))
 
@@ -55,15 +55,15 @@ class Dialect:
 
     @property
     def enforces_schema(self) -> bool:
-        """Whether a schema is sent in the request, where the server turns it into a grammar."""
+        """Whether `response_format` is sent in the request, where the server enforces it with a grammar."""
         response_format = self._params.get("response_format") or {"type": "text"}
-        if not expects_object(response_format):  # there is no other way to ask for it
+        if not expects_object(response_format):  # it cannot be requested in the messages
             return bool(response_format.get("type") != "text")
         return self._used.response_format and self._schema_in != "messages"
 
     @property
     def decoding_options(self) -> DecodingOptions:
-        """How the answer is to be read."""
+        """How to decode the answer."""
         params = self._params
         choice = params.get("tool_choice")
         return DecodingOptions(
@@ -88,7 +88,7 @@ class Dialect:
         return self._write_tools(messages, params), params
 
     def request_refused(self, error: APIStatusError) -> bool:
-        """Learn from a refusal; return whether the call can now be written in another way."""
+        """Learn from the server's error; return whether the call can now be written differently."""
         if not isinstance(error, BadRequestError) or isinstance(error, ContextOverflowError):
             return False
         text = str(error)
@@ -97,13 +97,13 @@ class Dialect:
         return bool(refused)
 
     def request_accepted(self) -> None:
-        """Apply to all calls what this one gave up: the server accepts the call as it was written last."""
+        """Record for all calls what this one had to avoid: the server accepted the call without it."""
         for name, for_all_calls in self._given_up.items():
             if for_all_calls:
                 self._capabilities.mark_unsupported(name)
 
     def observe(self, completion: Completion) -> None:
-        """Learn from an answer what the server ignored."""
+        """Learn from the answer what the server ignored."""
         first = completion.first
         if not first.content.strip():
             return
@@ -146,7 +146,7 @@ class Dialect:
         return messages
 
     def _dispensable_capabilities(self) -> list[str]:
-        """Return the capabilities that the request uses and that it can do without."""
+        """Return the capabilities that the request uses but could do without."""
         params = self._params
         response_format = params.get("response_format") or {}
         is_used = {
@@ -162,7 +162,7 @@ class Dialect:
 
 
 def _pop_option(params: JSON, name: str, values: tuple[str, ...]) -> str:
-    """Remove an option from the parameters and return it; the first of its values is the default."""
+    """Remove an option from the parameters and return it; the first of `values` is the default."""
     value = params.pop(name, None)
     if value is None:
         return values[0]
@@ -173,7 +173,7 @@ def _pop_option(params: JSON, name: str, values: tuple[str, ...]) -> str:
 
 
 def _body_field(params: JSON, name: str) -> Any:
-    """Return a field of the body, which may be given in `extra_body`."""
+    """Return a field of the body; `extra_body` takes precedence."""
     extra = params.get("extra_body") or {}
     return extra.get(name, params.get(name)) if isinstance(extra, Mapping) else params.get(name)
 
@@ -185,7 +185,7 @@ def _requested_thinking(params: JSON) -> Any:
 
 
 def _stop_lag(params: JSON) -> int:
-    """Return how many characters vLLM holds back in a stream, so that no stop string is sent."""
+    """Return how many characters vLLM holds back in a stream in case they begin a stop string."""
     stop = _body_field(params, "stop")
     texts = [stop] if isinstance(stop, str) else stop if isinstance(stop, list | tuple) else []
     longest = max([1, *(len(text) for text in texts if isinstance(text, str))])

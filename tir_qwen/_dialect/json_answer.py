@@ -1,4 +1,4 @@
-"""JSON objects as answers: how they are requested from the model, and how they are found in its text."""
+"""JSON objects as answers: asking the model for one, and finding it in the text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..types import JSON
 
 
 def describe_schema(schema: JSON | None, when: str = "Give your answer") -> str:
-    """Return the instruction to answer with an object of this schema (None: with any object).
+    """Return a prompt to answer with an object that follows `schema` (None: any object).
 
-    vLLM turns a schema into a grammar, but does not show it to the model. Without this instruction the model knows
-    neither the names nor the descriptions of the fields that it is made to write.
+    vLLM turns a schema into a grammar but does not show it to the model. Without this prompt, the model would not know
+    the names and descriptions of the fields that the grammar makes it write.
     """
     if schema is None:
         return f"{when} as one JSON object, and nothing else."
@@ -24,9 +24,9 @@ def describe_schema(schema: JSON | None, when: str = "Give your answer") -> str:
 
 
 def with_description(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
-    """Return the messages with `text` at the end of the system message, unless that contains its last line already."""
+    """Append `text` to the system message, unless that already contains its last line; return the messages."""
     if not messages:
-        return []  # which is refused later
+        return []  # rejected when the request is built
     first = messages[0]
     if first["role"] != "system":
         return [{"role": "system", "content": text}, *messages]
@@ -40,12 +40,12 @@ def with_description(messages: Sequence[Mapping[str, Any]], text: str) -> list[M
 
 
 def extract_object(text: str) -> str:
-    """Return the text from the first brace to the last, without a Markdown fence or a sentence around it."""
+    """Return the text from the first brace to the last, without surrounding Markdown fences or prose."""
     return text[text.find("{") : text.rfind("}") + 1]
 
 
 def contains_object(text: str) -> bool:
-    """Whether there is a JSON object in a text."""
+    """Whether `text` contains a JSON object."""
     try:
         return isinstance(from_json(extract_object(text)), dict)
     except ValueError:
@@ -53,7 +53,7 @@ def contains_object(text: str) -> bool:
 
 
 def explain_failure(text: str, finish_reason: str | None, error: Exception) -> str:
-    """Return why a text is not the requested object, after `error` was raised by an attempt to build it."""
+    """Explain why `text` is not the requested object; building it raised `error`."""
     if finish_reason == "length":
         return "max_tokens (or the context window) truncated the answer before its object was complete"
     if "{" not in text:

@@ -1,4 +1,4 @@
-"""JSON schemas: what a `response_format` asks for, and whether a value has the shape that a schema describes."""
+"""JSON schemas: what a `response_format` asks for, and whether a value has the shape of a schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LAX_FORMS = {
     "number": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
     "boolean": re.compile(r"true|false|yes|no|on|off|[01tfyn]", re.IGNORECASE),
 }
-"""What pydantic accepts for these types if it is written as a string."""
+"""Strings that pydantic accepts for these types in lax mode."""
 _PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
@@ -31,7 +31,7 @@ def extract_schema(response_format: JSON) -> JSON | None:
 
 
 def expects_object(response_format: JSON) -> bool:
-    """Whether a `response_format` asks for an object, as far as the root of its schema says so."""
+    """Whether a `response_format` asks for an object, judging by the root of its schema."""
     if response_format.get("type") != "json_schema":
         return bool(response_format.get("type") == "json_object")
     schema = extract_schema(response_format) or {}
@@ -40,15 +40,15 @@ def expects_object(response_format: JSON) -> bool:
 
 
 def is_dispensable(response_format: JSON) -> bool:
-    """Whether a request can do without: an object can be asked for in the messages, and text comes anyway."""
+    """Whether it can be left out of the request: objects can be requested in the messages, and text is the default."""
     return expects_object(response_format) or response_format.get("type") == "text"
 
 
 def find_mismatch(value: Any, schema: Any) -> str | None:
-    """Return the first place where `value` certainly does not match a JSON schema; None if there is none.
+    """Describe the first definite mismatch between `value` and a JSON schema; return None if there is none.
 
-    It checks what determines the shape: types, required keys, enumerations, alternatives and references. Anything else,
-    and mistakes in the schema itself, it lets pass: the frameworks validate in full.
+    Only what determines the shape is checked: types, required keys, enumerations, alternatives and references. All
+    else, including mistakes in the schema itself, is ignored, since the frameworks do the full validation.
     """
     return _Matcher(schema).find_mismatch(value, schema, "", frozenset())
 
@@ -56,8 +56,7 @@ def find_mismatch(value: Any, schema: Any) -> str | None:
 class _Matcher:
     """Matches one value against one schema.
 
-    Objects and lists are looked at once for each schema: alternatives within alternatives would take exponential time
-    otherwise.
+    Results for objects and lists are cached for each schema: nested alternatives would otherwise take exponential time.
     """
 
     def __init__(self, root: Any) -> None:
@@ -65,7 +64,7 @@ class _Matcher:
         self._known: dict[tuple[int, int], str | None] = {}  # by the ids of a value and of a schema
 
     def find_mismatch(self, value: Any, schema: Any, path: str, followed: frozenset[str]) -> str | None:
-        """Match `value`, at `path` of the whole value; `followed` are the references that led to this schema."""
+        """Match the `value` at `path`; `followed` contains the references that led to this schema."""
         if isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
             if reference in followed:  # the schema refers to itself
                 return None

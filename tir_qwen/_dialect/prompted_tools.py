@@ -1,9 +1,9 @@
-"""Tools offered in the messages, as Qwen3's own chat template writes them.
+"""Tool calling through the prompt: tools in the messages, formatted as by Qwen3's own chat template.
 
-Where the server has no tool parser, or its gateway does not accept `tools`, the system message offers the tools, and
-the calls are parsed out of the answer's text. The model reads the same prompt in either case.
+If the server has no tool parser, or its gateway rejects `tools`, the tools are described in the system message, and the
+calls are parsed from the answer's text. The model sees the same prompt either way.
 
-Source: the chat template of Qwen3-32B (`tokenizer_config.json`). The format is that of the Hermes models.
+Source: the chat template of Qwen3-32B (`tokenizer_config.json`), which uses the format of the Hermes models.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ For each function call, return a json object with function name and arguments wi
 def messages_with_tools(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[JSON], choice: str | JSON | None = None
 ) -> list[JSON]:
-    """Return the messages with tools, calls and their results written into their text.
+    """Return the messages with tools, calls and their results written into the text.
 
     Args:
-        messages: Messages as on the wire.
-        tools: Tools as on the wire; may be empty if the messages contain calls.
-        choice: `tool_choice` as on the wire.
+        messages: Messages in wire format.
+        tools: Tools in wire format; may be empty if the messages contain calls.
+        choice: `tool_choice` in wire format.
 
     Raises:
         ConfigurationError: A message contains something other than text.
@@ -57,7 +57,7 @@ def messages_with_tools(
         role = message["role"]
         if role == "tool":
             result = f"<tool_response>\n{message_text(message)}\n</tool_response>"
-            if previous_role == "tool":  # a result of the same turn
+            if previous_role == "tool":  # another result of the same turn
                 written[-1]["content"] += f"\n{result}"
             else:
                 written.append({"role": "user", "content": result})
@@ -69,16 +69,16 @@ def messages_with_tools(
             written.append({**message, "content": message_text(message)})
         previous_role = role
     if tools and choice != "none":
-        offer = _offer(tools, choice)
+        prompt = _tools_prompt(tools, choice)
         if written and written[0]["role"] == "system":
-            written[0]["content"] += f"\n\n{offer}"
+            written[0]["content"] += f"\n\n{prompt}"
         else:
-            written.insert(0, {"role": "system", "content": offer})
+            written.insert(0, {"role": "system", "content": prompt})
     return written
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """Return the text of a message, whose content may be a list of parts."""
+    """Return the text of a message; its content may be a list of parts."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
@@ -86,7 +86,7 @@ def message_text(message: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    """Return JSON as the chat template writes it."""
+    """Return JSON formatted as by the chat template."""
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -94,7 +94,7 @@ def _json(value: Any) -> str:
     raise ConfigurationError("a tool, or an earlier tool call, cannot be written as JSON.")
 
 
-def _offer(tools: Sequence[JSON], choice: str | JSON | None) -> str:
+def _tools_prompt(tools: Sequence[JSON], choice: str | JSON | None) -> str:
     lines = "".join(f"\n{_json(tool)}" for tool in tools)
     instruction = ""
     if choice == "required":
@@ -115,5 +115,5 @@ def _call_text(call: Mapping[str, Any]) -> str:
             arguments = json.loads(arguments)
     if not isinstance(arguments, str):
         arguments = _json(arguments)
-    arguments = arguments.replace("</think>", "<\\/think>")  # the template cuts off everything before it
+    arguments = arguments.replace("</think>", "<\\/think>")  # the template drops everything before the tag
     return f'{OPEN}\n{{"name": "{function["name"]}", "arguments": {arguments}}}\n{CLOSE}'

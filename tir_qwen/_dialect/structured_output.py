@@ -1,10 +1,10 @@
-"""Calls whose answer is to be a JSON object, which may take two requests.
+"""Structured output: calls whose answer must be a JSON object, which may take two requests.
 
-vLLM enforces a `response_format` by a grammar over the whole answer. A model that is also offered tools can then not
-call any of them. So where the model may choose, the first request offers the tools and only describes the object; if
-the answer is neither a call nor the object, a second request asks for it under the grammar.
+vLLM enforces a `response_format` by a grammar over the whole answer, so a model that is also given tools cannot call
+them. If it should be able to, the first request therefore contains the tools and only a description of the object; if
+the answer is neither a tool call nor the object, a second request enforces the object with the grammar.
 
-Where the server has no grammar, an answer that is not the object is sent back once, to be corrected.
+If the server does not enforce it, an answer that is not the object is sent back once to be corrected.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ logger = logging.getLogger("tir_qwen")
 _WHEN = "When no further tool is needed, give your final answer"
 _CORRECTION = "Give this answer as one JSON object that follows the JSON schema."
 _FENCE = "```"
-_NO_OBJECT = "it is no JSON object"
+_NO_OBJECT = "it is not a JSON object"
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 def needs_structured_output(params: Mapping[str, Any]) -> bool:
-    """Whether the answer is to be an object, and no tool has to be called instead."""
+    """Whether the answer must be an object, and the model is not forced to call a tool instead."""
     response_format = params.get("response_format")
     if not isinstance(response_format, dict):
         return False
@@ -42,10 +42,10 @@ def needs_structured_output(params: Mapping[str, Any]) -> bool:
 
 
 class StructuredOutputFlow:
-    """The requests of such a call, and how their deltas form one answer.
+    """The one or two requests of a call, and how their deltas form a single answer.
 
-    Send `first_request` and pass its deltas through `first_delta`. Then send what `second_request` returns and pass its
-    deltas through `second_delta`, or call `second_request_failed`. `remaining` is what is left to pass on.
+    Send `first_request` and pass its deltas through `first_delta`. If `second_request` returns a request, send it and
+    pass its deltas through `second_delta`, or call `second_request_failed`. Finally, pass on what `remaining` yields.
     """
 
     def __init__(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], *, stream: bool) -> None:
@@ -58,7 +58,7 @@ class StructuredOutputFlow:
         described = with_description(messages, describe_schema(self._schema, _WHEN))
         self._messages = described if self._has_tools else messages
         self._stream = stream
-        self._passes_through: bool | None = None  # whether deltas are passed on as they come; None: not known yet
+        self._passes_through: bool | None = None  # whether deltas are passed on at once; None: not known yet
         self._content = ""
         self._held_back: list[Delta] = []
         self._first_usage: Usage | None = None
@@ -72,7 +72,7 @@ class StructuredOutputFlow:
         return self._messages, {name: value for name, value in self._params.items() if name != "response_format"}
 
     def first_delta(self, delta: Delta) -> Delta | None:
-        """Return what can be passed on of a delta of the first answer: everything, of a stream that is the object."""
+        """Return the part of a first answer's delta to pass on now: all of it, if the stream is the object itself."""
         if self._passes_through is None and delta.content:
             delta = self._look_at_start(delta)
         if self._passes_through:
@@ -81,7 +81,7 @@ class StructuredOutputFlow:
             self._held_back.append(delta)
             return None
         self._content += delta.content
-        draft_logprobs = None if delta.reasoning else delta.logprobs  # of text that may be discarded
+        draft_logprobs = None if delta.reasoning else delta.logprobs  # their text may be discarded
         if draft_logprobs:
             self._held_back.append(Delta(logprobs=draft_logprobs))
         if delta.finish_reason:
@@ -96,14 +96,14 @@ class StructuredOutputFlow:
         return visible if visible.reasoning or visible.tool_calls or visible.response or visible.logprobs else None
 
     def second_request(self, completion: Completion) -> tuple[list[Mapping[str, Any]], JSON] | None:
-        """Return messages and parameters of the second request, if one is needed after this answer."""
+        """Return messages and parameters of the second request; None if the first answer needs none."""
         if self._passes_through or completion.tool_calls or completion.finish_reason == "length":
             return None
         draft = completion.content
         problem = self._find_problem(draft)
         if problem is None:
             self._content = extract_object(draft) if self._expects_object else draft
-        has_stop_strings = bool(self._params.get("stop"))  # they would cut the second answer too
+        has_stop_strings = bool(self._params.get("stop"))  # they would truncate the second answer too
         if problem is None or not draft.strip() or has_stop_strings:
             return None
         self._first_usage = completion.usage
@@ -113,12 +113,12 @@ class StructuredOutputFlow:
         return messages, {**params, "enable_thinking": False}
 
     def second_delta(self, delta: Delta) -> Delta:
-        """Return a delta of the second answer as one of the whole answer."""
+        """Return a delta of the second answer as a delta of the combined answer."""
         self._second_answer_began = True
         if delta.last:
             delta.usage = _add_usage(self._first_usage, delta.usage)
         else:
-            delta.response = None  # the first answer has reported these facts
+            delta.response = None  # already reported by the first answer
         return delta
 
     def second_request_failed(self, error: TIRError) -> None:
@@ -132,7 +132,7 @@ class StructuredOutputFlow:
         logger.warning("An answer that is not the requested object could not be corrected: %s", error)
 
     def remaining(self) -> Iterator[Delta]:
-        """Yield what was held back of the first answer, if it is the final one."""
+        """Yield what was held back of the first answer, unless the second one replaced it."""
         if self._passes_through or self._second_answer_began:
             return
         if self._content:
@@ -140,7 +140,7 @@ class StructuredOutputFlow:
         yield from self._held_back
 
     def _look_at_start(self, delta: Delta) -> Delta:
-        """Find out whether the answer starts with the object, or with a fence around it."""
+        """Detect whether the answer starts with the object, or with a Markdown fence around it."""
         start = (self._content + delta.content).lstrip()
         if start.startswith(("{", _FENCE)):
             self._passes_through = self._stream and not self._has_tools
@@ -151,7 +151,7 @@ class StructuredOutputFlow:
         return delta
 
     def _find_problem(self, text: str) -> str | None:
-        """Return why a text is not the object, regardless of what stands around it; None if it is."""
+        """Explain why `text` does not contain the requested object; return None if it does."""
         try:
             value = from_json(extract_object(text) if self._expects_object else text)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Switching thinking on or off in a message, by Qwen3's `/think` and `/no_think`."""
+"""Qwen3's soft switches `/think` and `/no_think`, which turn thinking on and off in a message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SWITCH = re.compile(r"(?<!\S)/(no_)?think\b")
 
 
 def add_soft_switch(messages: list[Mapping[str, Any]], thinking: bool) -> list[Mapping[str, Any]]:
-    """Return the messages with the switch at the end of the user's last one, unless it ends with one."""
+    """Append a switch to the last user message, unless it already ends with one; return the messages."""
     last = _last_user_position(messages)
     if last is None or _SWITCH_AT_END.search(message_text(messages[last])):
         return messages
@@ -24,7 +24,7 @@ def add_soft_switch(messages: list[Mapping[str, Any]], thinking: bool) -> list[M
 
 
 def has_soft_switch(messages: Messages) -> bool:
-    """Whether the user has written a switch into a message."""
+    """Whether a system or user message already contains a switch."""
     return any(
         _SWITCH.search(message_text(message)) for message in messages if message.get("role") in ("system", "user")
     )

@@ -1,4 +1,4 @@
-"""The command `tir-qwen doctor`: prints what an endpoint can do."""
+"""The command `tir-qwen doctor`: reports what an endpoint supports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ For example:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run the command line.
 
     Returns:
         The exit status: 0 if the endpoint answers, 1 if it does not, 2 if a setting is missing or malformed.
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(_SETTINGS_HELP.format(problem=error), file=sys.stderr)
         return 2
-    logging.getLogger("tir_qwen").setLevel(logging.CRITICAL)  # the report says the same
+    logging.getLogger("tir_qwen").setLevel(logging.CRITICAL)  # the report contains the same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_report(examination: Examination) -> None:
-    """Examine the endpoint, and print each result as soon as it is known."""
+    """Examine the endpoint and print each result as soon as it is known."""
     report = examination.report
     print(f"{report.endpoint}\n{COST}\n")
     for result in examination.run():

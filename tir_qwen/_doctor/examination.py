@@ -1,6 +1,6 @@
-"""The examination of an endpoint: a few small requests, and what their answers show.
+"""The checks of `tir-qwen doctor`: a few small requests, and what their answers show.
 
-Each check sends its request as a user's program would, so that it meets what the program will meet.
+Each check sends its request as a user's program would, so that it runs into the same limitations.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Examination:
 
         Args:
             client: Client of the endpoint. Its answers are recorded from now on.
-            token: The access token, whose expiry date is read if it has one.
+            token: The access token, from which the expiry date is read if it contains one.
         """
         self._client = client
         self._token = token
@@ -69,7 +69,7 @@ class Examination:
         self.report = Report(f"{client.model} at {client.endpoint}")
 
     def run(self) -> Iterator[CheckResult]:
-        """Send the requests, and yield what they show."""
+        """Send the requests and yield the results."""
         checks: list[Callable[[], Iterator[CheckResult]]] = [
             self._token_expiry,
             self._stream,
@@ -109,7 +109,7 @@ class Examination:
             )
 
     def _stream(self) -> Iterator[CheckResult]:
-        """Check what a single streamed answer shows."""
+        """Check everything that a single streamed answer shows."""
         began = monotonic()
         first = None
         accumulator = Accumulator()
@@ -173,7 +173,7 @@ class Examination:
             yield CheckResult(name, "unknown", "the model did not call the tool", advice)
 
     def _ignores_tools(self, question: str, completion: Completion) -> bool:
-        """Whether the prompt would have as many tokens without tools."""
+        """Whether the prompt has the same number of tokens without the tools."""
         other = self._ask(question, max_tokens=1)
         if isinstance(other, TIRError) or not completion.usage or not other.usage:
             return False

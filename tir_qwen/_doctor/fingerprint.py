@@ -1,4 +1,4 @@
-"""What the bytes of an answer reveal about its server, and a token about its expiry."""
+"""What the server's answers reveal about its version, and the access token about its expiry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..types import JSON
 
 
 def token_expiry(token: str | None) -> datetime | None:
-    """Return when a token expires, if it is a JWT that says so."""
+    """Return when the token expires; None unless it is a JWT with an expiry date."""
     parts = (token or "").split(".")
     if len(parts) != 3:
         return None
@@ -27,7 +27,7 @@ def token_expiry(token: str | None) -> datetime | None:
 
 
 def parse_frames(body: bytes) -> list[JSON]:
-    """Return the JSON objects of a stream's events, or of a whole answer."""
+    """Return the JSON objects of a stream's events, or of a non-streaming response."""
     try:
         payloads = [data for _, data in SSEDecoder().feed(body + b"\n\n")] or [body]
     except MalformedChunkError:
@@ -44,7 +44,7 @@ def parse_frames(body: bytes) -> list[JSON]:
 
 
 def guess_vllm_version(frames: list[JSON]) -> str | None:
-    """Guess the version of vLLM by the fields of its answer."""
+    """Guess the version of vLLM from the fields of its answer."""
     for frame in frames:
         if found := re.match(r"vllm-(\d+\.\d+\.\d+)", str(frame.get("system_fingerprint"))):
             return found[1]

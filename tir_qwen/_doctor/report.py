@@ -1,4 +1,4 @@
-"""The report of the doctor."""
+"""The report of `tir-qwen doctor`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CheckResult:
 
 @dataclass
 class Report:
-    """All results, and the tokens that they cost."""
+    """All results, and the number of tokens used."""
 
     endpoint: str
     results: list[CheckResult] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether the endpoint answers."""
+        """Whether the endpoint answers: no check has failed."""
         return all(result.status != "failed" for result in self.results)
 
     def as_json(self) -> JSON:

@@ -1,4 +1,4 @@
-"""What the LangChain and the LlamaIndex integration share. They import this and `tir_qwen`, and no other room."""
+"""Code shared by the LangChain and LlamaIndex integrations, which import only this package and `tir_qwen` itself."""
 
 from .._asyncgen import aclosing_unhooked
 from .._dialect.json_answer import explain_failure, extract_object

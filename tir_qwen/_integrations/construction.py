@@ -1,4 +1,4 @@
-"""Construction of a model: validation of its arguments, with errors that name the argument and quote no value."""
+"""Validation of a model's constructor arguments, with errors that name the argument but never quote its value."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .parameters import ModelSettings
 
 
 def construct(model: ModelSettings, init: Callable[..., None], kwargs: dict[str, Any]) -> None:
-    """Run the `init` of a model, and create its clients so that wrong settings are reported at once.
+    """Run a model's `init`, and create its clients so that invalid settings are reported at once.
 
     Raises:
-        ConfigurationError: A setting is wrong. `kwargs` is empty then: it would be in the locals of the traceback.
+        ConfigurationError: A setting is invalid. `kwargs` has been cleared, to keep secrets out of tracebacks.
     """
     try:
         _validate(type(model), init, kwargs)

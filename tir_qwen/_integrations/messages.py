@@ -1,4 +1,4 @@
-"""Earlier messages of a conversation on the wire: their tool calls, and the reasoning before these."""
+"""Tool calls and reasoning of a conversation's earlier messages, in wire format."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..types import JSON
 
 
 def tool_call_to_wire(id_: str | None, name: str | None, arguments: dict[str, Any] | str | None) -> JSON:
-    """Return an earlier tool call as on the wire.
+    """Return an earlier tool call in wire format.
 
-    The server requires JSON. Arguments that are not JSON become a JSON string, which the chat template writes as the
+    The server requires JSON arguments. Others are sent as a JSON string, which the chat template writes out just as the
     model wrote it.
     """
     if not isinstance(arguments, str) or parse_object(arguments) is None:
@@ -21,12 +21,12 @@ def tool_call_to_wire(id_: str | None, name: str | None, arguments: dict[str, An
 
 
 def add_reasoning(wire: Sequence[JSON], reasoning: Sequence[str]) -> None:
-    """Add the reasoning to the messages after which the model continues: those of the current tool loop.
+    """Add their reasoning to the assistant messages of the current tool loop, after the user's last message.
 
-    The chat template drops the reasoning of the turns before the user's last message, so it is not sent.
+    The chat template drops the reasoning of earlier turns, so it is not sent.
 
     Args:
-        wire: The messages as on the wire, which are changed.
+        wire: The messages in wire format; changed in place.
         reasoning: The reasoning of each message, or an empty string.
     """
     users = [position for position, message in enumerate(wire) if message["role"] == "user"]

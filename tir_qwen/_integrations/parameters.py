@@ -1,4 +1,4 @@
-"""The constructor parameters that both integrations share, as pydantic fields, and the clients made of them."""
+"""The constructor parameters shared by both integrations, as pydantic fields, and the clients created from them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def _read_timeout(value: Any) -> Any:
 
 
 class ModelSettings(BaseModel):
-    """The parameters of a model. Unset parameters are not sent: the server's defaults apply."""
+    """The settings of a model. Unset parameters are not sent, so the server's defaults apply."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=True)
 
     model: str = DEFAULT_MODEL
-    """Name of the model, in the path and in the body; any model on TIR's GenAI API, such as `deepseek_v3`."""
+    """Name of the model, sent in the path and the body; any model on TIR's GenAI API, such as `deepseek_v3`."""
     project_id: str | StrictInt | None = Field(
         default_factory=lambda: os.environ.get("E2E_TIR_PROJECT_ID"), repr=False, exclude=True
     )
@@ -61,10 +61,10 @@ class ModelSettings(BaseModel):
     complete base URL)."""
 
     temperature: float | None = None
-    """Sampling temperature, from 0. Qwen's authors recommend 0.6 with thinking and 0.7 without; they advise against 0
-    with thinking."""
+    """Sampling temperature, 0 or higher. Qwen's authors recommend 0.6 with thinking (and advise against 0) and 0.7
+    without."""
     max_tokens: int | None = None
-    """Maximum number of tokens of reasoning and answer together. If it is reached during the reasoning, the answer is
+    """Maximum number of tokens of the reasoning and the answer. If it is reached during the reasoning, the answer is
     empty and its finish reason is `length`."""
     top_p: float | None = None
     """Nucleus sampling: sample from the most likely tokens with this total probability, above 0 and up to 1. Qwen's
@@ -88,31 +88,31 @@ class ModelSettings(BaseModel):
     n: int | None = None
     """Number of answers to one prompt. Must be 1 for streams, and with a temperature of 0."""
     stop: list[str] | str | None = None
-    """Strings that end the answer, which does not include them. They count in the reasoning too."""
+    """Strings that end the answer, which does not include them. They also apply within the reasoning."""
     logprobs: bool | None = None
     """Whether to report the log-probability of each token."""
     top_logprobs: int | None = None
     """With `logprobs`: how many of the most likely tokens to report at each position; vLLM allows 20."""
     enable_thinking: bool | None = None
-    """Whether to reason before answering; unset: the server's default, which is to reason. If the server refuses or
+    """Whether to reason before answering; unset: the server's default, usually to reason. If the server rejects or
     ignores it, `/no_think` or `/think` is appended to the user's last message."""
     tool_calling: Literal["auto", "native", "prompted"] = "auto"
-    """How tools are offered: in the request (`native`), in the messages (`prompted`), or in the request unless the
-    server refuses them (`auto`)."""
+    """How tools are sent: in the request (`native`), in the messages (`prompted`), or in the request unless the server
+    rejects them (`auto`)."""
 
     timeout: Annotated[float | Timeout | None, BeforeValidator(_read_timeout)] = None
-    """Seconds without progress of the server, or a `tir_qwen.Timeout` (or a dict of its fields); unset: 600, and 5 to
-    connect. A limit that is exceeded raises a `tir_qwen.APITimeoutError`."""
+    """Seconds to wait for progress, or a `tir_qwen.Timeout` (or a dict of its fields); unset: 600, and 5 to connect.
+    Exceeding a limit raises a `tir_qwen.APITimeoutError`."""
     max_retries: int = Field(default=2, ge=0)
-    """How often a request is repeated that failed before its answer began: statuses 408, 409, 429 and 5xx, connection
+    """How often to retry a request that failed before its answer began: statuses 408, 409, 429 and 5xx, connection
     errors, timeouts. An answer that has begun is never requested again."""
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
     """Additional headers for every request; their values are treated as secrets."""
     allow_http: bool = False
-    """Allow plain http to other machines: token and prompts are then sent unencrypted."""
+    """Allow plain HTTP to other machines, which sends token and prompts unencrypted."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield the arguments that the constructor was given, without secrets."""
+        """Yield the arguments that were passed to the constructor, without secrets."""
         fields_set = getattr(self, "__pydantic_fields_set__", ())  # not set yet if the constructor fails
         for name, field in type(self).model_fields.items():
             if name in fields_set and field.repr and not field.exclude:
@@ -121,7 +121,7 @@ class ModelSettings(BaseModel):
     _cached_clients: tuple[dict[str, Any], Client, AsyncClient] | None = PrivateAttr(default=None)
 
     def _client_settings(self) -> dict[str, Any]:
-        """Return the arguments of both clients; subclasses add those that their framework names differently."""
+        """Return the arguments for both clients; subclasses add those that their framework names differently."""
         return {
             "model": self.model,
             "project_id": self.project_id,
@@ -131,7 +131,7 @@ class ModelSettings(BaseModel):
         }
 
     def _own_http_clients(self) -> tuple[Any, Any]:
-        """Return the HTTP clients that were passed in, the synchronous and the asynchronous one."""
+        """Return the synchronous and the asynchronous HTTP client that were passed in."""
         raise NotImplementedError
 
     @property
@@ -143,7 +143,7 @@ class ModelSettings(BaseModel):
         return self._clients()[1]
 
     def _clients(self) -> tuple[Client, AsyncClient]:
-        """Return the clients; new ones after a setting has changed, by assignment or in a copy."""
+        """Return the cached clients, or new ones if a setting has changed (by assignment or in a copy)."""
         settings = self._client_settings()
         http_client, async_http_client = self._own_http_clients()
         cached = self._cached_clients
@@ -158,22 +158,22 @@ class ModelSettings(BaseModel):
                 client = Client(**settings, http_client=http_client, capabilities=capabilities)
                 async_client = AsyncClient(**settings, http_client=async_http_client, capabilities=capabilities)
             except ConfigurationError as error:
-                settings.clear()  # no secrets in the locals of a traceback
+                settings.clear()  # no secrets in the traceback's locals
                 cached = error.__traceback__ = None
                 raise
             cached = self._cached_clients = settings, client, async_client
         return cached[1:]
 
     def _default_call_params(self) -> dict[str, Any]:
-        """Return the parameters of a call that were set by the constructor or by assignment."""
+        """Return the call parameters set in the constructor or by assignment."""
         return {name: value for name in CALL_FIELDS if (value := getattr(self, name)) is not None}
 
     def _merge_call_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of one call; its own take precedence over the constructor's."""
+        """Return the parameters of a call; `kwargs` take precedence over the constructor's."""
         return {"tool_calling": self.tool_calling, "schema_in": "both", **self._default_call_params(), **kwargs}
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Return what a pickle contains: everything except HTTP clients, which cannot be pickled."""
+        """Return the state to pickle: everything except HTTP clients, which cannot be pickled."""
         state = super().__getstate__()
         return {
             **state,
@@ -181,7 +181,7 @@ class ModelSettings(BaseModel):
         }
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Return a copy, with the same HTTP clients if they were passed in."""
+        """Return a deep copy that shares the HTTP clients that were passed in."""
         memo = {} if memo is None else memo
         for name in _HTTP_CLIENT_FIELDS:
             client = getattr(self, name, None)

@@ -10,16 +10,16 @@ from pydantic_core import from_json
 from ..types import JSON
 
 _NUMBER_AT_END = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
-"""A number at the end of the text: more digits may follow."""
+"""A number at the end of the text, which may be incomplete."""
 _ESCAPE = re.compile(r"\\.")
 _ALWAYS_PARSED_UP_TO = 2048
-"""Length up to which the text is parsed whenever it has grown."""
+"""Text up to this length is parsed every time it grows."""
 
 
 class PartialJSON:
-    """An object that streams in: `read` it whenever more of its text has arrived.
+    """An object that streams in: call `read` whenever more of its text has arrived.
 
-    A long text is not parsed for every token, which would be quadratic: the object then lags by one or two percent.
+    A long text is not parsed for every token, which would take quadratic time; the object then lags by 1 or 2 percent.
     """
 
     __slots__ = ("_next_length", "_parsed_length", "_value")
@@ -30,9 +30,9 @@ class PartialJSON:
         self._value: JSON | None = None
 
     def read(self, text: str) -> JSON | None:
-        """Return the object as far as it is complete; the same one as before if nothing new was parsed.
+        """Return the object parsed so far; the identical one if nothing new was parsed.
 
-        A number at the end is left out, since it may get more digits.
+        A number at the end is left out, since more digits may follow.
         """
         if not self._parsed_length <= len(text) < self._next_length:
             self._value = _parse_partial(text)

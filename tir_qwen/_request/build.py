@@ -1,6 +1,6 @@
-"""The HTTP request of a call.
+"""Builds the HTTP request of a call.
 
-The body contains what the caller set and nothing else, under the names of the wire. Sources: TIR's API reference, and
+The body contains only what the caller set, under the API's own names. Sources: TIR's API reference, and the docs of
 vLLM's OpenAI-compatible server for further fields.
 """
 
@@ -42,11 +42,11 @@ def build_request(
 
     Args:
         endpoint: Address and credentials.
-        model: Name of the model, in the path and in the body.
-        messages: Messages as on the wire, with `role` and `content`.
-        params: Fields of the body; None is unset. Three of them are converted: `enable_thinking` becomes a part of
-            `chat_template_kwargs`, where vLLM reads it; `stop` becomes a list, and is unset if it is empty;
-            the fields of `extra_body` are merged over all others.
+        model: Name of the model, sent in the path and the body.
+        messages: Messages in wire format, with `role` and `content`.
+        params: Fields of the body; None means unset. Three of them are converted: `enable_thinking` moves into
+            `chat_template_kwargs`, where vLLM expects it; `stop` becomes a list, or is left out if empty; the
+            fields of `extra_body` are merged in and override all others.
         stream: Whether to stream the answer.
 
     Raises:
@@ -56,10 +56,10 @@ def build_request(
         raise ConfigurationError("messages is empty: there is nothing to answer.")
     body: JSON = {"model": model, "messages": messages, "stream": stream, **_body_fields(params)}
     if not stream:
-        body.pop("stream_options", None)  # vLLM refuses it for a whole answer
+        body.pop("stream_options", None)  # vLLM rejects it without streaming
     headers = {"accept": "text/event-stream" if stream else "application/json", "content-type": "application/json"}
     if stream:
-        headers["accept-encoding"] = "identity"  # a gateway that compresses would delay tokens
+        headers["accept-encoding"] = "identity"  # compression by a gateway would delay tokens
     content = dump_json(body, "the request").encode()
     return Request(endpoint.url(model), {**headers, **endpoint.headers}, content)
 

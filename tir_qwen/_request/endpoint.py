@@ -1,7 +1,7 @@
 """Endpoint address and credentials, from arguments and environment variables, validated before anything is sent.
 
-Sources: TIR's API reference of Qwen3-32B for the address and `project_id`; its user guides for the host and the token;
-its SDK (`e2enetworks` on PyPI) for the names of the environment variables.
+Sources: TIR's API reference for Qwen3-32B (address and `project_id`), its user guides (host and token), and its SDK
+(`e2enetworks` on PyPI; names of the environment variables).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 class Endpoint:
     """The address of an endpoint and the credentials for it. Its repr is safe to log.
 
-    Created by `resolve_endpoint`, which validates.
+    Created and validated by `resolve_endpoint`.
 
     Attributes:
-        base_url: What `/chat/completions` is appended to, or the root of a host.
+        base_url: The URL to append `/chat/completions` to, or only scheme and host.
         query: The query string of every request.
         project_id: Digits; None unless the address is `<host>/project/p-<id>/genai/<model>/v1`.
         headers: Headers of every request; their values are secrets.
-        secrets: What is redacted in errors, in case the server repeats it.
+        secrets: Strings to redact in errors, in case the server repeats them.
     """
 
     base_url: str
@@ -46,7 +46,7 @@ class Endpoint:
     secrets: Secrets = field(default_factory=Secrets)
 
     def url(self, model: str) -> str:
-        """Return the URL for completions of `model`.
+        """Return the chat completions URL of `model`.
 
         Raises:
             ConfigurationError: `model` is not the name of a model.
@@ -72,22 +72,22 @@ def resolve_endpoint(
     headers: Mapping[str, str] | None = None,
     allow_http: bool = False,
 ) -> Endpoint:
-    """Return the endpoint that arguments and environment variables describe; arguments take precedence.
+    """Resolve the endpoint from arguments and environment variables; arguments take precedence.
 
     Args:
         project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL.
         access_token: The Auth Token of a TIR access token; environment `E2E_TIR_ACCESS_TOKEN`. Optional for a complete
             base URL on this machine.
-        base_url: A complete base URL with its path (a dedicated endpoint, a local vLLM: requests go to
-            `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`), or a host alone (requests go to
+        base_url: A complete base URL, including the path (a dedicated endpoint, a local vLLM: requests go to
+            `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`), or only a host (requests go to
             `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
             `MODEL_API_CLIENT_HOST`). Default: TIR's host.
         apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY` (hosts only).
         headers: Additional headers for every request.
-        allow_http: Allow plain http to other machines: token and prompts are then sent unencrypted.
+        allow_http: Allow plain HTTP to other machines, which sends token and prompts unencrypted.
 
     Raises:
-        ConfigurationError: Something is missing or malformed; the text names the argument and the variable.
+        ConfigurationError: A setting is missing or malformed; the message names the argument and the variable.
     """
     root, query, is_complete = _resolve_address(base_url, allow_http=allow_http)
     project = None if is_complete and project_id is None else _parse_project_id(project_id, required=not is_complete)
@@ -95,7 +95,7 @@ def resolve_endpoint(
         raise _malformed("default_headers", "must be a dict")
     token = _token(access_token, required=not (is_complete and _is_loopback(urlsplit(root).hostname or "")))
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not is_complete)
-    if is_complete:  # the path may contain another project
+    if is_complete:  # the path decides: it may contain another project
         project = found[1] if (found := re.search(r"/project/p-([^/]+)", root)) else None
     params = {} if is_complete or project is None else {"project_id": project}
     if key is not None:
@@ -120,7 +120,7 @@ def resolve_endpoint(
 
 
 def _resolve_address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]:
-    """Return the URL without a trailing slash, its query, and whether it is complete, with a path."""
+    """Return the URL without a trailing slash, its query, and whether it is complete (has a path)."""
     from_environment = {
         name: os.environ.get(name, "").strip() for name in ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")
     }
@@ -149,15 +149,15 @@ def _resolve_address(base_url: str | None, *, allow_http: bool) -> tuple[str, st
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # reading it validates it
+        _ = parts.port  # accessing it validates it
     except ValueError:
         return None
     return parts
 
 
 def _is_host(host: str) -> bool:
-    """Whether it is an IP address, or a name that can be resolved."""
-    if ":" in host or host.startswith("v"):  # an address in brackets, which urlsplit has removed
+    """Whether `host` is an IP address or a well-formed host name."""
+    if ":" in host or host.startswith("v"):  # an address in brackets, which urlsplit removed
         try:
             ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
@@ -167,7 +167,7 @@ def _is_host(host: str) -> bool:
 
 
 def _parse_project_id(value: str | int | None, *, required: bool) -> str | None:
-    written = str(value) if type(value) is int and abs(value) < 10**20 else value  # Python does not print longer ones
+    written = str(value) if type(value) is int and abs(value) < 10**20 else value  # str() may refuse longer ones
     text = _text("project_id", "E2E_TIR_PROJECT_ID", written)
     if text is None:
         if required:
@@ -187,7 +187,7 @@ def _token(value: str | None, *, required: bool) -> str | None:
 
 
 def _clean(name: str, variable: str, value: str | None, *, use_environment: bool = True) -> str | None:
-    """Return a credential that can be sent in a header or a query."""
+    """Return a credential, once checked that it can be sent in a header or a query."""
     text = _text(name, variable if use_environment else "", value)
     if text is not None and not re.fullmatch(r"[\x21-\x7e]+", text):
         raise _malformed(name, "must be printable ASCII without spaces or line breaks", variable)
@@ -205,7 +205,7 @@ def _text(name: str, variable: str, value: object) -> str | None:
 
 
 def _merge_headers(headers: dict[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of both; those of the user take precedence, regardless of their case."""
+    """Merge headers case-insensitively; those of the user (`more`) take precedence."""
     merged = {name.lower(): value for name, value in headers.items()}
     for name, value in more.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):

@@ -6,7 +6,7 @@ from ..types import JSON, Choice, Completion, Delta, ToolCall, Usage
 
 
 class Accumulator:
-    """Accumulates the deltas of a response: `add` each; `completion` returns what has arrived at any time."""
+    """Accumulates the deltas of a response: call `add` with each, and `completion` at any time."""
 
     __slots__ = ("_choices", "_response", "_usage")
 
@@ -28,7 +28,7 @@ class Accumulator:
         choice.add(delta)
 
     def tool_calls(self, index: int = 0) -> list[ToolCall]:
-        """Return the tool calls of one choice, as far as they have arrived."""
+        """Return the tool calls of one choice that have arrived so far."""
         choice = self._choices.get(index)
         return choice.tool_calls() if choice else []
 
@@ -39,7 +39,7 @@ class Accumulator:
 
 
 class _ChoiceAccumulator:
-    """The pieces of one choice. They are joined on demand: appending to a string is quadratic in the worst case."""
+    """The parts of one choice, joined on demand: appending to a string takes quadratic time in the worst case."""
 
     __slots__ = ("calls", "content", "finish_reason", "logprobs", "reasoning", "stop_reason")
 
@@ -103,7 +103,7 @@ def merge_logprobs(merged: JSON | None, more: JSON) -> JSON:
     for key, value in more.items():
         if isinstance(value, list):
             if not isinstance(merged.get(key), list):
-                merged[key] = []  # a new list: appending to the chunk's own would change the chunk
+                merged[key] = []  # a new list, so that the chunk's own is not modified
             merged[key] += value
         elif value is not None or key not in merged:
             merged[key] = value

@@ -1,4 +1,4 @@
-"""The deltas of one choice: reasoning, answer and tool calls, wherever the server puts them."""
+"""Decoder of the deltas of one choice: reasoning, answer and tool calls, wherever the server puts them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .tool_call_tracker import Source, ToolCallTracker
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """What the request says about its answer, where server versions differ in how they follow it.
+    """What the request implies about its answer, where server versions differ.
 
     Attributes:
         tools: Tools were offered: text between `<tool_call>` tags is a call that the server has not parsed.
-        required_tool: Name of the tool that had to be called: an answer that is a JSON object is its arguments.
-        prompted_tools: The tools were offered in the messages: an answer that is a JSON object may be a call without
-            its tags.
+        required_tool: Name of the tool that the model must call: an answer that is a JSON object contains its arguments.
+        prompted_tools: Tools were offered in the messages: an answer that is a JSON object may be a call without its
+            tags.
         single_call: `parallel_tool_calls` was false: only the first call counts.
-        thinking_off: Thinking was switched off: an answer that the server filed as reasoning is an answer.
+        thinking_off: Thinking was switched off: if the server labels the answer as reasoning, it is the answer.
         stop_lag: Maximum number of characters by which a stream's text lags behind its tokens, because vLLM holds back
-            what may be the beginning of a stop string.
+            text that may begin a stop string.
     """
 
     tools: bool = False
@@ -40,7 +40,7 @@ class DecodingOptions:
 
     @property
     def text_is_plain(self) -> bool:
-        """Whether text is never anything else than text."""
+        """Whether text needs no inspection: it cannot be a tool call or mislabelled reasoning."""
         return self == DecodingOptions(stop_lag=self.stop_lag)
 
 
@@ -54,8 +54,8 @@ class ChoiceDecoder:
     (answer or tool call), and the trimming of newlines.
 
     Attributes:
-        finished: Whether there was a finish reason.
-        heard: Number of deltas that held anything, even if it is held back here.
+        finished: Whether a finish reason has arrived.
+        heard: Number of non-empty deltas received, including those whose text is still held back.
     """
 
     __slots__ = (
@@ -84,20 +84,20 @@ class ChoiceDecoder:
         self._options = options
         self._text_is_plain = options.text_is_plain
         self._torn_tags = TornTagRepair(options.stop_lag) if options.stop_lag else None
-        self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is answer
+        self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is the answer
         self._calls = ToolCallTracker(index, response_id)
         self._call_parser = ToolCallParser(self._calls.new_id) if options.tools else None
         self._reasoning = NewlineTrimmer(leading=True)
         self._has_reasoning = False
-        self._doubtful_reasoning: list[str] = []  # with thinking switched off: it may be the answer
+        self._doubtful_reasoning: list[str] = []  # with thinking off: may turn out to be the answer
         self._answer = AnswerText()
-        self._has_answer = False  # whether there is text or a call
-        # Whether the text is the arguments of the required tool; None: not known before its first character.
+        self._has_answer = False  # whether there has been text or a call
+        # Whether the text is the arguments of the required tool; None: not known until its first character.
         self._text_is_arguments = None if options.required_tool else False
-        self._untagged_call: list[str] = []  # the required tool's call, or its arguments, without tags
+        self._untagged_call: list[str] = []  # the required tool's call or arguments, without tags
 
     def feed(self, choice: JSON) -> Delta:
-        """Return what a choice of a chunk, or of a whole response, says."""
+        """Decode one choice of a chunk, or of a non-streaming response."""
         said = choice.get("delta")
         if said is None:
             said = choice.get("message") or {}
@@ -108,7 +108,7 @@ class ChoiceDecoder:
             said = self._repair(self._torn_tags, said)
         if reasoning := said.get("reasoning_content") or said.get("reasoning"):
             self.heard += 1
-            if self._think_splitter is not None:  # the server parses reasoning: a tag in the content is a quotation
+            if self._think_splitter is not None:  # the server parses reasoning: tags in the content are quoted text
                 self._add_reasoning(delta, "")
                 self._end_think_block(delta)
             self._add_reasoning(delta, expect(reasoning, str, "reasoning"))
@@ -127,19 +127,19 @@ class ChoiceDecoder:
         return delta
 
     def close(self) -> Delta:
-        """Return what was held back of a choice that ended without a finish reason."""
+        """Return what was held back, for a choice that ended without a finish reason."""
         delta = Delta(self._index)
         if self.finished:
             return delta
         is_cut = self._options.tools and not self._calls and not self._has_answer
         self._flush(delta, cut=is_cut)
         if self._options.tools and (self._calls or is_cut):
-            # vLLM 0.9 ends streams with tools like this, truncated ones too.
+            # vLLM 0.9 ends streams with tools like this, including truncated ones.
             delta.finish_reason = "tool_calls" if self._calls.are_complete else "length"
         return delta
 
     def interrupt(self) -> Delta:
-        """Return what was held back of a choice whose stream broke."""
+        """Return what was held back, for a choice whose stream broke."""
         delta = Delta(self._index)
         if not self.finished:
             self._flush(delta, cut=True, ended=False)
@@ -151,10 +151,10 @@ class ChoiceDecoder:
         delta.stop_reason = stop_reason
         self._flush(delta, cut=finish_reason == "length")
         if finish_reason == "stop" and self._calls.found_in_text:
-            delta.finish_reason = "tool_calls"  # as a server that parses them says
+            delta.finish_reason = "tool_calls"  # as reported by servers that parse them
 
     def _repair(self, torn_tags: TornTagRepair, said: JSON) -> JSON:
-        """Return a delta without the remains of torn think tags."""
+        """Return the delta without remains of torn think tags."""
         reasoning = expect(said.get("reasoning_content") or said.get("reasoning") or "", str, "reasoning")
         content = expect(said.get("content") or "", str, "content")
         late_reasoning = ""
@@ -173,7 +173,7 @@ class ChoiceDecoder:
         return {**said, "reasoning_content": reasoning + late_reasoning, "reasoning": None, "content": content}
 
     def _end_think_block(self, delta: Delta) -> None:
-        """Pass on what the splitter holds back; all further content is answer."""
+        """Pass on what the splitter holds back; all further content is the answer."""
         if self._think_splitter is not None:
             reasoning, answer = self._think_splitter.close()
             self._think_splitter = None
@@ -239,7 +239,7 @@ class ChoiceDecoder:
         self._add_call(delta, ToolCallDelta(0, self._calls.new_id(0), self._options.required_tool, arguments))
 
     def _add_call(self, delta: Delta, call: ToolCallDelta, source: Source | None = None) -> None:
-        if self._torn_tags is not None and self._options.required_tool:  # arguments stand where the content would
+        if self._torn_tags is not None and self._options.required_tool:  # arguments take the place of content
             late_reasoning, call.arguments = self._torn_tags.content(call.arguments)
             self._add_reasoning(delta, late_reasoning)
             if self._torn_tags.settled:
@@ -254,7 +254,7 @@ class ChoiceDecoder:
             delta.tool_calls = [call]
 
     def _accept_answer(self, delta: Delta) -> None:
-        """There is an answer, so what the server filed as reasoning is reasoning."""
+        """Note that an answer has begun, so what the server labelled as reasoning is reasoning."""
         self._has_answer = True
         if self._doubtful_reasoning:
             delta.reasoning = self._take_doubtful_reasoning() + delta.reasoning
@@ -265,11 +265,11 @@ class ChoiceDecoder:
         return reasoning
 
     def _flush(self, delta: Delta, *, cut: bool, ended: bool = True) -> None:
-        """Pass on what every step holds back.
+        """Pass on what each step holds back.
 
         Args:
-            delta: Receives it.
-            cut: Whether the answer was truncated: reasoning without an answer is then reasoning.
+            delta: The delta to add it to.
+            cut: Whether the answer was truncated, so that doubtful reasoning without an answer is reasoning.
             ended: False if the stream broke.
         """
         if self._torn_tags is not None:
@@ -294,7 +294,7 @@ class ChoiceDecoder:
 
 
 def _arguments_of_untagged_call(text: str) -> str:
-    """Return the arguments within `{"name": ..., "arguments": {...}}`, or `text` if it is the arguments alone."""
+    """Return the arguments in `{"name": ..., "arguments": {...}}`, or `text` itself if it consists of arguments only."""
     call = parse_object(text) or {}
     arguments = call.get("arguments", call.get("parameters"))
     is_call = len(call) == 2 and "name" in call and isinstance(arguments, dict)

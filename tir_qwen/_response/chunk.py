@@ -1,8 +1,8 @@
-"""Decoder of the chunks of a response, for every version of vLLM.
+"""Decoder of a response's chunks, for every version of vLLM.
 
 vLLM 0.9 to 0.32 differ in where they put the reasoning (`reasoning_content`, `reasoning`, both with the same text, or
-inline `<think>` text), in what their chunks carry, and in which chunks they leave out. The deltas that come out of the
-decoder are the same for all of them. A whole response is decoded as a chunk whose delta is called `message`.
+inline `<think>` text), in what their chunks contain, and in which chunks they leave out. The decoder returns the same
+deltas for all of them. A non-streaming response is decoded as a chunk whose delta is called `message`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .fields import expect, items
 from .server_errors import error_from_frame
 
 _FAILURE_REASONS = frozenset({"abort", "error"})
-"""Finish reasons of vLLM that mean that the answer is incomplete."""
+"""Finish reasons by which vLLM reports that it could not complete the answer."""
 _FIRST_FACTS = ("id", "created", "model")
 _ORDINARY_FIELDS = frozenset({*_FIRST_FACTS, "object", "choices", "usage"})
 
 
 class ChunkDecoder:
-    """Decodes the payloads of one response: `feed` each, then `close`.
+    """Decodes the payloads of one response: call `feed` with each, then `close`.
 
     Attributes:
         done: Whether the answer is complete; payloads that follow are ignored.
@@ -45,15 +45,15 @@ class ChunkDecoder:
 
     @property
     def heard(self) -> int:
-        """Number of deltas that held anything, even if it is held back here."""
+        """Number of non-empty deltas received, including those whose text is still held back."""
         return sum([choice.heard for choice in self._choices.values()])
 
     def feed(self, data: bytes, event: bytes = b"") -> Iterator[Delta]:
-        """Yield the deltas of one payload.
+        """Decode one payload and yield its deltas.
 
         Args:
-            data: The data of an event, or the body of a whole response.
-            event: The type of the event, if it has one.
+            data: The data of an event, or the body of a non-streaming response.
+            event: The type of the event, if any.
 
         Raises:
             ServerStreamError: The payload reports an error, or an incomplete answer.
@@ -88,7 +88,7 @@ class ChunkDecoder:
                 raise ServerStreamError(f"the server gave up on the answer (finish_reason: {delta.finish_reason})")
 
     def close(self) -> Iterator[Delta]:
-        """Yield the remaining deltas: there are no further payloads.
+        """Yield the remaining deltas at the end of the payloads.
 
         Raises:
             StreamInterruptedError: The answer is incomplete.
@@ -101,7 +101,7 @@ class ChunkDecoder:
         yield from self._end()
 
     def interrupt(self) -> Iterator[Delta]:
-        """Yield what was held back of an answer whose stream broke."""
+        """Yield what was held back, for an answer whose stream broke."""
         for choice in self._choices.values():
             delta = choice.interrupt()
             if delta.content or delta.reasoning or delta.tool_calls:
@@ -123,7 +123,7 @@ class ChunkDecoder:
         try:
             chunk = from_json(data)
         except ValueError as error:
-            problem = f"not valid JSON ({error})"  # names the place and quotes nothing
+            problem = f"not valid JSON ({error})"  # gives the position and quotes nothing
         if event == b"error" or _is_error(chunk):
             raise error_from_frame(data.decode("utf-8", "replace") if chunk is None else chunk, self._secrets)
         if not isinstance(chunk, dict):
@@ -131,7 +131,7 @@ class ChunkDecoder:
         return chunk
 
     def _collect_facts(self, chunk: JSON) -> None:
-        """Keep what the chunk says about the response as a whole; usage that is repeated is cumulative."""
+        """Keep the metadata of the response. Usage that is sent repeatedly is cumulative, so the last one counts."""
         if self._last_facts is None:
             self._last_facts = {}
             self._response_id = chunk.get("id")
@@ -156,7 +156,7 @@ class ChunkDecoder:
 
 
 def _is_error(chunk: Any) -> bool:
-    """Whether it is an error of vLLM, or of a gateway that sends its own with status 200."""
+    """Whether the chunk is an error of vLLM, or one that a gateway sends with status 200."""
     if not isinstance(chunk, dict):
         return False
     has_text = "message" in chunk or "detail" in chunk

@@ -13,7 +13,7 @@ _TYPE_NAMES = {dict: "an object", list: "a list", str: "a string", int: "an inte
 
 
 def read_tool_call_delta(position: int, call: Any) -> ToolCallDelta:
-    """Read a tool call, or a piece of one; `position` is its index if it has none, as in a whole response."""
+    """Read a tool call or a part of one; `position` is its index if it has none, as in a non-streaming response."""
     index = expect(call, dict, "tool call").get("index")
     if index is None:
         index = position
@@ -30,10 +30,10 @@ def read_tool_call_delta(position: int, call: Any) -> ToolCallDelta:
 
 
 def expect(value: Any, kind: type, name: str) -> Any:
-    """Return `value` if its type is `kind`.
+    """Return `value`, checked to be of type `kind`.
 
     Raises:
-        MalformedChunkError: It is of another type; the text says what should be in the field `name`.
+        MalformedChunkError: It is not; the message says what the field `name` should contain.
     """
     if type(value) is not kind:
         raise MalformedChunkError(f"a chunk of the answer does not have {_TYPE_NAMES[kind]} for its {name}")

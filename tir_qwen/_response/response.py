@@ -1,4 +1,4 @@
-"""Decoder of a response's body: bytes in, deltas out, for streams and for whole responses."""
+"""Decoder of a response body: bytes in, deltas out, both for streams and for non-streaming responses."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .chunk import ChunkDecoder
 from .sse import SSEDecoder
 
 _PREFIX = b"\xef\xbb\xbf \t\r\n"
-"""The bytes of a byte order mark and of white space, which may precede a body; no body starts with any of them."""
+"""The bytes of a byte order mark and of white space, to strip before a body."""
 MAX_BODY_BYTES = 256 * 1024 * 1024
-"""Maximum size of a whole response; one with log-probabilities may have tens of megabytes."""
+"""Maximum size of a non-streaming response; log-probabilities can make one tens of megabytes large."""
 
 
 class ResponseDecoder:
-    """Decodes the body of one response: `feed` its bytes as they arrive, then `close`.
+    """Decodes the body of one response: call `feed` with its bytes as they arrive, then `close`.
 
-    The body itself shows whether it is a stream, since an event stream cannot start with a brace. So a gateway may
-    answer a request for a stream with a whole response, or the other way round.
+    The body itself shows whether it is a stream, since an event stream cannot start with a brace. So it does not matter
+    if a gateway answers a streaming request with a non-streaming response, or vice versa.
     """
 
     __slots__ = ("_accumulator", "_body", "_chunks", "_events", "_is_whole")
@@ -35,7 +35,7 @@ class ResponseDecoder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the response is known to be a whole one, not a stream."""
+        """Whether the response is known not to be a stream."""
         return bool(self._is_whole)
 
     @property
@@ -45,7 +45,7 @@ class ResponseDecoder:
 
     @property
     def heard(self) -> int:
-        """Number of deltas that held anything, even if it is still held back."""
+        """Number of non-empty deltas received, including those whose text is still held back."""
         return self._chunks.heard
 
     def completion(self) -> Completion:
@@ -53,10 +53,10 @@ class ResponseDecoder:
         return self._accumulator.completion()
 
     def feed(self, data: bytes) -> Iterator[Delta]:
-        """Yield the deltas of these bytes.
+        """Decode bytes of the body and yield their deltas.
 
         Raises:
-            StreamError: The answer is broken.
+            StreamError: The answer is malformed, or reports an error.
         """
         if self._is_whole is None:
             data = data.lstrip(_PREFIX)
@@ -74,7 +74,7 @@ class ResponseDecoder:
                 yield delta
 
     def close(self) -> Iterator[Delta]:
-        """Yield the remaining deltas: the body has ended.
+        """Yield the remaining deltas at the end of the body.
 
         Raises:
             StreamError: The answer is incomplete, or the body is not an answer.
@@ -84,7 +84,7 @@ class ResponseDecoder:
             yield delta
 
     def interrupt(self) -> None:
-        """Add what was held back to `completion`: the stream broke."""
+        """Add what was held back to `completion`, after the stream broke."""
         for delta in self._chunks.interrupt():
             self._accumulator.add(delta)
 
@@ -95,5 +95,5 @@ class ResponseDecoder:
             if body.startswith(b"<"):
                 raise MalformedChunkError("the server sent an HTML or XML page instead of an answer")
             yield from self._chunks.feed(body)
-            yield from self._chunks.feed(b"[DONE]")  # the body is complete, so the answer has ended, whatever it says
+            yield from self._chunks.feed(b"[DONE]")  # the body is complete, so the answer has ended in any case
         yield from self._chunks.close()

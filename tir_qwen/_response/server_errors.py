@@ -1,4 +1,4 @@
-"""Error responses and error frames of the server, as errors that say what to do and quote nothing of the request."""
+"""Conversion of the server's error responses to exceptions that say what to do and do not quote the request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .retry_after import retry_after_seconds
 MAX_TEXT = 500
 """Maximum number of characters kept of a server's message."""
 _MAX_SCANNED_TEXT = 64 * 1024
-"""Maximum number of characters of it that are searched: some patterns take more than linear time."""
+"""Maximum number of its characters that are searched: some patterns take more than linear time."""
 
 _ERROR_CLASSES: dict[int, type[APIStatusError]] = {
     400: BadRequestError,
@@ -44,13 +44,13 @@ _HINTS: dict[int, str] = {
     403: "Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
     404: "Check the project id, the model name and the base URL.",
 }
-# Every wording of vLLM 0.9 to 0.32 for a prompt, or a prompt and max_tokens, that exceed the context window.
+# All wordings of vLLM 0.9 to 0.32 for a prompt, or prompt and max_tokens, that exceed the context window.
 _OVERFLOW = re.compile(
     r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens",
 )
-# vLLM 0.9 to 0.11 parses the calls of `tool_choice: required` as JSON, even if they are truncated.
+# vLLM 0.9 to 0.11 parses calls with `tool_choice: required` as JSON, even truncated ones, and fails.
 _TRUNCATED_CALL = re.compile(r"validation error for list\[.*Invalid JSON: EOF while parsing", re.DOTALL)
-# vLLM up to 0.13 answers a validation error with the repr of pydantic's error list, which contains the request.
+# vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
 _ECHO = re.compile(r"(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*", re.DOTALL)
 _PYDANTIC_ERROR = re.compile(
     r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
@@ -67,8 +67,8 @@ def error_from_response(
     Args:
         status_code: The HTTP status.
         headers: The response's headers, with lower-case names.
-        body: The body or its beginning: JSON of any version of vLLM, text or HTML of a gateway, or nothing.
-        secrets: Strings that are replaced by `***`, in case the server repeats them.
+        body: The body or its beginning: JSON from any version of vLLM, text or HTML from a gateway, or nothing.
+        secrets: Strings to replace with `***`, in case the server repeats them.
     """
     parsed = _parse(body)
     detail = redact(_find_message(parsed), secrets)[:MAX_TEXT]
@@ -90,7 +90,7 @@ def error_from_response(
 
 
 def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamError:
-    """Return the error for an error frame within a stream, or for an error that was sent with status 200."""
+    """Return the error for an error frame within a stream, or for an error sent with status 200."""
     detail = redact(_find_message(frame), secrets)[:MAX_TEXT]
     message = "the server reported an error in its answer"
     return ServerStreamError(f"{message}: {detail}" if detail else message, body=_plain_body(frame, detail, secrets))
@@ -104,7 +104,7 @@ def _parse(body: bytes) -> Any:
 
 
 def _find_message(parsed: Any) -> str:
-    """Return `error.message`, `error`, `message` or `detail` of a JSON body, the title of a page, or the text."""
+    """Return the `error.message`, `error`, `message` or `detail` of a JSON body, the title of an HTML page, or the text."""
     if isinstance(parsed, dict):
         for key in ("error", "message", "detail"):
             if parsed.get(key):
@@ -123,8 +123,8 @@ def _find_message(parsed: Any) -> str:
 
 
 def _without_echo(text: str) -> str:
-    """Remove what the server repeats of the request, and the structure around pydantic's messages."""
-    text = " ".join(text.split())  # first, since the patterns are quadratic in runs of spaces
+    """Remove parts of the request that the server repeats, and the structure around pydantic's messages."""
+    text = " ".join(text.split())  # first, since the patterns take quadratic time on runs of spaces
     text = _ECHO.sub("", text)  # keeps the first error, which says enough
     if found := _PYDANTIC_ERROR.search(text):
         loc = _PYDANTIC_WRAPPER.sub("", found["loc"])
@@ -135,7 +135,7 @@ def _without_echo(text: str) -> str:
 
 
 def _plain_body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, Any] | str | None:
-    """Return what the error keeps of the body: the known plain fields, and the redacted message."""
+    """Return the part of the body to keep in the error: the redacted message and known plain fields."""
     if not isinstance(parsed, dict):
         return detail or None
     error = parsed["error"] if isinstance(parsed.get("error"), dict) else parsed

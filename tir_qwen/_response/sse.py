@@ -1,4 +1,4 @@
-"""Decoder of server-sent events: bytes in, events out, however the bytes are cut.
+"""Decoder of server-sent events: bytes in, events out, however the bytes are split.
 
 It works on bytes because `str.splitlines`, and the line iterators of the HTTP libraries, also split at U+2028, U+2029
 and U+0085, which occur unescaped inside JSON strings.
@@ -18,29 +18,29 @@ Event = tuple[bytes, bytes]
 
 
 class SSEDecoder:
-    """An incremental decoder of an event stream, without its byte order mark.
+    """An incremental decoder of an event stream whose byte order mark has been removed.
 
-    An event that the end of the stream cuts off is discarded, as the specification says.
+    An incomplete event at the end of the stream is discarded, as the specification requires.
     """
 
     __slots__ = ("_after_cr", "_data_lines", "_event_type", "_line", "_size")
 
     def __init__(self) -> None:
-        self._line = bytearray()  # a line whose end has not arrived
-        self._data_lines: list[bytes] = []  # of an event whose end has not arrived
+        self._line = bytearray()  # an incomplete line
+        self._data_lines: list[bytes] = []  # of an incomplete event
         self._event_type = b""
-        self._size = 0  # bytes of the data lines
+        self._size = 0  # of the data lines, in bytes
         self._after_cr = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """Yield the events that end within `data`.
+        """Decode `data` and yield the events that it completes.
 
         Raises:
             MalformedChunkError: An event is larger than `MAX_EVENT_BYTES`.
         """
         if self._after_cr and data:
             self._after_cr = False
-            if data[0] == 0x0A:  # the second half of a CRLF: the CR has ended the line
+            if data[0] == 0x0A:  # the second half of a CRLF, whose CR has already ended the line
                 data = data[1:]
         if b"\r" in data:
             self._after_cr = data.endswith(b"\r")

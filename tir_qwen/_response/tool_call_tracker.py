@@ -1,4 +1,4 @@
-"""The tool calls of one choice, from whichever source: the server's parser, or the text of the answer."""
+"""Tracks the tool calls of one choice, whether parsed by the server or found in the answer's text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Source = Literal["server", "text"]
 
 
 class ToolCallTracker:
-    """Gives each tool call one index, and passes its id and its name on once, though some servers repeat them."""
+    """Gives each tool call a unique index, and passes on its id and name only once, though some servers repeat them."""
 
     __slots__ = ("_arguments", "_id_prefix", "_indices", "_seen")
 
     def __init__(self, choice_index: int, response_id: str | None) -> None:
-        """Start a choice; ids that the server leaves out are made of the id of the response."""
+        """Start a choice; ids that the server leaves out are derived from the id of the response."""
         prefix = response_id or uuid4().hex
         self._id_prefix = f"{prefix}-{choice_index}" if choice_index else prefix
-        self._seen: dict[int, ToolCallDelta] = {}  # the id and the name of each call
+        self._seen: dict[int, ToolCallDelta] = {}  # with the id and name of each call
         self._arguments: dict[int, list[str]] = {}
         self._indices: dict[tuple[Source, int], int] = {}  # the index of each call, by its source's own index
 
@@ -29,7 +29,7 @@ class ToolCallTracker:
 
     @property
     def found_in_text(self) -> bool:
-        """Whether there are calls that the server has not parsed."""
+        """Whether any call was found in the text, unparsed by the server."""
         return any(source == "text" for source, _ in self._indices)
 
     @property
@@ -43,12 +43,12 @@ class ToolCallTracker:
         return f"{self._id_prefix}-call-{index}"
 
     def add(self, call: ToolCallDelta, source: Source | None = None) -> None:
-        """Add a piece of a call.
+        """Add a part of a call.
 
         Args:
-            call: The piece. Its index is changed to one that is its own, and an id or a name that was passed on before
-                is removed from it.
-            source: Who numbered the call; None if its index needs no change.
+            call: The part; changed in place: its index becomes unique, and an id or name that has already been passed
+                on is removed.
+            source: What assigned the index; None if it is already unique.
         """
         if source is not None:
             index = self._indices.get((source, call.index))
@@ -64,10 +64,10 @@ class ToolCallTracker:
         self._arguments[call.index].append(call.arguments)
 
     def is_first(self, call: ToolCallDelta) -> bool:
-        """Whether it is a piece of the first call."""
+        """Whether this is a part of the first call."""
         return call.index == next(iter(self._seen))
 
     def _free_index(self, index: int, source: Source) -> int:
-        """Return the server's index of a new call if it is free, otherwise the next one."""
+        """Return the server's index for a new call if it is free, otherwise the next free one."""
         free = index if source == "server" else len(self._seen)
         return max(self._seen) + 1 if free in self._seen else free

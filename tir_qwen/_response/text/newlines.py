@@ -1,15 +1,15 @@
-"""Newlines that the chat template writes around reasoning, answer and tool calls; they are not the model's words."""
+"""Removal of the newlines that the chat template puts around reasoning, answer and tool calls."""
 
 from __future__ import annotations
 
 
 class NewlineTrimmer:
-    """Removes newlines around a streamed text.
+    """Removes leading and trailing newlines from a streamed text.
 
     Leading newlines are dropped at once; trailing ones are held back until more text follows.
 
     Attributes:
-        leading: Whether the next text is the first one, whose leading newlines are dropped.
+        leading: Whether the next text is the first, so that its leading newlines are dropped.
     """
 
     __slots__ = ("_held", "leading")
@@ -19,7 +19,7 @@ class NewlineTrimmer:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Return `text` without the newlines that may turn out to be the template's."""
+        """Return `text` and newlines held back before it, without newlines that may be the template's."""
         if self.leading:
             text = text.lstrip("\n")
             if not text:
@@ -40,16 +40,16 @@ class NewlineTrimmer:
         return held
 
     def drop(self) -> None:
-        """Drop the newlines that were held back, and those that follow: the template writes them."""
+        """Drop the newlines that were held back and those that follow: they belong to the template."""
         self._held = ""
         self.leading = True
 
 
 class AnswerText:
-    """The text of an answer: trimmed, and with a line break where a tool call stood between two texts.
+    """The text of an answer: trimmed, and with a line break in place of a tool call between two texts.
 
     Attributes:
-        trimmer: Its trimmer, which may be fed directly where there are no calls.
+        trimmer: Its trimmer, which may be fed directly if there can be no tool calls.
     """
 
     __slots__ = ("_after_call", "_begun", "trimmer")
@@ -70,6 +70,6 @@ class AnswerText:
         return text
 
     def interrupt(self) -> None:
-        """Note that a tool call follows: text after it starts a new line."""
+        """Note that a tool call follows; text after it starts on a new line."""
         self.trimmer.drop()
         self._after_call = self._begun

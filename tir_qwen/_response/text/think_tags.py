@@ -1,4 +1,4 @@
-"""The think block at the start of a streamed text, whose tags may be cut anywhere."""
+"""Separation of the think block at the start of a streamed text, whose tags may be split anywhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class ThinkSplitter:
-    """Separates reasoning from answer in text that starts with `<think>`.
+    """Separates reasoning from answer in text that starts with `<think>`, as sent by servers without a reasoning parser.
 
-    Servers without a reasoning parser send such text.
-
-    Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it: a tag that
-    the answer quotes is text. It holds back at most the length of a tag, or the white space before the first word.
+    Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it; tags quoted
+    in the answer are text. It holds back at most the length of a tag, or white space before the first word.
     """
 
     __slots__ = ("_held", "_state")
@@ -24,7 +22,7 @@ class ThinkSplitter:
 
     @property
     def settled(self) -> bool:
-        """Whether all further text is answer."""
+        """Whether all further text is the answer."""
         return self._state == self._ANSWER
 
     def feed(self, text: str) -> tuple[str | None, str]:
@@ -52,7 +50,7 @@ class ThinkSplitter:
         return text[:cut], ""
 
     def close(self) -> tuple[str | None, str]:
-        """Return what was held back, as reasoning and as answer: the text has ended."""
+        """Return what was held back, as reasoning and as answer, at the end of the text."""
         held, self._held = self._held, ""
         if self._state == self._THINK:
             return held, ""
@@ -61,7 +59,7 @@ class ThinkSplitter:
 
 
 def _overlap(text: str, tag: str) -> int:
-    """Return the length of the longest end of `text` that `tag` starts with."""
+    """Return the length of the longest suffix of `text` that is a prefix of `tag`."""
     for length in range(min(len(text), len(tag) - 1), 0, -1):
         if text.endswith(tag[:length]):
             return length

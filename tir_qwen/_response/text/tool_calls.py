@@ -1,6 +1,6 @@
-"""Parser of the tool calls that Qwen3 writes into the text of its answer, while it streams.
+"""Streaming parser of the tool calls that Qwen3 writes into the text of its answer.
 
-Source: the chat template of Qwen3-32B (`tokenizer_config.json`). The format is that of the Hermes models.
+Source: the chat template of Qwen3-32B (`tokenizer_config.json`), which uses the format of the Hermes models.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _START = re.compile(r"<tool_call>\s{0,64}\{")
 _POSSIBLE_START = re.compile(
     "|".join([r"<tool_call>\s{0,64}\Z", *(rf"{re.escape(OPEN[:end])}\Z" for end in range(10, 0, -1))])
 )
-"""The end of a text that may be the beginning of a call; the text that follows decides."""
+"""The end of a text that may turn out to begin a call."""
 
 
 class ToolCallParser:
-    """Finds tool calls in an answer whose tags may be cut anywhere: `feed` its text, then `close`.
+    """Finds tool calls in a streamed answer: call `feed` with its text, which may be split anywhere, then `close`.
 
-    The arguments are passed on while they stream. A truncated or malformed call is passed on with the arguments as the
-    model wrote them. A tag that no object follows is text.
+    Arguments are passed on as they stream in. A truncated or malformed call is passed on with the arguments as the
+    model wrote them. A tag that is not followed by an object is text.
     """
 
     __slots__ = ("_held", "_new_id", "_next_index", "_scanner")
 
     def __init__(self, new_id: Callable[[int], str]) -> None:
-        """Start an answer; `new_id` makes the id of a call from its index."""
+        """Start an answer; `new_id` returns the id for the call with a given index."""
         self._new_id = new_id
         self._held = ""
         self._scanner: _ToolCallScanner | None = None  # of the call that is being read
         self._next_index = 0
 
     def feed(self, text: str) -> list[str | ToolCallDelta]:
-        """Return what `text` adds: texts and pieces of calls, in order."""
-        if len(text) > _MAX_PIECE:  # or each of many calls would copy everything that follows it
+        """Return what `text` adds: texts and parts of calls, in order."""
+        if len(text) > _MAX_PIECE:  # otherwise each of many calls would copy all the text after it
             pieces = [text[at : at + _MAX_PIECE] for at in range(0, len(text), _MAX_PIECE)]
             return [found for piece in pieces for found in self.feed(piece)]
         text, self._held = self._held + text, ""
@@ -61,7 +61,7 @@ class ToolCallParser:
         return found
 
     def close(self) -> list[str | ToolCallDelta]:
-        """Return what was held back: the text has ended."""
+        """Return what was held back, at the end of the text."""
         found: list[str | ToolCallDelta] = []
         if self._scanner is not None:
             self._end_call(self._scanner, found)
@@ -71,7 +71,7 @@ class ToolCallParser:
         return found
 
     def _read_text(self, text: str, found: list[str | ToolCallDelta]) -> str:
-        """Pass on the text before the next call; return the text of the call."""
+        """Pass on the text before the next call; return the rest, from the start of the call."""
         start = _START.search(text)
         if start is not None:
             self._scanner = _ToolCallScanner()
@@ -85,7 +85,7 @@ class ToolCallParser:
         return rest
 
     def _pass_on(self, scanner: _ToolCallScanner, found: list[str | ToolCallDelta]) -> None:
-        """Pass on what is new of a call, once its name is known."""
+        """Pass on the new part of a call, once its name is known."""
         if scanner.name is None:
             return
         arguments = scanner.take_arguments()
@@ -102,18 +102,18 @@ class ToolCallParser:
             scanner.name = ""
             self._pass_on(scanner, found)
         if not scanner.is_call and parse_object("".join(scanner.taken) or "{}") is not None:
-            # What is not a call must not pass for one with other arguments, or with none.
+            # Make the arguments invalid, so that what is not a call is not taken for one with other or no arguments.
             tag = OPEN if parse_object(scanner.text) is not None else ""
             found.append(ToolCallDelta(scanner.index or 0, arguments=f"{tag}{scanner.text}"))
 
 
 class _ToolCallScanner:
-    """Scans the JSON object of a call character by character, for the name and the arguments in it.
+    """Scans the JSON object of a call character by character for its name and arguments.
 
     Attributes:
-        name: The name of the tool, once it is known.
-        index: The index of the call, once it has one.
-        taken: The arguments that were taken so far.
+        name: The name of the tool, once known.
+        index: The index of the call, once assigned.
+        taken: The parts of the arguments returned by `take_arguments` so far.
     """
 
     __slots__ = (
@@ -141,9 +141,9 @@ class _ToolCallScanner:
         self.name: str | None = None
         self.index: int | None = None
         self.taken: list[str] = []
-        self._text = StringIO()  # all of it; appending to a string is quadratic
-        self._unread = ""  # the end of it, which may be a closing tag
-        self._position = 0  # up to where the text has been scanned
+        self._text = StringIO()  # all text so far; appending to a string takes quadratic time
+        self._unread = ""  # the end of the text, which may begin a closing tag
+        self._position = 0  # the number of characters scanned
         self._depth = 0
         self._string_start: int | None = None  # of the open string
         self._is_escaped = False
@@ -158,7 +158,7 @@ class _ToolCallScanner:
         self._object_end: int | None = None
 
     def feed(self, text: str) -> str | None:
-        """Scan more text; return what follows the call once it has ended."""
+        """Scan more text; return what follows the call if it has ended, otherwise None."""
         self._text.write(text)
         unread, started_at, self._unread = self._unread + text, self._position, ""
         while (here := self._position - started_at) < len(unread):
@@ -180,18 +180,18 @@ class _ToolCallScanner:
 
     @property
     def text(self) -> str:
-        """The object as far as it has arrived."""
+        """The text of the object, as far as it has arrived."""
         return self._slice(0, self._object_end).strip()
 
     @property
     def is_call(self) -> bool:
-        """Whether it is the object of a call; the brace after the arguments, which models forget, may be missing."""
+        """Whether the object is a call; its closing brace, which models sometimes forget, may be missing."""
         text = self.text
         call = parse_object(text) or (parse_object(text + "}") if any(self.taken) else None) or {}
         return isinstance(call.get("name"), str) and bool(call["name"])
 
     def take_arguments(self) -> str:
-        """Return the arguments that have arrived since this was called last."""
+        """Return the arguments that have arrived since the last call of this method."""
         if self._object_arguments_start is None:
             piece, self._arguments_text = self._arguments_text, ""
         else:
@@ -219,9 +219,9 @@ class _ToolCallScanner:
         return self._slice(self._object_end or 0)
 
     def _closing_tag(self, char: str) -> str:
-        """Return the tag that would end the call here.
+        """Return the tag that would end the call at this character; empty if none would.
 
-        JSON strings contain no line breaks, so after a line break the tag counts within a string too.
+        JSON strings cannot contain line breaks, so after a line break a tag counts even within a string.
         """
         if char == "\n":
             return f"\n{CLOSE}"
@@ -268,7 +268,7 @@ class _ToolCallScanner:
             self._object_end = self._position + 1
 
     def _end_string(self, start: int, string: str) -> None:
-        """A string of the outermost object has ended: a key, the name, or arguments that were written as a string."""
+        """Handle the end of a string in the outermost object: a key, the name, or arguments written as a string."""
         try:
             text = from_json(string)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Repair of think tags that vLLM 0.9 tears apart in streams with stop strings."""
+"""Repair of `<think>` tags that vLLM 0.9 tears apart in streams with stop strings."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from .think_tags import CLOSE, OPEN
 
 
 class TornTagRepair:
-    """Removes the remains of think tags from a stream with stop strings whose reasoning the server parses.
+    """Removes remains of think tags from a stream with stop strings whose reasoning is parsed by the server.
 
-    vLLM holds back one character less than the longest stop string has, in case the stop string comes: its text lags
-    behind its tokens. The reasoning parser of vLLM 0.9 looks at the tokens, and drops the text that comes with a tag's
-    token. With a lag, that is the text before the end of the tag. So the reasoning starts with the last characters of
-    `<think>`, as many as the lag, and the content with the last characters of `</think>` (with a longer lag: with the
-    end of the reasoning, then the whole tag). The characters of reasoning that the parser drops are lost.
+    In case a stop string follows, vLLM holds back one character less than the longest one has, so that its text lags
+    behind its tokens. The reasoning parser of vLLM 0.9 looks at the tokens and drops the text sent with a tag's token,
+    which due to the lag is the text before the end of the tag. So the reasoning starts with the last characters of
+    `<think>`, as many as the lag, and the content with the last characters of `</think>` (if the lag is longer: with
+    the end of the reasoning, then the whole tag). The reasoning that the parser drops is lost.
 
-    Only text at exactly these places is taken for a tag, and the content is only looked at after reasoning that starts
-    like this. Servers without the fault, and answers that start with `>`, are left alone.
+    Only text at exactly these positions is taken for a tag, and the content is only checked after reasoning that starts
+    like this. Servers without the bug, and answers that start with `>`, are left alone.
 
     Attributes:
-        settled: Whether all further text is what the server says it is.
+        settled: Whether the server's labels are right for all further text.
     """
 
     __slots__ = (
@@ -33,22 +33,22 @@ class TornTagRepair:
     )
 
     def __init__(self, lag: int) -> None:
-        """Start a stream whose text lags behind by up to `lag` characters, at least one."""
+        """Start a stream whose text lags behind by up to `lag` characters (at least 1)."""
         self.settled = False
         self._lag = lag
         self._opening_remains = f"{OPEN[-lag:]}\n"  # the model's reasoning starts with the newline
         self._reasoning_is_torn = False  # whether the reasoning started with these remains
-        self._reasoning_head = ""  # the start of the reasoning, as long as that is not known
+        self._reasoning_head = ""  # the start of the reasoning, until that is known
         self._has_blank_reasoning = False
         self._content: list[str] = []
         self._content_length = 0
 
     def blank(self) -> None:
-        """Note a delta with empty reasoning: short reasoning may lag behind until its end."""
+        """Note a delta with empty reasoning: all of a short reasoning may be lagging behind."""
         self._has_blank_reasoning = True
 
     def reasoning(self, text: str) -> str:
-        """Return what of a piece of reasoning is known to be reasoning."""
+        """Return the part of the reasoning so far that is known to be reasoning."""
         if self._reasoning_is_torn:
             return text
         text, self._reasoning_head = self._reasoning_head + text, ""
@@ -60,7 +60,7 @@ class TornTagRepair:
         return text.removeprefix(self._opening_remains)
 
     def content(self, text: str) -> tuple[str, str]:
-        """Return what a piece of content, or of arguments in its place, adds to the reasoning and to the content."""
+        """Return what a part of the content (or of arguments in its place) adds to the reasoning and to the content."""
         self._content.append(text)
         self._content_length += len(text)
         if self._content_length < self._lag and self._may_hold_tag:
@@ -68,7 +68,7 @@ class TornTagRepair:
         return self.close()
 
     def close(self, *, ended: bool = True) -> tuple[str, str]:
-        """Return what is held back, as reasoning and as content: no more content comes.
+        """Return what is held back, as reasoning and as content, when nothing more is to be waited for.
 
         Args:
             ended: False if the stream broke.
@@ -87,7 +87,7 @@ class TornTagRepair:
         if self._may_hold_tag and CLOSE[-self._lag :].startswith(remains) and (remains or not ended):
             if not reasoning_started:
                 late_reasoning = _strip_opening(late_reasoning)
-            return late_reasoning or "\n", answer  # the newline before the tag, if the parser dropped it
+            return late_reasoning or "\n", answer  # restore the newline before the tag if the parser dropped it
         is_cut_tag = self._reasoning_head == self._opening_remains[:-1] and not content
         return "" if is_cut_tag or not ended else self._reasoning_head, content
 
