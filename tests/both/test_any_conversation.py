@@ -1,4 +1,4 @@
-"""Whatever stands in a conversation is written as the wire wants it, or refused in our own words."""
+"""Any conversation is either converted to the wire format or rejected with one of our own errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ thoroughly = settings(derandomize=True, max_examples=200, deadline=None, databas
 
 
 def check(to_wire: Callable[[Any], list[dict[str, Any]]], messages: Sequence[Any], refusable: bool) -> None:
-    """Check what becomes of a conversation; `refusable` says whether it holds what may be refused."""
+    """Check the result of converting a conversation; `refusable` tells whether it has content that may be rejected."""
     try:
         wire = to_wire(messages)
     except ConfigurationError:
@@ -94,8 +94,8 @@ def check(to_wire: Callable[[Any], list[dict[str, Any]]], messages: Sequence[Any
 
 @thoroughly
 @given(st.lists(LANGCHAIN, max_size=4))
-def test_langchain(messages: list[BaseMessage]) -> None:
-    """Any conversation is written as JSON, one wire message each, unless it holds an odd block or an odd role."""
+def test_any_langchain_conversation_is_sent_or_refused(messages: list[BaseMessage]) -> None:
+    """Any conversation becomes one JSON wire message per message, unless it has an unknown block or role."""
     blocks = [block for message in messages for block in message.content if isinstance(block, dict)]
     odd = any("text" not in block for block in blocks)
     check(langchain_to_wire, messages, odd or any(getattr(message, "role", "") == "poet" for message in messages))
@@ -103,6 +103,6 @@ def test_langchain(messages: list[BaseMessage]) -> None:
 
 @thoroughly
 @given(st.lists(LLAMA_INDEX, max_size=4))
-def test_llama_index(messages: list[llama.ChatMessage]) -> None:
-    """Any conversation is written as JSON, one wire message each, unless it holds a block that is not text."""
+def test_any_llama_index_conversation_is_sent_or_refused(messages: list[llama.ChatMessage]) -> None:
+    """Any conversation becomes one JSON wire message per message, unless it has a block that is not text."""
     check(llama_index_to_wire, messages, any(isinstance(block, REFUSED) for one in messages for block in one.blocks))

@@ -1,4 +1,4 @@
-"""What both faces make of their constructors' arguments, and of the environment."""
+"""Constructor arguments and environment variables of both integrations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATH = "/project/p-{0}/genai/qwen3_32b/v1/chat/completions?project_id={0}"
 
 
 def asked(face: Face, **settings: Any) -> Any:
-    """The request of a model of these settings."""
+    """Return the request that a model with these settings sends."""
     lab = Lab()
     model = face(**settings, http_client=lab.client())
     if isinstance(model, ChatTIRQwen):
@@ -40,8 +40,8 @@ def asked(face: Face, **settings: Any) -> Any:
         (TIRQwen, "context_windw", "context_window"),
     ],
 )
-def test_unknown(face: Face, typo: str, meant: str) -> None:
-    """An argument that does not exist is refused by its name, with the one that was probably meant."""
+def test_an_unknown_argument_is_rejected_with_a_suggestion(face: Face, typo: str, meant: str) -> None:
+    """An unknown argument is rejected by name, with a suggestion of the one that was probably meant."""
     with pytest.raises(ConfigurationError) as caught:
         face(**KNOWN, **{typo: "c4n4ry"})
     assert str(caught.value) == f"{face.__name__}: there is no argument {typo!r} (did you mean {meant!r}?)."
@@ -76,8 +76,8 @@ def test_unknown(face: Face, typo: str, meant: str) -> None:
         (TIRQwen, "context_window", 0),
     ],
 )
-def test_malformed(face: Face, name: str, value: object) -> None:
-    """A malformed argument is refused by its name; its value, which may be a secret, is not repeated anywhere."""
+def test_a_malformed_argument_is_rejected_without_its_value(face: Face, name: str, value: object) -> None:
+    """A malformed argument is rejected by name, without repeating its value, which may be a secret."""
     token = {} if name == "access_token" else {"api_key": "token"}
     with pytest.raises(ConfigurationError) as caught:
         face(**{"project_id": 1, **token, name: value})
@@ -98,8 +98,8 @@ def test_malformed(face: Face, name: str, value: object) -> None:
         (TIRQwen, "access_token", "base_url"),
     ],
 )
-def test_names(face: Face, token: str, address: str) -> None:
-    """Token and address are taken under the names that users of either framework know."""
+def test_familiar_argument_names_are_accepted(face: Face, token: str, address: str) -> None:
+    """The token and the address are accepted under the names that users of either framework know."""
     request = asked(face, **{token: "t0ken", address: "https://host.invalid/v1"})
     assert str(request.url) == "https://host.invalid/v1/chat/completions"
     assert request.headers["authorization"] == "Bearer t0ken"
@@ -109,8 +109,10 @@ def test_names(face: Face, token: str, address: str) -> None:
 @pytest.mark.parametrize(
     "address", [("E2E_TIR_BASE_URL", "https://host.invalid"), ("MODEL_API_CLIENT_HOST", "host.invalid")]
 )
-def test_environment(face: Face, address: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Project, token, key and address come from the environment where they are not given."""
+def test_the_environment_provides_missing_settings(
+    face: Face, address: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Project, token, key and address are read from the environment if they are not passed."""
     known = {"E2E_TIR_ACCESS_TOKEN": "t0ken", "E2E_TIR_PROJECT_ID": "6530", "E2E_TIR_API_KEY": "key"}
     for name, value in [*known.items(), address]:
         monkeypatch.setenv(name, value)
@@ -125,8 +127,8 @@ def test_environment(face: Face, address: tuple[str, str], monkeypatch: pytest.M
 
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize(("missing", "said"), [("project_id", "project_id"), ("api_key", "access_token")])
-def test_missing(face: Face, missing: str, said: str) -> None:
-    """Without a project or a token there is no model, and the error says where to get it."""
+def test_missing_credentials_are_an_error(face: Face, missing: str, said: str) -> None:
+    """Without a project or a token the constructor fails, and the error says where to get it."""
     with pytest.raises(ConfigurationError, match=rf"^{said} is missing: pass {said}=.* or set the environment"):
         face(**{name: value for name, value in KNOWN.items() if name != missing})
 
@@ -135,14 +137,14 @@ def test_missing(face: Face, missing: str, said: str) -> None:
     ("face", "typo", "meant"), [(ChatTIRQwen, "api_keyy", "api_key"), (TIRQwen, "acces_token", "access_token")]
 )
 def test_unknown_like_an_alias(face: Face, typo: str, meant: str) -> None:
-    """Whoever mistypes another name of the token is told that name, and not a third one's."""
+    """A misspelled alias of the token is answered with that alias, and not with a different one."""
     with pytest.raises(ConfigurationError, match=f"did you mean '{meant}'"):
         face(project_id=1, **{typo: "token"})
 
 
 @pytest.mark.parametrize("face", FACES)
 def test_two_names_of_the_token(face: Face) -> None:
-    """Two names for the token at once are refused as such, not as an argument that does not exist."""
+    """Two names for the token at once are rejected as a conflict, not as an unknown argument."""
     with pytest.raises(ConfigurationError) as caught:
         face(project_id=1, access_token="one", api_key="two")
     assert "there is no argument" not in str(caught.value)

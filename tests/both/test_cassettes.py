@@ -1,4 +1,4 @@
-"""The cassettes themselves: readable, complete, and without a secret."""
+"""The cassettes themselves are readable, complete and free of secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ URIS = {f"{HOST}/project/p-0/genai/{model}/v1/chat/completions?project_id=0" for
     "folder", sorted(path for path in FOLDER.iterdir() if path.is_dir()), ids=lambda path: path.name
 )
 def test_nothing_but_exchanges(folder: Path) -> None:
-    """A cassette holds what decides an answer, and the answer: no host, no project, no header of a request."""
+    """A cassette holds only the answer and what determines it: no host, no project and no request headers."""
     for path in folder.rglob("*.yaml"):
         for exchange in yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader):
             assert [*exchange] == ["method", "uri", "request", "status", "type", "response"]
@@ -27,13 +27,13 @@ def test_nothing_but_exchanges(folder: Path) -> None:
             assert exchange["uri"] in URIS
 
 
-def test_size() -> None:
-    """The cassettes stay small enough to be read, and to be in the repository."""
+def test_cassettes_stay_small() -> None:
+    """Cassettes stay small enough to be read and to be kept in the repository."""
     assert 0 < sum(path.stat().st_size for path in FILES) < 10_000_000
 
 
 def test_scrubbed_request() -> None:
-    """Of a request's address and headers nothing private is kept, whatever the case or the place."""
+    """Nothing private in a request's address or headers is kept, regardless of case and position."""
     uri = (
         "http://127.0.0.1:8080/project/p-1234/genai/qwen3_32b/v1/chat/completions?project_id=1234&apikey=secret&a=1234"
     )
@@ -47,7 +47,7 @@ def test_scrubbed_request() -> None:
 
 
 def test_scrubbed_response() -> None:
-    """Of a response nothing is kept but status, content type, and a body without token and project."""
+    """Only status, content type and body of a response are kept, the latter without token and project."""
     body = '{"error": "Bearer t0ken of p-1234: नमस्ते", "id": "chatcmpl-x1234"}'.encode()
     headers = {"Content-Type": ["application/json"], "Set-Cookie": ["a=t0ken"], "x-request-id": ["1"]}
     response = {"status": {"code": 401, "message": "No"}, "headers": headers, "body": {"string": body}}
@@ -64,7 +64,7 @@ BODIES = ["{}", "data: {}\n\ndata: [DONE]\n\n", "", "a\r\nb", "\n\n  x \n", "�
 
 @pytest.mark.parametrize("text", BODIES)
 def test_files_keep_every_byte(text: str, tmp_path: Path) -> None:
-    """A body comes out of a file as it went in."""
+    """A body is read from a file exactly as it was written."""
     path = tmp_path / "set" / "cassette.yaml"
     request = Request("POST", f"{HOST}/x", b'{"a": "\xe0\xa4\xa8", "b": null}', {})
     status, headers = {"code": 200, "message": "OK"}, {"content-type": ["a/b"]}
@@ -83,7 +83,7 @@ def test_files_keep_every_byte(text: str, tmp_path: Path) -> None:
     ("one", "other", "same"), [('{"a": 1, "b": 2}', '{"b":2,"a":1}', True), ('{"a": 1}', '{"a": 1, "b": null}', False)]
 )
 def test_bodies_are_compared_as_json(one: str, other: str, same: bool) -> None:
-    """The order of a body's fields does not matter; a field more or less does."""
+    """Bodies match regardless of the order of their fields, but not if a field is missing or added."""
     requests = [Request("POST", HOST, body.encode(), {}) for body in (one, other)]
     if same:
         same_body(*requests)

@@ -1,4 +1,4 @@
-"""A setting that is changed after the model was made: the next call uses it, and nothing else is made anew."""
+"""The next call uses a setting that was changed on an existing model, and nothing else is recreated."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ FACES = pytest.mark.parametrize("face", [ChatTIRQwen, TIRQwen])
 
 
 def ask(model: Model) -> str:
-    """A whole answer."""
+    """Return a whole answer."""
     return str(model.invoke("Hello").content) if isinstance(model, ChatTIRQwen) else model.complete("Hello").text
 
 
 async def aask(model: Model) -> str:
-    """As `ask`."""
+    """Return a whole answer, asynchronously."""
     if isinstance(model, ChatTIRQwen):
         return str((await model.ainvoke("Hello")).content)
     return (await model.acomplete("Hello")).text
 
 
 def ask_twice(model: Model) -> None:
-    """Once by each client."""
+    """Call the model once with each client."""
     assert ask(model) == asyncio.run(aask(model)) == "Good day!"
 
 
 def answer(_: Received) -> Iterator[bytes]:
-    """Always the same."""
+    """Return the same answer to every request."""
     yield completion("Good day!")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the server sees of the settings."""
+    """The settings as the server sees them."""
 
     token: str = "Bearer old-token"
     target: str = "/project/p-1111/genai/qwen3_32b/v1/chat/completions?project_id=1111"
@@ -55,26 +55,26 @@ class Seen:
 
 
 def seen(server: Loopback) -> list[Seen]:
-    """What it has seen since the last time."""
+    """Return what the server has seen since the last check."""
     requests, server.received = server.received, []
     return [Seen(one.headers["authorization"], one.target, one.headers.get("x-tenant")) for one in requests]
 
 
 def made(face: type[Model], server: Loopback, **settings: Any) -> Model:
-    """A model of a host on this machine."""
+    """Return a model of a local server."""
     known = {"project_id": "1111", "access_token": "old-token", "default_headers": {"X-Tenant": "old"}}
     return face(**{**known, "base_url": server.url, **settings})
 
 
 def assigned(model: Any, update: dict[str, Any]) -> Model:
-    """The model itself, changed."""
+    """Change the model itself, and return it."""
     for name, value in update.items():
         setattr(model, name, value)
     return model
 
 
 def copied(model: Any, update: dict[str, Any]) -> Model:
-    """A copy, changed."""
+    """Return a changed copy."""
     return model.model_copy(update=update)
 
 
@@ -82,12 +82,12 @@ CHANGING = pytest.mark.parametrize("changed", [assigned, copied])
 
 
 def token(face: type[Model], value: str) -> dict[str, Any]:
-    """The token under the face's name."""
+    """Return the token under the name that the integration uses."""
     return {"access_token": SecretStr(value)} if face is ChatTIRQwen else {"api_key": value}
 
 
 def address(face: type[Model], value: str) -> dict[str, Any]:
-    """The base URL under the face's name."""
+    """Return the base URL under the name that the integration uses."""
     return {"base_url" if face is ChatTIRQwen else "api_base": value}
 
 
@@ -117,8 +117,8 @@ CHANGES: dict[str, tuple[Callable[[type[Model]], dict[str, Any]], Seen]] = {
 @pytest.mark.parametrize("change", CHANGES)
 @CHANGING
 @FACES
-def test_next_call(face: type[Model], changed: Callable[..., Model], change: str) -> None:
-    """The next call uses what a setting has been changed to, whichever client makes it."""
+def test_the_next_call_uses_the_changed_setting(face: type[Model], changed: Callable[..., Model], change: str) -> None:
+    """The next call uses a changed setting, with either client."""
     update, expected = CHANGES[change]
     with Loopback(answer) as server:
         model = made(face, server)
@@ -130,7 +130,7 @@ def test_next_call(face: type[Model], changed: Callable[..., Model], change: str
 @pytest.mark.parametrize("change", CHANGES)
 @FACES
 def test_original_of_a_copy(face: type[Model], change: str) -> None:
-    """The original of a changed copy goes on as it was, over the connection that it had."""
+    """The original of a changed copy keeps its settings and its connection."""
     update, expected = CHANGES[change]
     with Loopback(answer) as server:
         model = made(face, server)
@@ -145,8 +145,8 @@ def test_original_of_a_copy(face: type[Model], change: str) -> None:
 
 @CHANGING
 @FACES
-def test_address(face: type[Model], changed: Callable[..., Model]) -> None:
-    """After its address has changed, a model asks the new server and no longer the old one."""
+def test_a_changed_address_is_used_at_once(face: type[Model], changed: Callable[..., Model]) -> None:
+    """A model whose address has changed calls the new server, and no longer the old one."""
     with Loopback(answer) as old, Loopback(answer) as new:
         model = made(face, old)
         ask_twice(model)
@@ -156,8 +156,10 @@ def test_address(face: type[Model], changed: Callable[..., Model]) -> None:
 
 @CHANGING
 @FACES
-def test_max_retries(face: type[Model], changed: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed number of retries holds from the next call on."""
+def test_a_changed_retry_limit_is_used_at_once(
+    face: type[Model], changed: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed number of retries applies from the next call on."""
     record_waits(monkeypatch)
     with Loopback(lambda _: [response({"error": "busy"}, "503 Service Unavailable")]) as server:
         model = changed(made(face, server, max_retries=1), {"max_retries": 3})
@@ -171,8 +173,8 @@ def test_max_retries(face: type[Model], changed: Callable[..., Model], monkeypat
 
 @CHANGING
 @FACES
-def test_http_client(face: type[Model], changed: Callable[..., Model]) -> None:
-    """A client of the user's own that is set later makes the next call."""
+def test_a_changed_http_client_is_used_at_once(face: type[Model], changed: Callable[..., Model]) -> None:
+    """A custom client that is set later is used for the next call."""
     first, second = Lab("From the first"), Lab("From the second")
     model = face(**PRIVATE, http_client=first.client())
     before = ask(model)
@@ -182,7 +184,7 @@ def test_http_client(face: type[Model], changed: Callable[..., Model]) -> None:
 @CHANGING
 @FACES
 def test_async_http_client(face: type[Model], changed: Callable[..., Model]) -> None:
-    """An asynchronous client of the user's own that is set later makes the next asynchronous call."""
+    """A custom asynchronous client that is set later is used for the next asynchronous call."""
     name = "http_async_client" if face is ChatTIRQwen else "async_http_client"
     first, second = Lab("From the first"), Lab("From the second")
     model = face(**PRIVATE, **{name: first.async_client()})
@@ -192,8 +194,8 @@ def test_async_http_client(face: type[Model], changed: Callable[..., Model]) -> 
 
 
 @FACES
-def test_unchanged(face: type[Model]) -> None:
-    """Calls with unchanged settings share one connection, also those of another temperature."""
+def test_unchanged_settings_share_a_connection(face: type[Model]) -> None:
+    """Calls with unchanged settings share one connection, even if the temperature differs."""
 
     async def three(model: Model) -> list[str]:
         return [await aask(model) for _ in range(3)]
@@ -209,8 +211,8 @@ def test_unchanged(face: type[Model]) -> None:
 
 
 @FACES
-def test_same_value(face: type[Model]) -> None:
-    """Assigning the values that a model has keeps its connection."""
+def test_assigning_the_same_value_keeps_the_connection(face: type[Model]) -> None:
+    """Assigning the values that a model already has keeps its connection."""
     with Loopback(answer) as server:
         model = made(face, server)
         ask(model)
@@ -221,7 +223,7 @@ def test_same_value(face: type[Model]) -> None:
 
 @FACES
 def test_old_connection(face: type[Model]) -> None:
-    """The connection of a setting that nobody uses any more closes."""
+    """The connection is closed once no model uses its settings any more."""
     with Loopback(answer) as server:
         model = made(face, server)
         ask(model)
@@ -230,8 +232,8 @@ def test_old_connection(face: type[Model]) -> None:
 
 
 @FACES
-def test_wrong_value(face: type[Model]) -> None:
-    """A wrong value is refused before anything is sent, and a right one mends the model."""
+def test_a_wrong_value_is_rejected_until_it_is_corrected(face: type[Model]) -> None:
+    """A wrong value is rejected before anything is sent, and correcting it makes the model work again."""
     with Loopback(answer) as server:
         model = made(face, server)
         with pytest.raises(ConfigurationError, match="project_id"):
@@ -250,7 +252,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("kind", COPIES)
 @FACES
 def test_copies_of_a_changed_model(face: type[Model], kind: str) -> None:
-    """A pickle or copy of a changed model asks as that does, and can be changed without it."""
+    """A pickle or copy of a changed model has the changed settings, and can be changed independently."""
     with Loopback(answer) as server:
         model = made(face, server)
         ask(model)
@@ -264,7 +266,7 @@ def test_copies_of_a_changed_model(face: type[Model], kind: str) -> None:
 
 
 def refusing(request: Received) -> Iterator[bytes]:
-    """A server that does not take the thinking switch."""
+    """Answer like a server that rejects the thinking switch."""
     if "chat_template_kwargs" in request.json():
         yield response({"error": {"message": "Unrecognized request argument: chat_template_kwargs"}}, "400 Bad Request")
     else:
@@ -272,14 +274,14 @@ def refusing(request: Received) -> Iterator[bytes]:
 
 
 def tries(server: Loopback) -> list[bool]:
-    """Of each request since the last time: whether it tried what the server refuses."""
+    """Return for each new request whether it used what the server rejects."""
     requests, server.received = server.received, []
     return ["chat_template_kwargs" in request.json() for request in requests]
 
 
 @FACES
-def test_learnt(face: type[Model]) -> None:
-    """What one client has learnt of the endpoint the other knows too, until a setting changes."""
+def test_clients_share_what_they_learn(face: type[Model]) -> None:
+    """What one client learns about the endpoint is known to the other, until a setting changes."""
     with Loopback(refusing) as server:
         model = made(face, server, enable_thinking=False)
         ask_twice(model)
@@ -291,7 +293,7 @@ def test_learnt(face: type[Model]) -> None:
 
 @FACES
 def test_learnt_asynchronously(face: type[Model]) -> None:
-    """What the asynchronous client has learnt, the synchronous one knows."""
+    """What the asynchronous client has learned is known to the synchronous one."""
     with Loopback(refusing) as server:
         model = made(face, server, enable_thinking=False)
         asyncio.run(aask(model))
@@ -302,7 +304,7 @@ def test_learnt_asynchronously(face: type[Model]) -> None:
 @pytest.mark.parametrize("kind", ["deepcopy", "copy"])
 @FACES
 def test_learnt_in_copies(face: type[Model], kind: str) -> None:
-    """A copy knows what the model has learnt, with both clients."""
+    """A copy knows what the model has learned, with either client."""
     with Loopback(refusing) as server:
         model = made(face, server, enable_thinking=False)
         ask(model)
@@ -312,7 +314,7 @@ def test_learnt_in_copies(face: type[Model], kind: str) -> None:
 
 @FACES
 def test_learnt_by_a_changed_copy(face: type[Model]) -> None:
-    """A copy with another setting learns for itself, and the original keeps what it knows."""
+    """A copy with another setting learns on its own, and the original keeps what it knows."""
     with Loopback(refusing) as server:
         model = made(face, server, enable_thinking=False)
         ask(model)

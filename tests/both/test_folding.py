@@ -1,4 +1,4 @@
-"""The pieces of real streams add up to the whole answer, in both faces."""
+"""The chunks of real streams add up to the whole answer in both integrations."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ STREAMS = [
     and b'"error"' not in capture.body
     and b'"abort"' not in capture.body
 ]
-"""The captured streams of one answer that came to their end."""
+"""The captured streams that contain a single, complete answer."""
 
 
 def decode(capture: Capture) -> tuple[list[Delta], Completion]:
-    """What the spine reads: the deltas, and their whole."""
+    """Return the parsed deltas of a stream and the answer they add up to."""
     decoder = ResponseDecoder(options=capture.expected)
     return [*decoder.feed(capture.body), *decoder.close()], decoder.completion()
 
 
 def test_there_are_streams() -> None:
-    """The streams of all servers are among those that are added up."""
+    """Streams of every server are included."""
     setups = {capture.setup for capture in STREAMS}
     assert setups >= {"vllm-0.9.2", "vllm-0.10.2", "vllm-0.32.0", "vllm-0.32.0-no-parsers"}
     assert len(STREAMS) > 50
 
 
 @pytest.mark.parametrize("capture", STREAMS, ids=lambda capture: capture.id)
-def test_langchain(capture: Capture) -> None:
-    """The sum of a stream's chunks is the message that a whole answer would have been, in every part."""
+def test_langchain_chunks_add_up_to_the_whole_answer(capture: Capture) -> None:
+    """The sum of a stream's chunks equals the message of a whole answer in every part."""
     deltas, completion = decode(capture)
     chunks = [chunk_from_delta(delta).message for delta in deltas]
 
@@ -57,8 +57,8 @@ def test_langchain(capture: Capture) -> None:
 
 
 @pytest.mark.parametrize("capture", STREAMS, ids=lambda capture: capture.id)
-def test_llama_index(capture: Capture) -> None:
-    """A stream's last response is that of a whole answer, and its pieces' texts are that answer's."""
+def test_llama_index_chunks_add_up_to_the_whole_answer(capture: Capture) -> None:
+    """The last response of a stream equals that of a whole answer, and so does the text of its deltas."""
     deltas, completion = decode(capture)
     stream = ResponseStream()
     responses = [stream.add(delta) for delta in deltas]
@@ -72,5 +72,5 @@ def test_llama_index(capture: Capture) -> None:
 
 
 def thought(response: ChatResponse) -> str:
-    """The reasoning of a response."""
+    """Return the reasoning of a response."""
     return "".join(block.content for block in response.message.blocks if isinstance(block, ThinkingBlock))

@@ -1,4 +1,4 @@
-"""Both faces on the answers of real servers: the same question gets the same answer, however it is asked."""
+"""Both integrations on answers of real servers: every method gives the same answer to the same question."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ THOUGHT = "Okay, the user is asking for the capital of France. That's Paris."
 
 
 def counted(server: Server) -> tuple[int, int, int]:
-    """The tokens that the server's bytes name."""
+    """Return the token counts in the server's raw response."""
     usage = server.facts["usage"]
     return usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
 
 
 def body(turns: Any, way: Way, **fields: Any) -> dict[str, Any]:
-    """The request that a question makes: the question, and no field that was not set."""
+    """Return the expected request for a question: no field is sent that was not set."""
     streamed = {"stream": True, "stream_options": {"include_usage": True}}
     messages = [{"role": role, "content": content} for role, content in turns]
     return {
@@ -40,7 +40,7 @@ def body(turns: Any, way: Way, **fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_answer(server: Server, way: Way) -> None:
-    """Every method of both faces gives the answer, its reasoning apart from it, and the server's token counts."""
+    """Every method of both integrations returns the answer, separate reasoning and the server's token counts."""
     answer = await way(server.settings, FRANCE)
 
     assert answer == Answer(server.says(PARIS), server.says(THOUGHT), "stop", counted(server))
@@ -50,7 +50,7 @@ async def test_answer(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", CHATS, ids=str)
 async def test_thinking_off(server: Server, way: Way) -> None:
-    """`enable_thinking=False` reaches the chat template, and the answer comes without reasoning."""
+    """`enable_thinking=False` reaches the chat template, and the answer has no reasoning."""
     answer = await way({**server.settings, "enable_thinking": False}, FRANCE)
 
     assert answer == Answer(server.says(PARIS), "", "stop", counted(server))
@@ -59,7 +59,7 @@ async def test_thinking_off(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_cut_within_the_reasoning(server: Server, way: Way) -> None:
-    """An answer that max_tokens cuts within its reasoning is empty, is marked so, and keeps the reasoning."""
+    """An answer that `max_tokens` cuts off within the reasoning is empty, marked as such, and keeps the reasoning."""
     answer = await way(server.settings, FRANCE, max_tokens=8)
 
     assert answer == Answer("", server.says("Okay, the user"), "length", counted(server))
@@ -68,7 +68,7 @@ async def test_cut_within_the_reasoning(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_system_prompt(server: Server, way: Way) -> None:
-    """A system prompt is sent as such, and obeyed."""
+    """A system prompt is sent as such and followed."""
     system = "You are a helpful assistant that translates English to French."
     turns = [("system", system), ("user", "I love programming.")]
     answer = await way(server.settings, turns, enable_thinking=False)
@@ -79,7 +79,7 @@ async def test_system_prompt(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_conversation(server: Server, way: Way) -> None:
-    """Earlier turns are sent in their order, and known to the answer."""
+    """Earlier turns are sent in order, and the answer takes them into account."""
     turns = [
         ("user", "Hello! My name is Asha."),
         ("assistant", "Nice to meet you, Asha! How can I help you today?"),
@@ -94,7 +94,7 @@ async def test_conversation(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_stop(server: Server, way: Way) -> None:
-    """A stop string ends the answer, and is no part of it."""
+    """A stop string ends the answer, and is not part of it."""
     turns = [("user", "Count from 1 to 20.")]
     answer = await way({**server.settings, "enable_thinking": False}, turns, stop=["5"])
 
@@ -109,14 +109,14 @@ SCRIPTS = {"Hindi": "नमस्ते! आप कैसे हैं? मै�
 @pytest.mark.parametrize("way", SYNC, ids=str)
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_unicode(server: Server, script: str, way: Way) -> None:
-    """Text of any script arrives whole, however its characters fall into tokens."""
+    """Text in any script arrives intact, however its characters are split into tokens."""
     answer = await way(server.settings, [("user", f"Say hello in {script}.")], enable_thinking=False)
 
     assert answer == Answer(server.says(SCRIPTS[script]), "", "stop", counted(server))
 
 
 def test_logprobs_in_langchain(server: Server) -> None:
-    """LangChain's `response_metadata` holds the log-probabilities of all tokens, streamed or not."""
+    """LangChain's `response_metadata` has the log-probabilities of all tokens, streamed or not."""
     model = ChatTIRQwen(**server.settings, enable_thinking=False, logprobs=True, top_logprobs=2)
 
     whole = model.invoke("What is 2 + 2?")
@@ -126,7 +126,7 @@ def test_logprobs_in_langchain(server: Server) -> None:
 
 
 def test_logprobs_in_llama_index(server: Server) -> None:
-    """LlamaIndex's `response.logprobs` holds the candidates of all tokens, and of a stream's piece those of its own."""
+    """LlamaIndex's `response.logprobs` has the candidates of all tokens, and those of its own tokens in each delta."""
     llm = TIRQwen(**server.settings, enable_thinking=False, logprobs=True, top_logprobs=2)
     messages = chat_messages([("user", "What is 2 + 2?")])
 
@@ -137,13 +137,13 @@ def test_logprobs_in_llama_index(server: Server) -> None:
 
 
 def tokens(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The tokens with their log-probabilities, as the server's bytes name them."""
+    """Return the tokens with their log-probabilities from the server's raw response."""
     choices = [choice for frame in frames for choice in frame["choices"]]
     return [token for choice in choices for token in (choice["logprobs"] or {}).get("content", [])]
 
 
 def candidates(frames: list[dict[str, Any]]) -> list[list[LogProb]]:
-    """The same in LlamaIndex's words."""
+    """Return the same candidates in LlamaIndex's format."""
     return [
         [LogProb(token=one["token"], logprob=one["logprob"], bytes=one["bytes"]) for one in token["top_logprobs"]]
         for token in tokens(frames)
@@ -152,7 +152,7 @@ def candidates(frames: list[dict[str, Any]]) -> list[list[LogProb]]:
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 async def test_two_answers(server: Server, asynchronous: bool) -> None:
-    """With n=2 LangChain gives two generations, and LlamaIndex the first answer and both in `raw`."""
+    """With `n=2`, LangChain returns two generations, and LlamaIndex the first answer with both in `raw`."""
     settings = {**server.settings, "n": 2, "enable_thinking": False}
     chat, llm = ChatTIRQwen(**settings), TIRQwen(**settings)
 
@@ -168,7 +168,7 @@ async def test_two_answers(server: Server, asynchronous: bool) -> None:
 
 
 def test_chain(server: Server) -> None:
-    """In a chain of prompt, model and parser the answer is text alone, also in pieces."""
+    """A chain of prompt, model and parser returns only the text of the answer, whole or streamed."""
     prompt = ChatPromptTemplate.from_messages([("user", "What is the capital of {country}?")])
     chain = prompt | ChatTIRQwen(**server.settings) | StrOutputParser()
 
@@ -178,7 +178,7 @@ def test_chain(server: Server) -> None:
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 async def test_batch(server: Server, asynchronous: bool) -> None:
-    """A batch's answers come in the order of its questions."""
+    """The answers of a batch are in the order of its questions."""
     model = ChatTIRQwen(**server.settings)
     questions = [f"What is the capital of {country}?" for country in ("France", "India", "Germany")]
 
@@ -190,7 +190,7 @@ async def test_batch(server: Server, asynchronous: bool) -> None:
 
 @pytest.mark.parametrize("way", SYNC[:2], ids=str)
 def test_metadata_in_langchain(server: Server, way: Way) -> None:
-    """`response_metadata` holds each fact about a response once, also in the sum of a stream's chunks."""
+    """Each value in `response_metadata` appears once, even in the sum of streamed chunks."""
     model = ChatTIRQwen(**server.settings)
     streamed = way.cassette == "stream"
     first, *rest = model.stream("Hello") if streamed else [model.invoke("Hello")]
@@ -211,7 +211,7 @@ def test_metadata_in_langchain(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", SYNC[2:], ids=str)
 def test_raw_in_llama_index(server: Server, way: Way) -> None:
-    """`raw` holds each fact about a response once, also after a stream: what token counters and tracers read."""
+    """Each value in `raw`, which token counters and tracers read, appears once, even after a stream."""
     llm, messages = TIRQwen(**server.settings), chat_messages([("user", "Hello")])
     response = [*llm.stream_chat(messages)][-1] if way.cassette == "stream" else llm.chat(messages)
 
@@ -230,7 +230,7 @@ def test_raw_in_llama_index(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", [way for way in CHATS if "chat" not in way.name], ids=str)
 async def test_hint_in_the_log(server: Server, way: Way, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever gets an empty answer because max_tokens ended within the reasoning is told so in the log, once."""
+    """An answer left empty because `max_tokens` was reached within the reasoning is explained in the log, once."""
     await way(server.settings, FRANCE, max_tokens=8)
 
     hints = [record.getMessage() for record in caplog.records if record.name == "tir_qwen"]

@@ -1,4 +1,4 @@
-"""What both faces send, and what they make of a refusal, on real servers."""
+"""Requests of both integrations to real servers, and their handling of refusals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WRONG = {
 @pytest.mark.parametrize("way", SYNC, ids=str)
 @pytest.mark.parametrize("at_call", [False, True], ids=["constructor", "call"])
 async def test_all_parameters(server: Server, way: Way, at_call: bool) -> None:
-    """Every sampling parameter is accepted by constructor and call, and sent under its own name; no other is."""
+    """Every sampling parameter is accepted by constructor and call, and sent under its own name without any others."""
     parameters = {**PARAMETERS, "enable_thinking": False}
     constructed, given = ({}, parameters) if at_call else (parameters, {})
     answer = await way({**server.settings, **constructed}, HELLO, **given)
@@ -63,7 +63,7 @@ async def test_all_parameters(server: Server, way: Way, at_call: bool) -> None:
 @pytest.mark.parametrize("way", CHATS, ids=str)
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_refusal(server: Server, wrong: str, way: Way) -> None:
-    """A refusal is the error of its kind, in LangChain also one of LangChain's, and is not tried again."""
+    """A refusal raises the matching error, in LangChain also as its own class, and is not retried."""
     settings, params, error, status = WRONG[wrong]
 
     with pytest.raises(error) as caught:
@@ -76,7 +76,7 @@ async def test_refusal(server: Server, wrong: str, way: Way) -> None:
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_soft_switch(server: Server, way: Way) -> None:
-    """`/no_think` in a prompt gives an answer without reasoning, and without the empty think block's newlines."""
+    """`/no_think` in a prompt gives an answer without reasoning and without the newlines of the empty think block."""
     answer = await way(server.settings, [("user", "Hello /no_think")])
 
     assert (answer.content, answer.reasoning) == (server.says(GREETING), "")

@@ -1,4 +1,4 @@
-"""Tools on real servers: offered, called, and their results sent back, by both faces."""
+"""Tools on real servers in both integrations: offered, called, and their results sent back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ THOUGHT = "Okay, the user wants the weather in Paris. There is a get_weather fun
 
 @dataclass(frozen=True)
 class ToolWay:
-    """A public method that offers tools; `cassette` tells its request from those of the other face and form."""
+    """A public method that offers tools; `cassette` separates its requests by integration and form."""
 
     name: str
     cassette: str
@@ -73,7 +73,7 @@ async def _astream(settings, question, choice, tool=get_weather):
 
 
 def offer(tool: Callable[..., str], question: str, choice: str | None) -> dict[str, Any]:
-    """Arguments for LlamaIndex's methods, which know a required tool by a flag."""
+    """Return arguments for LlamaIndex's methods, which require a tool call by a flag."""
     kwargs = {"tool_required": True} if choice == "any" else {"tool_choice": choice} if choice else {}
     offered = {"tools": [FunctionTool.from_defaults(tool)], "allow_parallel_tool_calls": True}
     return {**offered, "user_msg": question, **kwargs}
@@ -101,7 +101,7 @@ async def _astream_chat(settings, question, choice, tool=get_weather):
 
 
 def tool_ways(face: str, *asks: Any) -> list[ToolWay]:
-    """The methods of a face."""
+    """Return the methods of an integration that offer tools."""
     form = {True: "stream", False: "whole"}
     return [ToolWay(ask.__name__[1:], f"{face}-{form['stream' in ask.__name__]}", ask) for ask in asks]
 
@@ -116,7 +116,7 @@ CHOICES = {"auto": None, "required": "any", "named": "get_weather"}
 @pytest.mark.parametrize("way", SYNC, ids=str)
 @pytest.mark.parametrize("choice", CHOICES)
 async def test_call(server: Server, choice: str, way: ToolWay) -> None:
-    """A tool that is offered, required or named is called with its arguments, and nothing of the call is content."""
+    """A tool that is offered, required or named is called with its arguments, and no part of the call is content."""
     answer, _ = await way.ask(server.settings, PARIS, CHOICES[choice])
 
     assert (answer.content, answer.tool_calls) == ("", [("get_weather", {"city": "Paris"})])
@@ -125,7 +125,7 @@ async def test_call(server: Server, choice: str, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", [*LANGCHAIN, *LLAMA_INDEX], ids=str)
 async def test_two_calls(server: Server, way: ToolWay) -> None:
-    """Two calls in one answer are two calls, each with its own arguments."""
+    """Two calls in one answer stay separate, each with its own arguments."""
     answer, _ = await way.ask(server.settings, "What is the weather in Paris and London?", None)
 
     thought = "I need the weather of two cities, so I make two calls, one for Paris and one for London."
@@ -136,7 +136,7 @@ async def test_two_calls(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_call_without_arguments(server: Server, way: ToolWay) -> None:
-    """A tool that takes no arguments is called with none, though old servers send nothing at all for them."""
+    """A tool without parameters is called with no arguments, even though old servers send nothing for them."""
     question = "What is the value of magic_function_no_args()? Use the tool."
     answer, _ = await way.ask(server.settings, question, None, magic_function_no_args)
 
@@ -146,7 +146,7 @@ async def test_call_without_arguments(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_text_before_a_call(server: Server, way: ToolWay) -> None:
-    """What the model says before it calls a tool is the content, without the newlines before the call."""
+    """Text that the model writes before calling a tool is the content, without the newlines before the call."""
     answer, _ = await way.ask(server.settings, "Search the docs for rate limits.", None, search_docs)
 
     assert answer.tool_calls == [("search_docs", {"query": "rate limits", "top_k": 3})]
@@ -156,7 +156,7 @@ async def test_text_before_a_call(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", [way for way in SYNC if way in LANGCHAIN], ids=str)
 async def test_result_in_langchain(server: Server, way: ToolWay) -> None:
-    """An answer with a call, and the tool's result under the call's id, go back to the server as they came."""
+    """An answer with a call and the tool's result with the call's id are sent back to the server unchanged."""
     _, message = await way.ask(server.settings, PARIS, None)
     (call,) = message.tool_calls
     result = ToolMessage("18 °C, sunny", tool_call_id=call["id"])
@@ -170,7 +170,7 @@ async def test_result_in_langchain(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", [way for way in SYNC if way in LLAMA_INDEX], ids=str)
 async def test_result_in_llama_index(server: Server, way: ToolWay) -> None:
-    """An answer with a call, and the tool's result under the call's id, go back to the server as they came."""
+    """An answer with a call and the tool's result with the call's id are sent back to the server unchanged."""
     llm = TIRQwen(**server.settings)
     _, response = await way.ask(server.settings, PARIS, None)
     (call,) = llm.get_tool_calls_from_response(response)
@@ -183,7 +183,7 @@ async def test_result_in_llama_index(server: Server, way: ToolWay) -> None:
 
 
 def history(id_: str, reasoning: str) -> list[dict[str, Any]]:
-    """The conversation as the server must see it: with the reasoning that led to the call, for old servers and new."""
+    """Return the expected history, with the reasoning that led to the call under the names of old and new servers."""
     call = {"id": id_, "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
     thought = {"reasoning_content": reasoning, "reasoning": reasoning}
     return [
@@ -196,7 +196,7 @@ def history(id_: str, reasoning: str) -> list[dict[str, Any]]:
 @pytest.mark.parsers(False)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_server_without_tools(server: Server, way: ToolWay) -> None:
-    """A server that was started without a tool parser is asked once more, with the tools in the messages."""
+    """A request to a server without a tool parser is repeated with the tools described in the messages."""
     answer, _ = await way.ask(server.settings, PARIS, "auto")
 
     assert (answer.content, answer.tool_calls) == ("", [("get_weather", {"city": "Paris"})])
@@ -206,7 +206,7 @@ async def test_server_without_tools(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(False)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_native_tools_only(server: Server, way: ToolWay) -> None:
-    """Who wants native tools or none is told what the server said."""
+    """If only native tools are allowed, the server's refusal is raised."""
     with pytest.raises(BadRequestError, match="--enable-auto-tool-choice and --tool-call-parser to be set"):
         await way.ask({**server.settings, "tool_calling": "native"}, PARIS, "auto")
 
@@ -214,7 +214,7 @@ async def test_native_tools_only(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_broken_call(server: Server, way: ToolWay) -> None:
-    """Of a call with broken arguments nothing is made up: it is invalid, or has none if the server withholds them."""
+    """A call with broken arguments is not repaired: it is invalid, or has none if the server withholds them."""
     _, said = await way.ask(server.settings, "Make a broken tool call.", None)
 
     if isinstance(said, AIMessage):
@@ -224,13 +224,13 @@ async def test_broken_call(server: Server, way: ToolWay) -> None:
         arguments = [block.tool_kwargs for block in said.message.blocks if isinstance(block, ToolCallBlock)]
         broken = [one for one in arguments if isinstance(one, str)]
         valid = [one for one in arguments if not isinstance(one, str)]
-    streamed = way.cassette.endswith("stream")  # else the server leaves the call in the text
+    streamed = way.cassette.endswith("stream")  # otherwise the server leaves the call in the text
     written = "".join(fragments(server.frames())) if streamed else '{"city": '
     assert (broken, valid) == (([written], []) if written else ([], [{}]))
 
 
 def fragments(frames: list[dict[str, Any]]) -> list[str]:
-    """What the server's bytes say of the calls' arguments."""
+    """Return the argument fragments of calls in the server's raw response."""
     deltas = [choice.get("delta", choice.get("message")) for frame in frames for choice in frame["choices"]]
     calls = [call for delta in deltas for call in delta.get("tool_calls") or []]
     return [call["function"].get("arguments") or "" for call in calls]

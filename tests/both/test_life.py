@@ -1,4 +1,4 @@
-"""One model through its life: many threads and loops, copies, streams that are left early, a loop that must go on."""
+"""One model used throughout its lifetime: across threads, event loops and copies, and with abandoned streams."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ FACES = [ChatTIRQwen, TIRQwen]
 
 
 def ask(model: Model) -> str:
-    """A whole answer."""
+    """Return a whole answer."""
     return str(model.invoke("Hello").content) if isinstance(model, ChatTIRQwen) else model.complete("Hello").text
 
 
 async def aask(model: Model) -> str:
-    """As `ask`."""
+    """Return a whole answer, asynchronously."""
     if isinstance(model, ChatTIRQwen):
         return str((await model.ainvoke("Hello")).content)
     return (await model.acomplete("Hello")).text
 
 
 def answer(_: Received) -> Iterator[bytes]:
-    """Always the same."""
+    """Return the same answer to every request."""
     yield completion("Good day!")
 
 
 def local(face: type[Model], server: Loopback, **settings: Any) -> Model:
-    """A model of a server on this machine."""
+    """Return a model of a local server."""
     return face(**{"base_url": server.base_url, "access_token": TOKEN, **settings})
 
 
 def talkative(_: Received) -> Iterator[bytes]:
-    """An answer without an end."""
+    """Return an endless answer."""
     yield STREAM_HEAD
     while True:
         yield event("More")
@@ -66,8 +66,8 @@ STREAMS: dict[str, tuple[type[Model], Callable[[Any], Iterator[Any]]]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_left_early(name: str) -> None:
-    """Leaving the loop over a stream closes the connection, which makes the server stop."""
+def test_leaving_a_stream_closes_its_connection(name: str) -> None:
+    """Breaking out of a loop over a stream closes the connection, which makes the server stop."""
     face, begin = STREAMS[name]
     with Loopback(talkative) as server:
         for _ in begin(local(face, server)):
@@ -77,7 +77,7 @@ def test_left_early(name: str) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_closed_early(name: str) -> None:
-    """Closing a stream closes the connection, though the stream itself is still held."""
+    """Closing a stream closes the connection, even if the stream object is still referenced."""
     face, begin = STREAMS[name]
     with Loopback(talkative) as server:
         chunks: Any = begin(local(face, server))
@@ -100,7 +100,7 @@ ASYNC_STREAMS: dict[str, tuple[type[Model], Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize("name", ASYNC_STREAMS)
 async def test_left_early_async(name: str) -> None:
-    """Leaving the loop over an asynchronous stream closes the connection while the event loop goes on."""
+    """Breaking out of a loop over an asynchronous stream closes the connection while the event loop keeps running."""
     face, begin = ASYNC_STREAMS[name]
     with Loopback(talkative) as server:
         model = local(face, server)
@@ -110,7 +110,7 @@ async def test_left_early_async(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ASYNC_STREAMS)
-async def test_cancelled(name: str) -> None:
+async def test_cancelling_a_task_closes_the_connection(name: str) -> None:
     """Cancelling the task that reads a stream closes the connection."""
     face, begin = ASYNC_STREAMS[name]
 
@@ -147,7 +147,7 @@ ASYNC: dict[str, tuple[type[Model], Callable[[Any], Awaitable[Any]]]] = {
 
 @pytest.mark.parametrize("name", ASYNC)
 async def test_loop_goes_on(name: str) -> None:
-    """While an asynchronous method waits for the server, the event loop goes on."""
+    """The event loop keeps running while an asynchronous method waits for the server."""
     face, call = ASYNC[name]
     goes_on = threading.Event()
     seen: list[bool] = []
@@ -170,7 +170,7 @@ async def test_loop_goes_on(name: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_many_threads(face: type[Model]) -> None:
-    """One model answers many threads at once."""
+    """One model can be used by many threads at once."""
     with Loopback(answer) as server, ThreadPoolExecutor(8) as pool:
         model = local(face, server)
         assert [*pool.map(lambda _: ask(model), range(24))] == ["Good day!"] * 24
@@ -178,7 +178,7 @@ def test_many_threads(face: type[Model]) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_one_loop_after_another(face: type[Model]) -> None:
-    """One model answers in several event loops one after another, and synchronously between them."""
+    """One model can be used in several event loops in turn, and synchronously in between."""
     with Loopback(answer) as server:
         model = local(face, server)
         said = [asyncio.run(aask(model)), ask(model), asyncio.run(aask(model))]
@@ -195,8 +195,8 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("made", COPIES)
 @pytest.mark.parametrize("face", FACES)
-def test_copies(face: type[Model], made: str) -> None:
-    """A copy, also one that went through a pickle, asks as the original does, with token, headers and parameters."""
+def test_a_copy_sends_the_same_requests(face: type[Model], made: str) -> None:
+    """A copy, including an unpickled one, sends the same token, headers and parameters as the original."""
     with Loopback(answer) as server:
         model = local(face, server, default_headers={"X-Tenant": HEADER}, temperature=0.5, max_retries=0)
         ask(model)
@@ -214,7 +214,7 @@ def test_copies(face: type[Model], made: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_deepcopy_with_a_client_of_the_user(face: type[Model]) -> None:
-    """A deep copy of a model with a client of the user uses that client too."""
+    """A deep copy of a model with a custom client uses the same client."""
     lab = Lab()
     twin = copy.deepcopy(face(**PRIVATE, http_client=lab.client()))
     assert ask(twin) == "Good day!"
@@ -223,7 +223,7 @@ def test_deepcopy_with_a_client_of_the_user(face: type[Model]) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_pickle_with_a_client_of_the_user(face: type[Model]) -> None:
-    """Pickling a model with a client of the user, which may fail, leaves the model itself as it was."""
+    """Pickling a model with a custom client leaves the model itself unchanged, even if it fails."""
     client = Lab().client()
     model = face(**PRIVATE, http_client=client)
     with suppress(TypeError, pickle.PicklingError):
@@ -242,7 +242,7 @@ print(*(answer.content for answer in asyncio.run(main())))
 
 
 def test_nothing_is_left_open() -> None:
-    """A program that ends as soon as its answers are there leaves no connection to the garbage collector."""
+    """A program that ends right after its last answer leaves no connection to the garbage collector."""
     with Loopback(answer) as server:
         command = [sys.executable, "-X", "dev", "-c", PROGRAM, server.base_url]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Messages and parameters of any shape, by the client and by both faces: sent as JSON, or refused in our own words."""
+"""Messages and parameters of any shape are sent as JSON or rejected with our own errors, in every layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADDRESS = "http://127.0.0.1:1/v1"
 
 
 def endless(value: Any) -> Any:
-    """A list or a dict that holds itself."""
+    """Return a list or dict that contains itself."""
     if isinstance(value, list):
         value.append(value)
     else:
@@ -34,7 +34,7 @@ def endless(value: Any) -> Any:
 
 
 def deep(levels: int) -> Any:
-    """A list within lists."""
+    """Return a deeply nested list."""
     value: Any = []
     for _ in range(levels):
         value = [value]
@@ -54,11 +54,11 @@ ODD = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEY, inner, max_size=3),
     max_leaves=4,
 )
-"""Any value, JSON or not."""
+"""Any value, whether JSON can represent it or not."""
 
 
 def almost(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """An object with some of these fields."""
+    """Return a strategy for objects with some of these fields."""
     return st.fixed_dictionaries({}, optional=fields)
 
 
@@ -95,7 +95,7 @@ PARAMS = almost(
 
 
 class Server:
-    """Answers every request by an object, and remembers what was asked; needs no socket."""
+    """An in-memory server that records requests and answers each with a JSON object."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -103,26 +103,26 @@ class Server:
         self.async_client = httpx.AsyncClient(transport=httpx.MockTransport(self.aanswer))
 
     def answer(self, request: Any) -> Any:
-        """The response to a request."""
+        """Return the response to a request."""
         self.bodies.append(request.content)
         message = {"reasoning": "Hm.", "content": '{"a": [1]}'}
         return httpx.Response(200, json={"choices": [{"message": message, "finish_reason": "stop"}]})
 
     async def aanswer(self, request: Any) -> Any:
-        """As `answer`."""
+        """Return the response to a request, asynchronously."""
         return self.answer(request)
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Server]:
-    """One for all examples: to make a client takes long."""
+    """Share one client between all examples, as creating one is slow."""
     made = Server()
     with made.client:
         yield made
 
 
 def check_sent(lab: Server, ask: Callable[[Any], Any]) -> None:
-    """Check that a call is sent as JSON, or refused before anything is."""
+    """Check that a call is either sent as JSON or rejected before anything is sent."""
     lab.bodies.clear()
     try:
         ask(Client(base_url=ADDRESS, http_client=lab.client))
@@ -136,7 +136,7 @@ def check_sent(lab: Server, ask: Callable[[Any], Any]) -> None:
 @FIXED
 @given(messages=MESSAGES, params=PARAMS, streamed=st.booleans())
 def test_a_call_with_anything_in_it(lab: Server, messages: Any, params: dict[str, Any], streamed: bool) -> None:
-    """Whatever messages and parameters hold, the call is sent and answered, or refused in our own words."""
+    """A call with any messages and parameters is either sent and answered or rejected with one of our errors."""
     if streamed:
         check_sent(lab, lambda client: list(client.stream(messages, **params)))
     else:
@@ -146,7 +146,7 @@ def test_a_call_with_anything_in_it(lab: Server, messages: Any, params: dict[str
 @FIXED
 @given(messages=st.lists(LIKELY, min_size=1, max_size=3), schema=SCHEMA)
 def test_a_schema_with_anything_in_it(lab: Server, messages: Any, schema: Any) -> None:
-    """An answer that came is not lost to a schema that is none."""
+    """An answer is not lost because of an invalid schema."""
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     check_sent(lab, lambda client: client.complete(messages, response_format=wanted))
 
@@ -192,7 +192,7 @@ ODD_CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("messages", "params"), ODD_CALLS.values(), ids=ODD_CALLS.keys())
 async def test_an_odd_call_by_either_client(lab: Server, messages: Any, params: dict[str, Any]) -> None:
-    """Mistakes that users make are refused, or left to the server to refuse, by both clients alike."""
+    """Both clients handle mistakes in a call alike: they reject them, or leave that to the server."""
     check_sent(lab, lambda client: client.complete(messages, **params))
     check_sent(lab, lambda client: list(client.stream(messages, **params)))
     bodies = [*lab.bodies]
@@ -207,7 +207,7 @@ async def test_an_odd_call_by_either_client(lab: Server, messages: Any, params: 
 
 
 def written(to_wire: Callable[[Any], list[dict[str, Any]]], messages: Any) -> None:
-    """Check that messages which a framework lets pass can be sent, or are refused."""
+    """Check that messages which a framework accepts are converted or rejected."""
     try:
         content = build_request(resolve_endpoint(base_url=ADDRESS), "m", to_wire(messages), {}, stream=True).content
     except ConfigurationError:
@@ -237,20 +237,20 @@ LANGCHAIN = st.one_of(
 
 @FIXED
 @given(st.lists(LANGCHAIN, min_size=1, max_size=3))
-def test_langchain(messages: list[BaseMessage]) -> None:
-    """Whatever the blocks, tool calls and further fields of LangChain's messages hold, nothing but ours is raised."""
+def test_odd_langchain_messages_raise_only_our_errors(messages: list[BaseMessage]) -> None:
+    """LangChain messages with any blocks, tool calls and extra fields raise no errors but ours."""
     written(langchain_to_wire, messages)
 
 
 class Function(BaseModel):
-    """A function as OpenAI's library has it."""
+    """A function call as represented by OpenAI's library."""
 
     name: Any
     arguments: Any = None
 
 
 class ForeignCall(BaseModel):
-    """A tool call as OpenAI's library has it."""
+    """A tool call as represented by OpenAI's library."""
 
     id: Any
     function: Any
@@ -283,6 +283,6 @@ LLAMA_INDEX = st.builds(
 
 @FIXED
 @given(st.lists(LLAMA_INDEX, min_size=1, max_size=3))
-def test_llama_index(messages: list[llama.ChatMessage]) -> None:
-    """Whatever the blocks and further fields of LlamaIndex's messages hold, nothing but ours is raised."""
+def test_odd_llama_index_messages_raise_only_our_errors(messages: list[llama.ChatMessage]) -> None:
+    """LlamaIndex messages with any blocks and extra fields raise no errors but ours."""
     written(llama_index_to_wire, messages)

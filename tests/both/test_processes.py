@@ -1,4 +1,4 @@
-"""Models in processes: spawned, forked, interrupted, and ended in the middle of everything."""
+"""Models in processes that are spawned, forked, interrupted, or ended at any time."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ FACES = [ChatTIRQwen, TIRQwen]
 
 
 def ask(model: Model, question: str) -> str:
-    """A streamed answer, in whatever process this is."""
+    """Return a streamed answer, in whichever process this runs."""
     if isinstance(model, ChatTIRQwen):
         return "".join(chunk.text for chunk in model.stream(question))
     return "".join(response.delta or "" for response in model.stream_complete(question))
 
 
 async def aask(model: Model, question: str) -> str:
-    """As `ask`."""
+    """Return a streamed answer, asynchronously."""
     if isinstance(model, ChatTIRQwen):
         return "".join([chunk.text async for chunk in model.astream(question)])
     return "".join([response.delta or "" async for response in await model.astream_complete(question)])
 
 
 def ask_both(model: Model, question: str) -> tuple[str, str]:
-    """Synchronously, and in an event loop."""
+    """Return the answers of a synchronous call and of one in an event loop."""
     return ask(model, question), asyncio.run(aask(model, question))
 
 
@@ -47,7 +47,7 @@ def ask_both(model: Model, question: str) -> tuple[str, str]:
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 @pytest.mark.parametrize("face", FACES)
 def test_process_pools(face: type[Model], context: str) -> None:
-    """A model that was used before serves the processes of a pool, forked or spawned, and itself."""
+    """A model that is already in use works in the processes of a pool, forked or spawned, and in the parent."""
     with Loopback(echo) as server:
         model = face(base_url=server.base_url)
         assert ask_both(model, "before") == ("before", "before")
@@ -59,7 +59,7 @@ def test_process_pools(face: type[Model], context: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 async def test_synchronous_calls_within_an_event_loop(face: type[Model]) -> None:
-    """Synchronous methods work where an event loop runs, as in a notebook, and beside asynchronous ones."""
+    """Synchronous methods work inside a running event loop, as in a notebook, and next to asynchronous ones."""
     with Loopback(echo) as server:
         model = face(base_url=server.base_url)
         assert [ask(model, "One"), await aask(model, "Two"), ask(model, "Three")] == ["One", "Two", "Three"]
@@ -70,7 +70,7 @@ async def test_synchronous_calls_within_an_event_loop(face: type[Model]) -> None
 
 @pytest.mark.parametrize("face", FACES)
 async def test_many_cancelled_at_once(face: type[Model]) -> None:
-    """Cancelling many calls at once closes the connection of each, and the next call is answered."""
+    """Cancelling many calls at once closes each connection, and the next call is answered."""
 
     def silent(_: Received) -> Iterator[bytes]:
         server.left_within(10)
@@ -132,7 +132,7 @@ except KeyboardInterrupt:
 
 @both_faces
 def test_programs_that_just_end(face: str) -> None:
-    """A program may end while it has streams open, of both kinds: with exit status 0, and without a word."""
+    """A program may exit with open streams of both kinds: its exit status is 0, and it prints nothing."""
     with Loopback(echo) as server:
         as_asked(server)
         assert run(face + JUST_ENDS, server.base_url, strict=False) == (0, "", "")
@@ -141,8 +141,8 @@ def test_programs_that_just_end(face: str) -> None:
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 @both_faces
-def test_ctrl_c(face: str, how: str) -> None:
-    """Ctrl-C within a stream is a KeyboardInterrupt at once, without noise, and closes the connection."""
+def test_ctrl_c_interrupts_a_stream_at_once(face: str, how: str) -> None:
+    """Ctrl-C during a stream raises `KeyboardInterrupt` at once, prints nothing else, and closes the connection."""
     with Loopback(echo) as server:
         asked = as_asked(server)
         program = f"how = {how!r}\n{face}{IS_INTERRUPTED}"

@@ -1,4 +1,4 @@
-"""Token, header values, key and project id are in the request, and show nowhere else."""
+"""Token, header values, key and project id are part of the request, and appear nowhere else."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ COMPLETE = {
     "base_url": f"https://host.invalid/project/p-{PROJECT}/genai/qwen3_32b/v1",
     "apikey": KEY,
 }
-"""The same as `PRIVATE`, with a complete address."""
+"""The same settings as `PRIVATE`, with a complete address."""
 KEYED = {**COMPLETE, "apikey": None, "base_url": f"{COMPLETE['base_url']}?apikey={KEY}"}
-"""The same with the key in the address."""
+"""The same settings with the key in the address."""
 SETTINGS = {"host": PRIVATE, "complete": COMPLETE}
 
 
 def leaks(*shown: Any) -> list[str]:
-    """Which secrets show."""
+    """Return the secrets that appear in an output."""
     return [secret for secret in SECRETS if any(secret in f"{one!r} {one}" for one in shown)]
 
 
 def test_requests_hold_them() -> None:
-    """The secrets that the other tests look for are those that are sent."""
+    """The secrets that the other tests look for are actually sent."""
     for settings in SETTINGS.values():
         lab = Lab()
         ChatTIRQwen(**settings, http_client=lab.client()).invoke("Hello")
@@ -68,7 +68,7 @@ LANGCHAIN: dict[str, Callable[[ChatTIRQwen], Any]] = {
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("shown", LANGCHAIN)
 def test_langchain_shows(shown: str, settings: str) -> None:
-    """What LangChain shows, traces or takes as the key of a cache holds no secret."""
+    """Nothing that LangChain displays, traces or uses as a cache key contains a secret."""
     assert leaks(LANGCHAIN[shown](ChatTIRQwen(**SETTINGS[settings]))) == []
 
 
@@ -90,18 +90,18 @@ WRITTEN: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("shown", LLAMA_INDEX)
 def test_llama_index_shows(shown: str, settings: str) -> None:
-    """What LlamaIndex shows or traces holds no secret."""
+    """Nothing that LlamaIndex displays or traces contains a secret."""
     assert leaks(LLAMA_INDEX[shown](TIRQwen(**SETTINGS[settings]))) == []
 
 
 @pytest.mark.parametrize("shown", WRITTEN)
 def test_llama_index_writes(shown: str) -> None:
-    """What LlamaIndex writes down holds no secret."""
+    """Nothing that LlamaIndex serializes contains a secret."""
     assert leaks(WRITTEN[shown](TIRQwen(**PRIVATE))) == []
 
 
 class Everything(BaseCallbackHandler):
-    """Notes all that LangChain tells its callbacks."""
+    """Records everything that LangChain passes to its callbacks."""
 
     def __init__(self) -> None:
         self.noted: list[Any] = []
@@ -114,7 +114,7 @@ class Everything(BaseCallbackHandler):
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """All loggers, at their most talkative; the HTTP engine is in use already, see the last test."""
+    """Set all loggers to their most verbose level; the HTTP engine is already in use, see the last test."""
     with Client(base_url="http://127.0.0.1:1/v1", max_retries=0) as client, pytest.raises(APIConnectionError):
         client.complete([{"role": "user", "content": "Hello"}])
     with caplog.at_level(logging.DEBUG):
@@ -125,7 +125,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("status", [200, 401])
 def test_langchain_tells(status: int, streamed: bool, settings: str, log: pytest.LogCaptureFixture) -> None:
-    """Callbacks, errors and logs hold no secret, even if the server repeats the whole request."""
+    """Callbacks, errors and logs contain no secret, even if the server echoes the whole request."""
     model = ChatTIRQwen(**SETTINGS[settings], http_client=Lab(status=status).client())
     everything, told = Everything(), []
 
@@ -141,7 +141,7 @@ def test_langchain_tells(status: int, streamed: bool, settings: str, log: pytest
 
 
 class Events(LlamaIndexHandler):
-    """Notes all that LlamaIndex tells its callbacks."""
+    """Records everything that LlamaIndex passes to its callbacks."""
 
     def __init__(self) -> None:
         super().__init__([], [])
@@ -162,7 +162,7 @@ class Events(LlamaIndexHandler):
 
 
 class Instrument(BaseEventHandler):
-    """Notes all that LlamaIndex tells its dispatcher."""
+    """Records everything that LlamaIndex passes to its dispatcher."""
 
     noted: list[Any] = Field(default_factory=list)
 
@@ -172,7 +172,7 @@ class Instrument(BaseEventHandler):
 
 @pytest.fixture
 def instrument() -> Iterator[Instrument]:
-    """A handler of the root dispatcher, as tracers install one."""
+    """Install a handler on the root dispatcher, as tracers do."""
     dispatcher, handler = get_dispatcher(), Instrument()
     dispatcher.add_event_handler(handler)
     yield handler
@@ -185,7 +185,7 @@ def instrument() -> Iterator[Instrument]:
 def test_llama_index_tells(
     status: int, streamed: bool, settings: str, instrument: Instrument, log: pytest.LogCaptureFixture
 ) -> None:
-    """Callbacks, tracing events, errors and logs hold no secret, even if the server repeats the whole request."""
+    """Callbacks, tracing events, errors and logs contain no secret, even if the server echoes the whole request."""
     events, told = Events(), []
     llm = TIRQwen(
         **SETTINGS[settings], http_client=Lab(status=status).client(), callback_manager=CallbackManager([events])
@@ -212,7 +212,7 @@ print(ChatTIRQwen(**PRIVATE, http_client=Lab().client()).invoke("Hello").content
 
 
 def test_log_of_a_client_of_the_user() -> None:
-    """The engine's log of requests is without project and key from the first call on, also with a user's client."""
+    """The HTTP engine's request log omits project and key from the first call on, even with a custom client."""
     done = subprocess.run([sys.executable, "-c", FIRST_CALL], capture_output=True, text=True, check=True)
     assert done.stdout == "Good day!\n"
     assert "HTTP Request: POST https://host.invalid" in done.stderr
@@ -222,12 +222,12 @@ def test_log_of_a_client_of_the_user() -> None:
 @pytest.mark.parametrize("settings", [COMPLETE, KEYED], ids=["project", "key"])
 @pytest.mark.parametrize("face", [ChatTIRQwen, TIRQwen])
 def test_dump_with_a_complete_address(face: type[ChatTIRQwen] | type[TIRQwen], settings: dict[str, Any]) -> None:
-    """A dump holds no secret either where the address is complete, and so holds the project, or a key."""
+    """A dump contains no secret even if the address is complete and includes the project or a key."""
     assert leaks(face(**settings).model_dump()) == []
 
 
 def test_echo_of_a_key_in_the_address() -> None:
-    """A key that stands in the address is not shown either if the server repeats it."""
+    """A key in the address stays hidden even if the server echoes it."""
     with pytest.raises(AuthenticationError) as caught:
         ChatTIRQwen(**KEYED, http_client=Lab(status=401).client()).invoke("Hello")
     assert leaks(caught.value, caught.value.body) == []

@@ -1,4 +1,4 @@
-"""All that both faces, and what is built of them, write of themselves or tell of a call: no credential."""
+"""No output of either integration, or of anything built from it, reveals a credential."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.support.server import QUESTION, Loopback, echo, record_waits, respons
 from tir_qwen import APIStatusError, ConfigurationError, TIRError
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20"),  # of core's agents
+    pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20"),  # raised by core's agents
     pytest.mark.filterwarnings("ignore:Accessing the .model_:pydantic.warnings.PydanticDeprecatedSince211"),
 ]
 
@@ -89,7 +89,7 @@ SHOWN = [
 
 
 def label(value: Any) -> str:
-    """A parameter's name in the name of a test."""
+    """Return a parameter's name for the test id."""
     return value if isinstance(value, str) else value.__name__.replace("<lambda>", "shown")
 
 
@@ -98,7 +98,7 @@ def label(value: Any) -> str:
 def test_what_it_writes(
     monkeypatch: pytest.MonkeyPatch, face: Any, name: str, show: Callable[[Any], Any], given: str
 ) -> None:
-    """Neither a model nor a copy, a dump or a part of a program shows a credential, wherever that came from."""
+    """A model, a copy, a dump or a component of a program never reveals a credential, wherever it came from."""
     settings = HOST
     if given == "by the environment":
         for variable, value in (("ACCESS_TOKEN", TOKEN), ("PROJECT_ID", PROJECT), ("API_KEY", KEY)):
@@ -132,8 +132,10 @@ ways = pytest.mark.parametrize("way", WAYS)
 
 @pytest.mark.parametrize("does", [does for does in SERVERS if does != "answers"])
 @ways
-def test_errors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, way: str, does: str) -> None:
-    """An error of any call shows neither credential nor question, nor does the log; its frames hold no credential."""
+def test_errors_of_calls_reveal_no_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, way: str, does: str
+) -> None:
+    """Errors and logs of a call reveal neither credential nor question, and their frames hold no credential."""
     record_waits(monkeypatch)
     caplog.set_level(logging.DEBUG)
     face, ask = WAYS[way]
@@ -146,8 +148,8 @@ def test_errors(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @ways
-def test_redirects(way: str, status: int) -> None:
-    """A redirect is an error, and neither token nor question goes to where it points."""
+def test_a_redirect_is_an_error_and_not_followed(way: str, status: int) -> None:
+    """A redirect raises an error, and neither token nor question is sent to its target."""
     face, ask = WAYS[way]
     with Loopback(echo) as elsewhere:
         moved = response(b"", f"{status} Moved", location=f"{elsewhere.url}/v1/chat/completions")
@@ -160,7 +162,7 @@ def test_redirects(way: str, status: int) -> None:
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda engine: engine.__name__)
 @ways
 def test_redirects_of_a_client_of_the_users(way: str, engine: Any) -> None:
-    """That holds for a user's own client too, though it follows redirects elsewhere."""
+    """The same holds for a custom client that otherwise follows redirects."""
     face, ask = WAYS[way]
     asked = []
 
@@ -193,7 +195,7 @@ TAKES: dict[str, Callable[[str], Any]] = {
 @pytest.mark.parametrize("setting", [*TAKES, "a header's name"])
 @faces
 def test_injected_headers(face: Any, setting: str, bad: str) -> None:
-    """A setting that could add a header to requests is refused at once, without its value in what is reported."""
+    """A setting that could inject a header is rejected at once, and its value is not reported."""
     wrong = {setting: TAKES[setting](bad)} if setting in TAKES else {"default_headers": {f"X-Te{bad}am": HEADER}}
     with pytest.raises(ConfigurationError, match=next(iter(wrong))) as caught:
         face(**{**HOST, **wrong})
@@ -204,7 +206,7 @@ def test_injected_headers(face: Any, setting: str, bad: str) -> None:
 @pytest.mark.parametrize("wrong", [{"max_retries": -1}, {"temperature": "warm"}, {"unknown": 1}], ids=str)
 @faces
 def test_refused_settings(face: Any, wrong: dict[str, Any]) -> None:
-    """Any other setting that is refused takes no credential into a report of the error with its locals."""
+    """Any other rejected setting leaves no credential in an error report with local variables."""
     with pytest.raises(ConfigurationError) as caught:
         face(**HOST, **wrong)
     assert hunted(caught.value) == []
@@ -212,7 +214,7 @@ def test_refused_settings(face: Any, wrong: dict[str, Any]) -> None:
 
 @faces
 def test_settings_spoilt_by_assignment(face: Any) -> None:
-    """So does a setting that was spoilt after the model was made, and is found out by a call."""
+    """The same holds for a setting that was made invalid by assignment and is rejected on the next call."""
     model = face(**HOST)
     model.default_headers = {"X-Team": f"{HEADER}\n"}
     with pytest.raises(ConfigurationError) as caught:
@@ -221,7 +223,7 @@ def test_settings_spoilt_by_assignment(face: Any) -> None:
 
 
 class Tracer(BaseTracer):
-    """Keeps all runs, as tracers send them away."""
+    """Keeps all runs, in the form that tracers send them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +234,7 @@ class Tracer(BaseTracer):
 
 
 class Cache(InMemoryCache):
-    """Remembers its keys."""
+    """Records its keys."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,7 +245,7 @@ class Cache(InMemoryCache):
 
 
 def all_runs(run: Run) -> Iterator[Run]:
-    """A run and those within it."""
+    """Return a run and all runs nested in it."""
     yield run
     for child in run.child_runs:
         yield from all_runs(child)
@@ -251,7 +253,7 @@ def all_runs(run: Run) -> Iterator[Run]:
 
 @pytest.mark.parametrize("does", ["answers", "refuses", "gives up"])
 async def test_langchain_tells(monkeypatch: pytest.MonkeyPatch, does: str) -> None:
-    """Tracers' runs, events, the keys of caches and the saved states of a graph hold no credential."""
+    """Traced runs, events, cache keys and the checkpoints of a graph contain no credential."""
     record_waits(monkeypatch)
     tracer, cache, saver, told = Tracer(), Cache(), InMemorySaver(), []
     with Loopback(SERVERS[does]) as server:
@@ -277,7 +279,7 @@ async def test_langchain_tells(monkeypatch: pytest.MonkeyPatch, does: str) -> No
 @pytest.mark.parametrize("does", ["answers", "refuses", "gives up"])
 @pytest.mark.parametrize("way", ["chat", "stream_chat", "achat", "astream_chat"])
 def test_llama_index_tells(monkeypatch: pytest.MonkeyPatch, way: str, does: str) -> None:
-    """The spans of instrumentation hold no credential."""
+    """Instrumentation spans contain no credential."""
     record_waits(monkeypatch)
     dispatcher, spans = get_dispatcher(), SimpleSpanHandler()
     dispatcher.add_span_handler(spans)

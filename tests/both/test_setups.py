@@ -1,4 +1,4 @@
-"""The same user's code on every set-up of the server: parsers on or off, fields honoured, refused or dropped."""
+"""The same code works on every server set-up: with or without parsers, with fields honored, rejected or dropped."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ WEATHER = {"Paris": "18 °C, sunny", "London": "14 °C, rain"}
 
 @dataclass
 class Told:
-    """What a user learns of an agent's run."""
+    """What a user sees of an agent's run."""
 
     calls: list[tuple[str, str]]
     answer: str
     reasoning: list[str]
-    """Of each step."""
+    """The reasoning of each step."""
 
 
 TOLD = Told(
@@ -59,7 +59,7 @@ async def aget_weather(city: str) -> str:
 
 
 async def langchain_agent(settings: dict[str, Any]) -> Told:
-    """Run LangChain's agent, streamed."""
+    """Run LangChain's agent with streaming."""
     agent = create_agent(ChatTIRQwen(**settings), [get_weather])
     reasoning: dict[str, str] = {}
     final: list[Any] = []
@@ -78,7 +78,7 @@ async def langchain_agent(settings: dict[str, Any]) -> Told:
 
 
 async def llama_index_agent(settings: dict[str, Any]) -> Told:
-    """Run LlamaIndex's agent, streamed."""
+    """Run LlamaIndex's agent with streaming."""
     agent = FunctionAgent(tools=[named("get_weather", aget_weather)], llm=TIRQwen(**settings))
     handler = agent.run(QUESTION)
     reasoning, calls, within = [""], [], True
@@ -96,7 +96,7 @@ async def llama_index_agent(settings: dict[str, Any]) -> Told:
 
 
 def named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, under another name."""
+    """Return the function under another name."""
     function.__name__ = name
     return function
 
@@ -110,9 +110,9 @@ AGENTS = {"langchain": langchain_agent, "llama_index": llama_index_agent}
 @pytest.mark.parametrize("calling", ["auto", "prompted"])
 @pytest.mark.parametrize("face", AGENTS)
 async def test_agent(server: Server, face: str, calling: str) -> None:
-    """An agent makes the same calls, thinks the same and answers the same, whatever the server can do."""
+    """An agent makes the same calls with the same reasoning and answer on every server."""
     if calling == "auto" and server.name.endswith("-dropping"):
-        calling = "prompted"  # nobody can know that tools are dropped: there the user has to say so
+        calling = "prompted"  # dropped tools cannot be detected, so the user has to choose this
     assert await AGENTS[face]({**server.settings, "tool_calling": calling}) == TOLD
 
 
@@ -149,12 +149,12 @@ OBJECTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("way", OBJECTS)
 def test_structured_output(server: Server, way: str) -> None:
-    """The object is the same, whether the server holds to a schema, refuses it or drops it."""
+    """The object is the same whether the server enforces a schema, rejects it or drops it."""
     assert OBJECTS[way](server.settings) == ASHA
 
 
 def test_thinking_off(server: Server) -> None:
-    """Without thinking there is none; where the server drops the switch, from the second call on."""
+    """With thinking off there is no reasoning; if the server drops the switch, from the second call on."""
     model = ChatTIRQwen(**server.settings, enable_thinking=False)
     first, second = (model.invoke("What is the capital of France?") for _ in range(2))
     assert first.text == second.text == "The capital of France is **Paris**."
@@ -163,7 +163,7 @@ def test_thinking_off(server: Server) -> None:
 
 
 def test_doctor(server: Server) -> None:
-    """Examination says of each set-up what it is."""
+    """The `doctor` describes each set-up correctly."""
     settings = {**server.settings}
     doctor = Examination(
         Client(settings.pop("project_id"), settings.pop("access_token"), max_retries=0, **settings), "opaque"

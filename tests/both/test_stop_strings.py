@@ -1,4 +1,4 @@
-"""Both faces on a server that tears its tags: the stop string of the user tells what of an answer is torn."""
+"""With servers that cut up reasoning tags, the user's stop strings tell what is missing from an answer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LEFT = {
     "stop_of_8": THOUGHT.removesuffix("s 391."),
     "stop_of_12": "17 * 20 = 340 and 17 * 3 = 51, so 1.",
 }
-"""What the server leaves of the streamed reasoning, by the length of the stop string."""
+"""The streamed reasoning that the server leaves intact, by the length of the stop string."""
 
 
 def captured(name: str) -> Capture:
-    """An exchange with vLLM 0.9.2."""
+    """Return a captured exchange with vLLM 0.9.2."""
     return next(one for one in CAPTURES if one.id == f"vllm-0.9.2/{name}")
 
 
@@ -26,7 +26,7 @@ def captured(name: str) -> Capture:
 @pytest.mark.parametrize("name", LEFT)
 @pytest.mark.parametrize("way", CHATS, ids=str)
 async def test_no_piece_of_a_tag(way: Way, name: str, given: str) -> None:
-    """Wherever the stop string is given, the answer is whole, and no piece of a tag is in it or in the reasoning."""
+    """Wherever the stop string is set, the answer is complete, and neither it nor the reasoning has parts of a tag."""
     streamed = way.cassette == "stream"
     capture = captured(f"stream_{name}" if streamed else name)
     stop = (capture.request or {})["stop"]

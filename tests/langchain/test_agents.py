@@ -1,4 +1,4 @@
-"""Agents and graphs: LangChain's `create_agent`, its middleware, LangGraph, and tools together with an object."""
+"""Agents and graphs: `create_agent`, middleware, LangGraph, and tools combined with structured output."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ STRATEGIES: dict[str, Any] = {
 
 
 def thought_of(message: AnyMessage) -> str:
-    """The reasoning of a message."""
+    """Return the reasoning of a message."""
     return message.additional_kwargs.get("reasoning_content", "")
 
 
 def loop_of(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """What a request tells of an agent's loop: roles, reasoning under both names, cities that were asked for."""
+    """Summarize an agent's loop as sent in a request: role, reasoning under both names, and requested cities."""
     told = []
     for message in messages:
         calls = [json.loads(call["function"]["arguments"]) for call in message.get("tool_calls", ())]
@@ -80,7 +80,7 @@ LOOP = [
 @pytest.mark.cassettes("agents")
 @pytest.mark.parametrize("strategy", ["automatic", "provider"])
 def test_agent(server: Server, strategy: str) -> None:
-    """An agent makes two calls at once, thinks on from their results, and ends in the user's object."""
+    """An agent makes two parallel calls, reasons about the results and returns the user's object."""
     agent = create_agent(ChatTIRQwen(**server.settings), [get_weather], response_format=STRATEGIES[strategy])
 
     state = agent.invoke(START_OF)
@@ -99,11 +99,11 @@ def test_agent(server: Server, strategy: str) -> None:
 
 
 @pytest.mark.parsers(True)
-@pytest.mark.sets("new")  # where a tool must be called, the lab's old server only ever calls the first
+@pytest.mark.sets("new")  # when a tool call is required, the old lab server only ever calls the first tool
 @pytest.mark.cassettes("agents")
 @pytest.mark.parametrize("form", ["whole", "stream"])
 def test_agent_with_a_tool_for_the_object(server: Server, form: str) -> None:
-    """With LangChain's ToolStrategy a tool must be called, and the object is the arguments of the last call."""
+    """With `ToolStrategy` a tool call is required, and the object is taken from the arguments of the last call."""
     model = ChatTIRQwen(**server.settings, streaming=form == "stream")
     agent = create_agent(model, [get_weather], response_format=STRATEGIES["tool"])
 
@@ -128,7 +128,7 @@ BY_TOOL = (
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_finish_reason_does_not_end_the_loop(streaming: bool) -> None:
-    """Calls decide that tools are run: old servers say `stop` where a tool had to be called."""
+    """Tools run whenever there are tool calls, even though old servers report `stop` for a required call."""
     lab = Scripted(*BY_TOOL)
     agent = create_agent(model_on(lab, streaming=streaming), [get_weather], response_format=STRATEGIES["tool"])
 
@@ -148,7 +148,7 @@ ITEMS = {"stream": _sync_items, "astream": _async_items}
 
 
 def shown_by(came: list[Any]) -> tuple[list[AIMessage], list[Any]]:
-    """The answers that the chunks of a stream add up to, and what tools returned."""
+    """Return the answers that the streamed chunks add up to, and the tool results."""
     answers: list[Any] = []
     results = []
     for message in (item[0] for mode, item in came if mode == "messages"):
@@ -165,7 +165,7 @@ def shown_by(came: list[Any]) -> tuple[list[AIMessage], list[Any]]:
 @pytest.mark.cassettes("agents")
 @pytest.mark.parametrize("way", ITEMS)
 async def test_streamed_agent(server: Server, way: str) -> None:
-    """Streamed, reasoning, calls, results and object come as they are made; the draft of the object is not shown."""
+    """Reasoning, calls, results and the object are streamed as they arrive; the draft answer is not shown."""
     agent = create_agent(ChatTIRQwen(**server.settings), [get_weather], response_format=Comparison)
 
     came = await ITEMS[way](agent)
@@ -184,7 +184,7 @@ async def test_streamed_agent(server: Server, way: str) -> None:
 
 @pytest.mark.parametrize("way", ITEMS)
 async def test_streamed_agent_with_a_tool_for_the_object(way: str) -> None:
-    """So it is where the object is the arguments of a call."""
+    """The same holds when the object is taken from the arguments of a tool call."""
     agent = create_agent(model_on(Scripted(*BY_TOOL)), [get_weather], response_format=STRATEGIES["tool"])
 
     came = await ITEMS[way](agent)
@@ -204,7 +204,7 @@ BOTH_CITIES = "What is the weather in Paris and London?"
 
 
 def graph_of(model: ChatTIRQwen, saver: InMemorySaver) -> Any:
-    """A graph that stops before it runs tools."""
+    """Build a graph that is interrupted before it runs tools."""
     bound = model.bind_tools([get_weather])
     graph = StateGraph(MessagesState)
     graph.add_node("model", lambda state: {"messages": [bound.invoke(state["messages"])]})
@@ -219,7 +219,7 @@ def graph_of(model: ChatTIRQwen, saver: InMemorySaver) -> Any:
 @pytest.mark.cassettes("agents")
 @pytest.mark.parametrize("form", ["whole", "stream"])
 def test_graph_resumes(server: Server, form: str) -> None:
-    """A graph that stopped goes on as another object: its messages are in the checkpoint, reasoning and all."""
+    """An interrupted graph resumes in a new instance: its messages, including reasoning, come from the checkpoint."""
     model, saver = ChatTIRQwen(**server.settings, streaming=form == "stream"), InMemorySaver()
     config = {"configurable": {"thread_id": "1"}}
 
@@ -240,7 +240,7 @@ def test_graph_resumes(server: Server, form: str) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.cassettes("agents")
 def test_next_turn(server: Server) -> None:
-    """In the next turn of a conversation the reasoning of the one before is not sent."""
+    """Reasoning from an earlier turn of the conversation is not sent again."""
     agent = create_agent(ChatTIRQwen(**server.settings), [get_weather], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
 
@@ -257,7 +257,7 @@ def test_next_turn(server: Server) -> None:
     assert not any("reasoning" in message for message in server.bodies[-1]["messages"])
 
 
-# Tools and an object in one call.
+# Tools and structured output in one call.
 
 FORMAT = {
     "type": "json_schema",
@@ -290,13 +290,13 @@ WAYS = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _stream, "astream": _a
 
 
 def usage(requests: int) -> dict[str, int]:
-    """What so many requests count."""
+    """Return the expected token usage of a number of requests."""
     return {"input_tokens": 11 * requests, "output_tokens": 5 * requests, "total_tokens": 16 * requests}
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_two_steps(way: str) -> None:
-    """An answer in words is written as the object by a second request: one answer, one id, both counted, no draft."""
+async def test_a_text_answer_is_turned_into_the_object(way: str) -> None:
+    """A second request turns a text answer into the object: one answer, one id, usage of both, no draft."""
     lab = Scripted(Reply("Paris, by 4 °C.", reasoning="Hm."), Reply(OBJECT, reasoning="", cut=7))
     model = model_on(lab).bind_tools([get_weather], response_format=FORMAT)
 
@@ -333,8 +333,8 @@ ONE_STEP: dict[str, tuple[Reply, str, list[str]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", ONE_STEP)
-async def test_one_step(case: str, way: str) -> None:
-    """Calls, an object that is there already, and an answer that max_tokens cut need no second request."""
+async def test_no_second_request_is_made_if_none_is_needed(case: str, way: str) -> None:
+    """Tool calls, an answer that already is the object, and a truncated answer need no second request."""
     reply, content, called = ONE_STEP[case]
     lab = Scripted(reply)
 
@@ -348,8 +348,8 @@ async def test_one_step(case: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("choice", ["any", "get_weather", "none"])
-def test_no_plan(choice: str) -> None:
-    """Where the model has no choice between a tool and the object, one request says it all."""
+def test_a_fixed_tool_choice_needs_a_single_request(choice: str) -> None:
+    """If the model cannot choose between a tool and the object, a single request is made."""
     lab = Scripted(Reply(OBJECT))
     model_on(lab).bind_tools([get_weather], tool_choice=choice, response_format=FORMAT).invoke(COMPARE)
 
@@ -361,7 +361,7 @@ def test_no_plan(choice: str) -> None:
 
 
 def test_summary_of_too_much() -> None:
-    """A summary that overflows the context is asked for again, of less."""
+    """If the conversation to summarize overflows the context, the summary is requested again for a shorter part."""
     lab = Scripted(Reply(status=400, error=BODY_OF_OVERFLOW), Reply("They met."), Reply("Good day!"))
     model = model_on(lab)
     middleware = SummarizationMiddleware(model, trigger=("messages", 3), keep=("messages", 1))
@@ -391,8 +391,8 @@ REFUSALS: dict[int, tuple[Any, int]] = {
 
 @pytest.mark.parametrize("status", REFUSALS)
 @pytest.mark.parametrize("kind", ["middleware", "graph"])
-def test_retries(kind: str, status: int) -> None:
-    """LangChain's middleware and LangGraph's policy ask again what may succeed, and nothing else."""
+def test_only_transient_failures_are_retried(kind: str, status: int) -> None:
+    """LangChain's middleware and LangGraph's policy retry transient failures, and nothing else."""
     error, requests = REFUSALS[status]
     lab = Scripted(Reply(status=status, error=error), Reply("Good day!"))
     model = model_on(lab, max_retries=0)
@@ -423,7 +423,7 @@ LEAVES = [*LANGCHAIN_CLASSES.values(), errors.RefusedError]
 
 @pytest.mark.parametrize("error", LEAVES, ids=lambda error: error.__name__)
 def test_retry_policies(error: type[TIRError]) -> None:
-    """Of each of our errors, both policies think what the error itself says."""
+    """Both retry policies agree with each error's own view of whether it can be retried."""
     raised = error("x", status_code=408) if error is errors.APIStatusError else error("x")
     expected = error.__name__ not in HOPELESS
 
@@ -433,7 +433,7 @@ def test_retry_policies(error: type[TIRError]) -> None:
 
 
 def test_error_of_an_agent() -> None:
-    """An error that no middleware takes leaves the agent as it is."""
+    """An error that no middleware handles is raised from the agent unchanged."""
     agent = create_agent(model_on(Scripted(Reply(status=400, error={"error": {"message": "no"}}))))
     with pytest.raises(BadRequestError) as caught:
         agent.invoke({"messages": [HumanMessage("Hello")]})

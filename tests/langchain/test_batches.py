@@ -1,4 +1,4 @@
-"""A data set through a chain: each row answered once, kept as it comes, and gone on with after a crash."""
+"""A data set run through a chain: each row is answered once, saved on arrival, and resumed after a crash."""
 
 from __future__ import annotations
 
@@ -36,46 +36,46 @@ from tir_qwen import AuthenticationError, NotFoundError, PermissionDeniedError, 
 
 WHOLE = next(capture.raw for capture in CAPTURES if capture.id == "vllm-0.9.2/plain_think")
 ANSWERED = {"reasoning": "", "finish_reason": "stop", "input_tokens": 0, "output_tokens": 3, "error": None}
-"""The columns that every answer of `echo` has besides its text."""
+"""The columns that every answer of `echo` has in addition to its text."""
 NO_MESSAGE = dict.fromkeys(["reasoning", "finish_reason", "input_tokens", "output_tokens", "error"])
 LINE = json.dumps({"id": 1, "response": "a", **NO_MESSAGE})
 
 
 def rows_of(number: int) -> list[Row]:
-    """A data set."""
+    """Return a data set of `number` rows."""
     return [{"id": at, "prompt": f"Question {at}"} for at in range(number)]
 
 
 def asks(server: Loopback, **settings: Any) -> Runnable[Any, Any]:
-    """The chain of most tests: the prompt is a column."""
+    """Return the chain that most tests use: it sends the `prompt` column."""
     return itemgetter("prompt") | ChatTIRQwen(base_url=server.base_url, **settings)
 
 
 def question(request: Received) -> str:
-    """What a request asks."""
+    """Return the question in a request."""
     return str(request.json()["messages"][-1]["content"])
 
 
 async def tasks_left() -> set[Any]:
-    """The tasks that go on, but for this one, once those that end have ended."""
+    """Return the other tasks that are still running, after finished ones have been given time to end."""
     for _ in range(10):
         await asyncio.sleep(0)
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 async def answers(chain: Runnable[Any, Any], rows: list[Row], **options: Any) -> list[Row]:
-    """All rows with their answers, in the order of the data set."""
+    """Return all rows with their answers, in the order of the data set."""
     return sorted([row async for row in answer_rows(chain, rows, **options)], key=itemgetter("id"))
 
 
 def read(path: Path) -> list[Row]:
-    """What a file holds, in the order of the data set."""
+    """Return the contents of a file, in the order of the data set."""
     with path.open(encoding="utf-8") as lines:
         return sorted(map(json.loads, lines), key=itemgetter("id"))
 
 
 async def test_rows_and_their_answers() -> None:
-    """Each row comes back once, whole, with the answer to it and what is known of that."""
+    """Each row comes back exactly once and unchanged, with its answer and the answer's metadata."""
     rows = [{"id": f"row {at}", "prompt": f"Question {at}", "topic": {"at": at}} for at in range(50)]
     with Loopback(echo) as server:
         got = [row async for row in answer_rows(asks(server), iter(rows), max_concurrency=8)]
@@ -85,7 +85,7 @@ async def test_rows_and_their_answers() -> None:
 
 
 async def test_the_reasoning_and_the_tokens() -> None:
-    """Reasoning stands in a column of its own, with the finish reason and the tokens as the server counts them."""
+    """Reasoning has its own column, next to the finish reason and the server's token counts."""
     with Loopback(lambda _: [WHOLE]) as server:
         (row,) = await answers(asks(server), [{"id": 1, "prompt": "Hi"}])
     message = json.loads(WHOLE.partition(b"\r\n\r\n")[2])
@@ -102,14 +102,14 @@ async def test_the_reasoning_and_the_tokens() -> None:
 
 
 class City(BaseModel):
-    """What the structured chains answer."""
+    """The structured answer of the chains below."""
 
     name: str
     founded: int | None = None
 
 
 def chains(model: ChatTIRQwen) -> dict[str, Runnable[Any, Any]]:
-    """Chains that end in something else than a message."""
+    """Return chains that end in something other than a message."""
     prompt = ChatPromptTemplate.from_template('{{"name": "{prompt}"}}')
     return {
         "text": prompt | model | StrOutputParser(),
@@ -129,7 +129,7 @@ def chains(model: ChatTIRQwen) -> dict[str, Runnable[Any, Any]]:
     ],
 )
 async def test_what_a_chain_ends_in(ending: str, columns: Row) -> None:
-    """A chain may end in a message, a text or an object, which stands in the row as JSON values."""
+    """A chain may end in a message, a text or an object; the row holds it as JSON values."""
     with Loopback(lambda _: [completion('{"name": "Pune"}')]) as server:
         chain = chains(ChatTIRQwen(base_url=server.base_url))[ending]
         assert await answers(chain, [{"id": 1, "prompt": "Pune"}]) == [{"id": 1, "prompt": "Pune", **columns}]
@@ -137,7 +137,7 @@ async def test_what_a_chain_ends_in(ending: str, columns: Row) -> None:
 
 @pytest.mark.parametrize("ending", ["JSON", "object", "raw"])
 async def test_an_answer_that_is_not_the_object(ending: str, tmp_path: Path) -> None:
-    """An answer that cannot be read says so in its row, is not kept, and does not stop the others."""
+    """An answer that cannot be parsed is reported in its row, is not saved, and does not stop the others."""
     with Loopback(lambda request: [completion('{"name": "Pune"}' if "good" in question(request) else "no")]) as server:
         chain = chains(ChatTIRQwen(base_url=server.base_url))[ending]
         with AnswerFile(tmp_path / "answers") as file:
@@ -149,15 +149,15 @@ async def test_an_answer_that_is_not_the_object(ending: str, tmp_path: Path) -> 
     assert (bad["response"], good["error"], good["response"]["name"]) == ("no", None, "Pune")
 
 
-async def test_the_order() -> None:
-    """Rows are asked about in their order, so that a server that caches prefixes sees neighbours together."""
+async def test_rows_are_requested_in_order() -> None:
+    """Rows are requested in order, so that a server's prefix cache sees similar prompts together."""
     with Loopback(echo) as server:
         await answers(asks(server), rows_of(30), max_concurrency=1)
         assert [question(request) for request in server.received] == [row["prompt"] for row in rows_of(30)]
 
 
 async def test_only_so_many_at_once() -> None:
-    """No more rows are asked about at once than `max_concurrency`, and not fewer while there are more."""
+    """The number of concurrent requests reaches `max_concurrency` while rows remain, and never exceeds it."""
     at_once, most, lock = 0, 0, threading.Lock()
     full = threading.Barrier(4)
 
@@ -177,7 +177,7 @@ async def test_only_so_many_at_once() -> None:
 
 
 async def test_rows_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set that does not fit into memory is an iterator, of which only a part is read ahead."""
+    """A data set too large for memory can be an iterator; only a few rows are read ahead."""
     monkeypatch.setattr("langchain_tir_qwen.batches._ROWS_AT_ONCE", 3)
     taken: list[int] = []
 
@@ -192,7 +192,7 @@ async def test_rows_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
-    """Answers are written down when they come, also while whoever reads them is still busy with the first."""
+    """Answers are saved as they arrive, even while the consumer is still busy with the first one."""
     all_there = asyncio.Event()
     with Loopback(echo) as server, AnswerFile(tmp_path / "answers") as file:
 
@@ -208,7 +208,7 @@ async def test_a_slow_reader_loses_nothing(tmp_path: Path) -> None:
 
 
 async def test_leaving_ends_the_calls() -> None:
-    """Who leaves the loop leaves no call at work, and none begins."""
+    """Leaving the loop early cancels running calls and starts no new ones."""
     left = threading.Semaphore(0)
 
     def answer(request: Received) -> Iterator[bytes]:
@@ -225,15 +225,15 @@ async def test_leaving_ends_the_calls() -> None:
         for _ in range(3):
             assert left.acquire(timeout=5)
         assert await tasks_left() == set()
-        assert 4 <= len(server.received) <= 5  # the first one's place may have been taken
+        assert 4 <= len(server.received) <= 5  # the first one may already have been replaced
 
 
 async def test_leaving_before_it_begins() -> None:
-    """Who leaves before anything was asked has nothing asked behind his back."""
+    """Leaving the loop before the first request means that none is sent."""
     with Loopback(echo) as server:
         results = answer_rows(asks(server), rows_of(100), max_concurrency=4)
         first = asyncio.ensure_future(anext(results))
-        await asyncio.sleep(0)  # the tasks are there, and none has begun
+        await asyncio.sleep(0)  # the tasks exist, but none has started
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         await results.aclose()
@@ -245,7 +245,7 @@ REFUSED = response({"message": "no"}, "400 Bad Request")
 
 
 async def test_a_row_that_fails(tmp_path: Path) -> None:
-    """A refused row says why, is asked once, and is not kept: the next run asks for it again and for nothing else."""
+    """A refused row reports why, is requested once and is not saved; the next run retries that row only."""
     rows = rows_of(6)
     broken = True
 
@@ -275,7 +275,7 @@ async def test_a_row_that_fails(tmp_path: Path) -> None:
     ids=["401", "403", "404"],
 )
 async def test_what_fails_for_all(status: str, kind: type[TIRError]) -> None:
-    """A wrong token, project or model ends the whole at once, rather than after thousands of refusals."""
+    """A wrong token, project or model stops the run at once instead of failing for thousands of rows."""
     with Loopback(lambda _: [response({"error": "no"}, status)]) as server:
         with pytest.raises(kind):
             await answers(asks(server), rows_of(500), max_concurrency=4)
@@ -284,7 +284,7 @@ async def test_what_fails_for_all(status: str, kind: type[TIRError]) -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, OSError])
 async def test_a_mistake_in_the_chain(error: type[Exception]) -> None:
-    """A bug of the chain is raised: else each answer would be paid for and thrown away."""
+    """A bug in the chain is raised; otherwise every answer would be paid for and thrown away."""
 
     def fails(_: Any) -> None:
         raise error
@@ -296,7 +296,7 @@ async def test_a_mistake_in_the_chain(error: type[Exception]) -> None:
 
 
 async def test_columns_that_answers_have() -> None:
-    """A data set with a column of an answer's name is refused before anything is asked."""
+    """A data set with a column that answers use is rejected before the first request."""
     with Loopback(echo) as server:
         with pytest.raises(ValueError, match="columns that answers have too: response, error; rename them"):
             await answers(asks(server), [{"id": 1, "prompt": "Hi", "response": "x", "error": None}])
@@ -322,7 +322,7 @@ asyncio.run(main())
 
 
 def test_killed_twice(tmp_path: Path) -> None:
-    """A program killed twice in the middle goes on where it was: all are answered, and only those in flight twice."""
+    """A program killed twice resumes where it stopped: every row is answered, and only rows in flight are repeated."""
     path = tmp_path / "answers.jsonl"
     with Loopback(lambda request: [completion(question(request))]) as server:
 
@@ -347,7 +347,7 @@ def test_killed_twice(tmp_path: Path) -> None:
 
 
 def test_half_a_line_is_asked_again(tmp_path: Path) -> None:
-    """Wherever a kill has cut the last line, within a character too, it is removed, and its row is missing."""
+    """A last line cut off anywhere, even within a character, is removed, and its row counts as missing."""
     rows = rows_of(2)
     answered = [{**row, "response": 'é नमस्ते 😀 "q" \\', **NO_MESSAGE} for row in rows]
     lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in answered]
@@ -361,12 +361,12 @@ def test_half_a_line_is_asked_again(tmp_path: Path) -> None:
         assert read(path) == [answered[0], {**answered[1], "response": "a"}]
     path.write_bytes(lines[0] + lines[1][:-1])
     with AnswerFile(path) as file:
-        assert file.missing(rows) == []  # nothing but the end of the line is missing
+        assert file.missing(rows) == []  # only the line ending is missing
         assert path.read_bytes() == lines[0] + lines[1]
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
-    """An answer that fits no more is an error, and leaves no half of a line behind."""
+def test_a_full_disk_leaves_no_partial_line(tmp_path: Path) -> None:
+    """If the disk is full, saving an answer raises an error and leaves no partial line behind."""
     path = tmp_path / "answers.jsonl"
     program = f"""
 import resource, signal
@@ -387,7 +387,7 @@ with AnswerFile({str(path)!r}) as file:
 
 
 def test_one_program_at_a_time(tmp_path: Path) -> None:
-    """A file that another program, or a forgotten notebook, is writing can be opened once that one is done."""
+    """A file that another program or a forgotten notebook is writing can only be opened once that one is done."""
     path = tmp_path / "answers.jsonl"
     with AnswerFile(path), pytest.raises(BlockingIOError, match="the file is already open for answers"):
         AnswerFile(path)
@@ -423,7 +423,7 @@ def test_one_program_at_a_time(tmp_path: Path) -> None:
     ],
 )
 def test_another_kind_of_file(content: str, tmp_path: Path) -> None:
-    """A file that holds something else is left alone, and the error names it, the line, and what was looked for."""
+    """A file with other contents is left unchanged, and the error names the file, the line and the expected format."""
     path = tmp_path / "notes.txt"
     path.write_text(content)
     line = len(content.splitlines()) - ("precious" in content and content.count("\n"))
@@ -454,15 +454,15 @@ def test_another_kind_of_file(content: str, tmp_path: Path) -> None:
     ids=["no key", "none", "uuid", "nan", "bool", "list", "half an emoji", "twice", "changed"],
 )
 def test_rows_that_cannot_be_found_again(rows: list[Row], words: str, tmp_path: Path) -> None:
-    """Rows without a key that JSON keeps are refused, and those that have changed since they were asked."""
+    """Rows without a key that JSON can represent are rejected, as are rows that changed since they were answered."""
     with AnswerFile(tmp_path / "answers.jsonl") as file:
         file.add({**rows_of(1)[0], "response": "a", **NO_MESSAGE})
         with pytest.raises(ValueError, match=words):
             file.missing(rows)
 
 
-def test_another_key(tmp_path: Path) -> None:
-    """Rows may be told apart by any column, and hold what data sets hold: numpy's numbers, nested values, no ASCII."""
+def test_rows_may_be_identified_by_any_column(tmp_path: Path) -> None:
+    """Any column can identify rows, and rows may hold NumPy numbers, nested values and non-ASCII text."""
     rows = [{"name": np.str_("né"), "size": np.int64(1), "parts": np.array([0.5]), "more": {"b": 1, "a": [None]}}]
     path = tmp_path / "answers.jsonl"
     with AnswerFile(path, key="name") as file:
@@ -481,7 +481,7 @@ def test_another_key(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
-    """A row that holds something that is no JSON is an error that says so, before anything is asked about it."""
+    """A row that JSON cannot represent raises a clear error before it is requested."""
     with AnswerFile(tmp_path / "answers.jsonl") as file:
         with pytest.raises(ValueError, match="object cannot be written as JSON"):
             file.missing([{"id": 1, "x": object()}])
@@ -493,7 +493,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_kept(tmp_path: Path) -> None:
-    """Neither answered rows nor refused ones hold token or project."""
+    """Neither answered nor refused rows contain the token or the project."""
     path = tmp_path / "answers.jsonl"
     refused = response({"message": "the token canary-token of p-424242 is bad"}, "400 Bad Request")
     replies = {"Question 0": refused, "Question 1": completion("Hi")}
@@ -509,7 +509,7 @@ def test_no_secret_is_kept(tmp_path: Path) -> None:
 
 
 async def test_a_batch_of_columns() -> None:
-    """What Ray Data hands out, columns of arrays, is answered as rows are, and comes back as columns."""
+    """A batch of columns, as Ray Data passes it, is answered row by row and returned as columns."""
     with Loopback(echo) as server:
         ask = AnswerBatch(asks(server), max_concurrency=2)
         batch = {"id": np.arange(3), "prompt": np.array(["a", "b", "c"])}
@@ -521,12 +521,12 @@ async def test_a_batch_of_columns() -> None:
 
 
 async def test_a_slow_reader_and_a_failure(tmp_path: Path) -> None:
-    """Once a row has failed for all, no further one is asked about, however long the reader takes to hear of it."""
+    """After a failure that affects all rows no further row is requested, even if the consumer is slow to notice it."""
 
     def keep(row: Row) -> None:
         file.add(row)
         if len(file) == 4:
-            file.close()  # the next one fails, as on a full disk
+            file.close()  # the next write fails, as on a full disk
 
     with Loopback(echo) as server, AnswerFile(tmp_path / "answers.jsonl") as file:
         async with aclosing(answer_rows(asks(server), rows_of(500), max_concurrency=4, keep=keep)) as results:
@@ -541,7 +541,7 @@ async def test_a_slow_reader_and_a_failure(tmp_path: Path) -> None:
 
 
 async def test_an_asynchronous_keeper() -> None:
-    """What keeps the rows may be asynchronous too, and is waited for."""
+    """The object that saves rows may be asynchronous, and is awaited."""
     kept = []
 
     async def keep(row: Row) -> None:
@@ -554,7 +554,7 @@ async def test_an_asynchronous_keeper() -> None:
 
 
 async def test_tool_calls_are_kept() -> None:
-    """A message that calls tools, in place of an answer, is kept as its calls."""
+    """A message that calls tools instead of answering is saved with its tool calls."""
     call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"x": 1}'}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     body = {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
@@ -566,7 +566,7 @@ async def test_tool_calls_are_kept() -> None:
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_none_at_once(number: int) -> None:
-    """A limit that lets nothing through is refused at once, rather than waited for."""
+    """A concurrency limit of less than one is rejected at once instead of blocking forever."""
     for make in (
         lambda: answer_rows(chain, [], max_concurrency=number),
         lambda: AnswerBatch(chain, max_concurrency=number),
@@ -579,7 +579,7 @@ chain = RunnableLambda(str)
 
 
 def test_what_a_cluster_makes_of_rows(tmp_path: Path) -> None:
-    """A row that comes back with its numbers as another kind, or with columns of others, is kept as it was asked."""
+    """A row that comes back with converted numbers or extra columns is saved as it was requested."""
     rows: list[Row] = [{"id": 1, "n": 5, "more": {"a": 1}}, {"id": 2}]
     path = tmp_path / "answers.jsonl"
     with AnswerFile(path) as file:
@@ -592,7 +592,7 @@ def test_what_a_cluster_makes_of_rows(tmp_path: Path) -> None:
 
 
 async def test_a_chain_that_changes_its_row(tmp_path: Path) -> None:
-    """What a chain does to its row stays within the chain."""
+    """Changes that a chain makes to its row are not visible outside the chain."""
     rows = rows_of(3)
     path = tmp_path / "answers.jsonl"
     with Loopback(echo) as server, AnswerFile(path) as file:
@@ -602,7 +602,7 @@ async def test_a_chain_that_changes_its_row(tmp_path: Path) -> None:
 
 
 def test_answers_with_errors_in_a_file(tmp_path: Path) -> None:
-    """Lines of failed rows, which another program may have written, count as missing."""
+    """Lines of failed rows, perhaps written by another program, count as missing."""
     path = tmp_path / "answers.jsonl"
     path.write_text(json.dumps({**rows_of(1)[0], "response": None, **NO_MESSAGE, "error": "busy"}) + "\n")
     with AnswerFile(path) as file:
@@ -610,7 +610,7 @@ def test_answers_with_errors_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_deleted_file(tmp_path: Path) -> None:
-    """Answers are not written into a file that is deleted: the error says so."""
+    """Writing to a file that has been deleted raises an error that says so."""
     path = tmp_path / "answers.jsonl"
     with AnswerFile(path) as file:
         path.unlink()
@@ -619,7 +619,7 @@ def test_a_deleted_file(tmp_path: Path) -> None:
 
 
 async def test_batches_at_once_share_the_limit() -> None:
-    """Ray hands a worker several batches at once: all of them together ask no more than `max_concurrency`."""
+    """Batches that Ray gives a worker concurrently share one `max_concurrency` limit."""
     at_once, most, lock = 0, 0, threading.Lock()
 
     def answer(request: Received) -> Iterator[bytes]:
@@ -645,7 +645,7 @@ async def test_batches_at_once_share_the_limit() -> None:
 
 @pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
 async def test_batches_of_another_format(kind: str) -> None:
-    """Ray's other formats of batches are answered as well."""
+    """Ray's other batch formats are supported too."""
     columns = {"id": [1, 2], "prompt": ["a", "b"]}
     batch = pandas.DataFrame(columns) if kind == "pandas" else pyarrow.table(columns)
     with Loopback(echo) as server:

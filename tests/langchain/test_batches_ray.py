@@ -1,4 +1,4 @@
-"""The same on Ray Data: several workers, each with a model that came to it by pickle."""
+"""Batches on Ray Data: several workers, each with its own unpickled model."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.server import Loopback, completion, response
 
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),  # Ray's own
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),  # caused by Ray itself
 ]
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """A Ray of this machine, that tells nobody and leaves nothing behind."""
+    """Run Ray on this machine, without usage reports and with clean-up."""
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -58,12 +58,12 @@ def ray() -> Iterator[Any]:
 
 
 def by_whom(row: Row) -> str:
-    """The prompt, and the process that asks it."""
+    """Return the prompt, and the id of the process that sends it."""
     return f"{row['prompt']} by {os.getpid()}"
 
 
 def answered_by(ray: Any, server: Loopback, rows: list[Row], **settings: Any) -> Any:
-    """A data set that two workers answer."""
+    """Return the answers to a data set that two workers process."""
     chain = RunnableLambda(by_whom) | ChatTIRQwen(base_url=server.base_url, **settings)
     return ray.data.from_items(rows, override_num_blocks=4).map_batches(
         AnswerBatch,
@@ -74,8 +74,8 @@ def answered_by(ray: Any, server: Loopback, rows: list[Row], **settings: Any) ->
     )
 
 
-def test_two_workers(ray: Any, tmp_path: Path) -> None:
-    """Two workers at once ask each row once, with the model's own settings and token; a refused row is told apart."""
+def test_two_workers_share_the_rows(ray: Any, tmp_path: Path) -> None:
+    """Two concurrent workers request each row once with the model's settings and token, and mark refused rows."""
     rows = rows_of(40)
     workers: set[str] = set()
     both = threading.Event()
@@ -85,7 +85,7 @@ def test_two_workers(ray: Any, tmp_path: Path) -> None:
         workers.add(worker)
         if len(workers) == 2:
             both.set()
-        both.wait(30)  # neither is answered before both ask
+        both.wait(30)  # neither is answered until both have asked
         yield REFUSED if prompt == "Question 7" else completion(prompt)
 
     path = tmp_path / "answers.jsonl"
@@ -108,7 +108,7 @@ def test_two_workers(ray: Any, tmp_path: Path) -> None:
 
 
 def test_rows_that_ray_changes(ray: Any, tmp_path: Path) -> None:
-    """Rows whose numbers and columns Ray brings into line with each other are not asked again by the next run."""
+    """Rows whose numbers and columns Ray has unified are not requested again by the next run."""
     rows: list[Row] = [{"id": 1, "prompt": "a", "n": 5}, {"id": 2, "prompt": "b", "note": None, "n": None}]
     path = tmp_path / "answers.jsonl"
     with Loopback(lambda request: [completion(question(request)[0])]) as server, AnswerFile(path) as file:
@@ -120,7 +120,7 @@ def test_rows_that_ray_changes(ray: Any, tmp_path: Path) -> None:
 
 
 def test_a_wrong_token(ray: Any) -> None:
-    """What fails for all rows ends the run, and the error says what it was, without the token."""
+    """An error that affects all rows ends the run, and its message gives the cause without the token."""
     with Loopback(lambda _: [response({"error": "Unauthorized"}, "401 Unauthorized")]) as server:
         data = answered_by(ray, server, rows_of(40), access_token="canary-token")
         with pytest.raises(Exception, match="AuthenticationError") as caught:

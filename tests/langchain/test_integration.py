@@ -1,4 +1,4 @@
-"""LangChain's own integration tests of a chat model, on a server that closely resembles TIR's and on a newer one."""
+"""LangChain's own integration tests for chat models, on recorded servers: one that closely resembles TIR, one newer."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Details = dict[Literal["invoke", "stream"], list[str]]
 @pytest.mark.parsers(True)
 @pytest.mark.cassettes("standard")
 class TestChatTIRQwen(ChatModelIntegrationTests):
-    """`ChatTIRQwen` does what LangChain expects of a chat model that takes text only."""
+    """`ChatTIRQwen` meets LangChain's requirements for a text-only chat model."""
 
     server: Server | None = None
-    """The recorded server of a test that asks one."""
+    """The recorded server, for tests that use one."""
 
     @pytest.fixture
     def model(self, request: pytest.FixtureRequest, server: Server, monkeypatch: pytest.MonkeyPatch) -> BaseChatModel:
-        """The model on a recorded server.
+        """Return the model on a recorded server.
 
-        Where the call is to override the model's name, the model has one that the server would refuse.
+        If the call is to override the model's name, the model starts with a name that the server would refuse.
         """
-        # The suite's few-shot examples have random ids, which no cassette could know.
+        # The suite's few-shot examples have random ids, which a cassette cannot match.
         monkeypatch.setattr("langchain_core.utils.function_calling.uuid", SimpleNamespace(uuid4=lambda: "call-1"))
         self.server = server
         name = {"model": "nope"} if "model_override" in request.node.name else {}
@@ -44,12 +44,12 @@ class TestChatTIRQwen(ChatModelIntegrationTests):
 
     @pytest.fixture
     def benchmark(self) -> Callable[[Callable[[], None]], None]:
-        """Run what is to be timed; its cassette can be played once."""
+        """Run the benchmarked function once, because its cassette can be played only once."""
         return lambda timed: timed()
 
     @pytest.fixture
     def vcr(self, server: Server) -> Cassette:
-        """The cassette, under the name that the suite knows."""
+        """Provide the cassette under the name that the suite expects."""
         return server.cassette
 
     @property
@@ -58,7 +58,7 @@ class TestChatTIRQwen(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        # The suite's 100 tokens would cut many an answer within its reasoning.
+        # The suite's default of 100 tokens would cut off many answers within the reasoning.
         return {"max_tokens": 2000, **(self.server.settings if self.server else {})}
 
     @property
@@ -79,7 +79,7 @@ class TestChatTIRQwen(ChatModelIntegrationTests):
 
     @property
     def supported_usage_metadata_details(self) -> Details:
-        counted = self.server is not None and self.server.name == "new"  # vLLM counts them since 0.28
+        counted = self.server is not None and self.server.name == "new"  # vLLM reports them since 0.28
         known = ["reasoning_output"] if counted else []
         return {"invoke": known, "stream": known}
 

@@ -1,4 +1,4 @@
-"""LangChain's messages to the wire's and back, without a server."""
+"""Conversion between LangChain's messages and the wire format, without a server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "argument
 
 
 def call(id_: str, name: str, arguments: str) -> dict[str, Any]:
-    """A tool call of the wire."""
+    """Return a tool call in the wire format."""
     return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -127,8 +127,8 @@ MESSAGES: dict[str, tuple[BaseMessage, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_to_wire(name: str) -> None:
-    """Every kind of message is written with its role, its text, and what belongs to it; nothing else is."""
+def test_each_message_is_sent_with_exactly_its_fields(name: str) -> None:
+    """Every kind of message is sent with its role, its text and its own fields, and nothing else."""
     message, wire = MESSAGES[name]
     assert messages_to_wire([message]) == [wire]
 
@@ -150,7 +150,7 @@ def test_to_wire(name: str) -> None:
     ids=lambda block: block["type"],
 )
 def test_blocks_beside_the_text(block: dict[str, Any]) -> None:
-    """What another provider's answer holds beside its text, reasoning above all, is no part of the text."""
+    """Blocks next to the text in another provider's answer, such as reasoning, do not become part of the text."""
     history = [AIMessage(["Hel", block, "lo"]), HumanMessage("And?")]
     assert messages_to_wire(history) == [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": "And?"}]
 
@@ -164,7 +164,7 @@ def test_blocks_beside_the_text(block: dict[str, Any]) -> None:
     ids=["additional_kwargs", "blocks"],
 )
 def test_reasoning_within_a_tool_loop(message: AIMessage) -> None:
-    """The reasoning that led to a tool call goes back with it; that of earlier turns does not."""
+    """The reasoning that led to a tool call is sent back with it; reasoning from earlier turns is not."""
     wire = {"role": "assistant", "content": "", "tool_calls": [WIRE_CALL]}
     result, known = ToolMessage("5", tool_call_id="c1"), {"role": "tool", "content": "5", "tool_call_id": "c1"}
     user, asked = HumanMessage("Hello"), {"role": "user", "content": "Hello"}
@@ -181,7 +181,7 @@ NOT_TEXT = ["image", "image_url", "audio", "input_audio", "file", "video", "docu
 @pytest.mark.parametrize("kind", NOT_TEXT)
 @pytest.mark.parametrize("message", [HumanMessage, AIMessage, SystemMessage, ToolMessage])
 def test_refused_block(message: type[BaseMessage], kind: str) -> None:
-    """What is not text is refused by its place and its kind, without a word of its content."""
+    """A block that is not text is rejected with its position and type, without revealing its content."""
     block = {"type": kind, "url": f"https://{CANARY}", "base64": CANARY, kind: {"url": CANARY}}
     refused = message(content=[ASK, block], **({"tool_call_id": "c1"} if message is ToolMessage else {}))
 
@@ -194,7 +194,7 @@ def test_refused_block(message: type[BaseMessage], kind: str) -> None:
 
 @pytest.mark.parametrize("block", [{"type": "reasoning", "reasoning": CANARY}, {"type": "tool_use", "input": CANARY}])
 def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
-    """Blocks that belong into an answer are not silently dropped from a user's message."""
+    """A block that only belongs in an answer is rejected in a user's message rather than silently dropped."""
     with pytest.raises(ConfigurationError, match=r"^message 0 \(human\) contains a block of type") as caught:
         messages_to_wire([HumanMessage([ASK, block])])
     assert CANARY not in str(caught.value)
@@ -204,14 +204,14 @@ def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
     ("message", "role"), [(ChatMessage("x", role="critic"), "critic"), (RemoveMessage(id="1"), "remove")]
 )
 def test_refused_role(message: BaseMessage, role: str) -> None:
-    """A role that the server would silently drop, message and all, is refused."""
+    """A message with a role that the server would silently drop is rejected."""
     with pytest.raises(ConfigurationError) as caught:
         messages_to_wire([HumanMessage("Hello"), message])
     assert str(caught.value) == f"message 1 has the role {role!r}, which Qwen3-32B does not support."
 
 
-def test_from_choice() -> None:
-    """A whole answer becomes one message with everything that the server said, under LangChain's names."""
+def test_a_whole_answer_keeps_what_the_server_said() -> None:
+    """A whole answer becomes one message with all of the server's data under LangChain's names."""
     choice = Choice(
         content="It is sunny.",
         reasoning="Hm.",
@@ -264,7 +264,7 @@ def test_from_choice() -> None:
     ],
 )
 def test_invalid_arguments(arguments: str, problem: str) -> None:
-    """Arguments that are not a JSON object make an invalid call, whole or streamed: it cannot be run by mistake."""
+    """Arguments that are not a JSON object result in an invalid call, which cannot be run by mistake."""
     choice = Choice(tool_calls=[ToolCall("c1", "f", arguments)], finish_reason="tool_calls")
     whole = message_from_choice(choice, Completion([choice]))
     deltas = [
@@ -280,8 +280,8 @@ def test_invalid_arguments(arguments: str, problem: str) -> None:
         assert invalid["error"].startswith(problem)
 
 
-def test_from_delta() -> None:
-    """Each fact of a delta stands in its chunk, and only there."""
+def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:
+    """Each value in a delta appears in the corresponding chunk, and only there."""
     chunk = chunk_from_delta(
         Delta(content="Hel", reasoning="Hm", tool_calls=[ToolCallDelta(1, "c1", "f", "{")], response={"id": "x"})
     )
@@ -321,8 +321,8 @@ def test_from_delta() -> None:
         ),
     ],
 )
-def test_usage(usage: Usage | None, counted: dict[str, Any] | None) -> None:
-    """Tokens are counted as LangChain does; what the server does not say is not made up, except for zeros."""
+def test_usage_is_counted_as_langchain_does(usage: Usage | None, counted: dict[str, Any] | None) -> None:
+    """Usage follows LangChain's conventions, and counts the server omits are left out or zero, never guessed."""
     assert usage_metadata(usage) == counted
 
 
@@ -336,6 +336,6 @@ def test_usage(usage: Usage | None, counted: dict[str, Any] | None) -> None:
     ids=["lone surrogate", "no JSON", "tool's lone surrogate"],
 )
 def test_what_cannot_be_json(message: BaseMessage) -> None:
-    """What cannot be written as JSON within a history is refused by a ConfigurationError."""
+    """History that cannot be serialized as JSON is rejected with a `ConfigurationError`."""
     with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
         messages_to_wire([HumanMessage("Hello"), message])

@@ -1,4 +1,4 @@
-"""`ChatTIRQwen` as an object: its arguments, its calls, its callbacks."""
+"""`ChatTIRQwen` itself: arguments, calls and callbacks."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ KNOWN = {"project_id": 1, "access_token": "token"}
 
 
 def model_on(lab: Lab, **settings: Any) -> ChatTIRQwen:
-    """A model whose server is `lab`."""
+    """Return a model whose server is `lab`."""
     return ChatTIRQwen(**{**KNOWN, "http_client": lab.client(), "http_async_client": lab.async_client(), **settings})
 
 
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda engine: engine.__name__)
 async def test_client_of_the_user(engine: Any) -> None:
-    """A client of httpx or of httpx2 that the user made is used for all calls, and stays open."""
+    """A user's httpx or httpx2 client is used for all calls, and stays open."""
     lab = Lab()
     client, async_client = lab.client(engine), lab.async_client(engine)
     model = ChatTIRQwen(**KNOWN, http_client=client, http_async_client=async_client)
@@ -49,7 +49,7 @@ async def test_client_of_the_user(engine: Any) -> None:
 
 
 def test_whole_message() -> None:
-    """An answer is one message, with everything in its place."""
+    """An answer is a single message with every value in its proper place."""
     assert model_on(Lab()).invoke("Hello").model_dump(exclude={"id"}, exclude_defaults=True) == {
         "content": GREETING,
         "additional_kwargs": {"reasoning_content": "Hm."},
@@ -85,8 +85,10 @@ def test_whole_message() -> None:
     ],
     ids=str,
 )
-def test_parameters(settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]) -> None:
-    """What the call says wins over what the constructor said, bound or given; what nobody set is not sent."""
+def test_parameters_of_a_call_override_the_constructor(
+    settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    """Parameters of a call or binding override those of the constructor; unset ones are not sent."""
     lab = Lab()
     model_on(lab, **settings).invoke("Hello", **given)
     model_on(lab, **settings).bind(**given).invoke("Hello")
@@ -97,7 +99,7 @@ def test_parameters(settings: dict[str, Any], given: dict[str, Any], sent: dict[
 
 
 def test_configurable_fields() -> None:
-    """A model whose parameters are configurable keeps its token and its client."""
+    """A model with configurable parameters keeps its token and its client."""
     lab = Lab()
     model = model_on(lab).configurable_fields(temperature=ConfigurableField(id="heat"))
 
@@ -120,7 +122,7 @@ def test_configurable_fields() -> None:
     ids=str,
 )
 async def test_streaming_within_invoke(settings: dict[str, Any], given: dict[str, Any], streamed: bool) -> None:
-    """`streaming` and `stream=` decide how a whole answer is fetched, which comes out the same."""
+    """`streaming` and `stream=` control how a whole answer is fetched, but not the result."""
     lab = Lab()
     model = model_on(lab, **settings)
 
@@ -133,7 +135,7 @@ async def test_streaming_within_invoke(settings: dict[str, Any], given: dict[str
 
 @pytest.mark.parametrize("disabled", [True, "tool_calling"])
 def test_disabled_streaming(disabled: Any) -> None:
-    """Where streaming is disabled (for tools), a stream is one whole answer."""
+    """If streaming is disabled, entirely or for tools, a stream consists of one whole answer."""
 
     @tool
     def look(where: str) -> str:
@@ -157,7 +159,7 @@ def test_disabled_streaming(disabled: Any) -> None:
     ids=str,
 )
 def test_stream_usage(settings: dict[str, Any], given: dict[str, Any], asked: bool) -> None:
-    """Token counts are asked for in a stream unless the user does not want them."""
+    """Usage is requested in streams unless the user turns it off."""
     lab = Lab()
     answer = reduce(add, model_on(lab, **settings).stream("Hello", **given))
 
@@ -169,7 +171,7 @@ def test_stream_usage(settings: dict[str, Any], given: dict[str, Any], asked: bo
 
 @pytest.mark.parametrize(("settings", "given"), [({"n": 2}, {}), ({}, {"n": 2}), ({"n": 2, "streaming": True}, {})])
 async def test_more_than_one_stream(settings: dict[str, Any], given: dict[str, Any]) -> None:
-    """Two answers in one stream would be added up to one: that is refused, and nothing is sent."""
+    """More than one answer in a stream is rejected before sending, as LangChain would merge them into one."""
     lab = Lab()
     model = model_on(lab, **settings)
 
@@ -181,13 +183,13 @@ async def test_more_than_one_stream(settings: dict[str, Any], given: dict[str, A
 
 
 def test_more_than_one_answer() -> None:
-    """`generate` gives all answers to each prompt."""
+    """`generate` returns all answers to each prompt."""
     result = model_on(Lab(), n=2).generate([[HumanMessage("Hello")], [HumanMessage("Hello")]])
     assert [[one.text for one in answers] for answers in result.generations] == [[GREETING, GREETING]] * 2
 
 
 class Tokens(BaseCallbackHandler):
-    """Notes each new token, with its reasoning."""
+    """Records each new token with its reasoning."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, str]] = []
@@ -197,7 +199,7 @@ class Tokens(BaseCallbackHandler):
 
 
 class AsyncTokens(AsyncCallbackHandler):
-    """As `Tokens`."""
+    """The asynchronous version of `Tokens`."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, str]] = []
@@ -227,8 +229,8 @@ WAYS: dict[str, Callable[[ChatTIRQwen, Any], Awaitable[Any]]] = {
     ("way", "handler"),
     [*((way, Tokens) for way in WAYS), *((way, AsyncTokens) for way in WAYS if way.startswith("a"))],
 )
-async def test_new_token(way: str, handler: type[Tokens | AsyncTokens]) -> None:
-    """A callback hears of each chunk once, reasoning and all, however the answer was asked for."""
+async def test_a_callback_sees_each_chunk_once(way: str, handler: type[Tokens | AsyncTokens]) -> None:
+    """A callback receives each chunk once, including reasoning, whichever method was called."""
     tokens = handler()
     await WAYS[way](model_on(Lab()), {"callbacks": [tokens]})
     assert tokens.noted == [("", "Hm."), ("Good ", ""), ("day", ""), ("!", ""), ("", ""), ("", "")]
@@ -242,15 +244,17 @@ async def test_new_token(way: str, handler: type[Tokens | AsyncTokens]) -> None:
     ],
     ids=["merged", "over all"],
 )
-def test_extra_body(settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]) -> None:
-    """The fields of `extra_body` stand in the body over all others, and `extra_body` itself does not."""
+def test_extra_body_overrides_other_fields(
+    settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    """Fields of `extra_body` override all others in the body, and `extra_body` itself is not sent."""
     lab = Lab()
     model_on(lab, **settings).invoke("Hello", **given)
     assert lab.bodies == [{"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": False, **sent}]
 
 
 def test_usage_beside_few_facts() -> None:
-    """Token counts are read also where the server says hardly anything else."""
+    """Usage is read even if the server reports hardly anything else."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         message = {"role": "assistant", "content": GREETING}
@@ -261,14 +265,14 @@ def test_usage_beside_few_facts() -> None:
 
 
 def test_switches_are_not_sent() -> None:
-    """What only LangChain or the client heeds is no field of the body, whatever is asked for."""
+    """Options that only LangChain or the client uses are never sent to the server."""
     lab = Lab()
     model_on(lab).bind(stream_usage=True).invoke("Hello")
     assert lab.bodies == [{"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": False}]
 
 
 def test_changed_attribute() -> None:
-    """A model's name that is changed later is the one that is asked, as traces and caches say."""
+    """A model name that is changed later is used in requests, traces and caches."""
     lab = Lab()
     model = model_on(lab)
     model.model = "qwen3_8b"
@@ -286,7 +290,7 @@ class Joke(BaseModel):
 
 
 class Options(BaseCallbackHandler):
-    """Notes what a call was started with."""
+    """Records the options that a call was started with."""
 
     def __init__(self) -> None:
         self.noted: list[dict[str, Any]] = []
@@ -297,7 +301,7 @@ class Options(BaseCallbackHandler):
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_schema_in_traces(method: str) -> None:
-    """Traces show the schema of a structured output as LangChain writes it, which its standard tests compare."""
+    """Traces show the schema of structured output in LangChain's own format, which its standard tests compare."""
     options = Options()
     model = model_on(Lab('{"setup": ', '"Well."}')).with_structured_output(Joke, method=method)
 

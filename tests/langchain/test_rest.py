@@ -1,4 +1,4 @@
-"""What else users of LangChain reach for: errors, retries, fallbacks, caches, limits, batches, token counts."""
+"""Further features of LangChain: errors, retries, fallbacks, caches, limits, batches and token counts."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ TWINS: dict[type[tir_qwen.TIRError], type[Exception]] = {
 
 
 def leaves(kind: type) -> set[type]:
-    """Our own error classes below `kind`."""
+    """Return our own error classes without subclasses, from `kind` down."""
     found = {one for below in kind.__subclasses__() for one in {below, *leaves(below)}}
     return {one for one in found if one.__module__ == "tir_qwen.errors"}
 
 
 def test_every_error_has_a_twin() -> None:
-    """No error of the library reaches a user of LangChain without LangChain's own class."""
+    """Every error is also an instance of LangChain's exception class."""
     assert LANGCHAIN_CLASSES.keys() == TWINS.keys() == leaves(tir_qwen.TIRError) - {tir_qwen.errors.StreamError}
 
 
 @pytest.mark.parametrize("error", TWINS, ids=lambda error: error.__name__)
-def test_twin(error: type[tir_qwen.TIRError]) -> None:
-    """An error is caught as ours and as LangChain's, with the same message, facts and traceback."""
+def test_an_error_can_be_caught_as_either_class(error: type[tir_qwen.TIRError]) -> None:
+    """An error can be caught as ours and as LangChain's, with the same message, attributes and traceback."""
     raised = error("no")
     raised.attempts = 3
 
@@ -110,8 +110,8 @@ STATUSES: dict[int, tuple[Any, type[Exception]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("status", STATUSES)
-async def test_refusal(status: int, way: str) -> None:
-    """A refusal is LangChain's error for its status, however the model was asked."""
+async def test_a_refusal_raises_the_error_for_its_status(status: int, way: str) -> None:
+    """A refusal raises LangChain's error for its status, whichever method was called."""
     body, expected = STATUSES[status]
     model = model_saying(Reply(status=status, error=body), max_retries=0)
 
@@ -126,7 +126,7 @@ async def test_refusal(status: int, way: str) -> None:
 
 
 class Retries(BaseCallbackHandler):
-    """Notes each retry."""
+    """Records each retry."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[Any, ...]] = []
@@ -137,7 +137,7 @@ class Retries(BaseCallbackHandler):
 
 
 class AsyncRetries(AsyncCallbackHandler):
-    """As `Retries`."""
+    """The asynchronous version of `Retries`."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[Any, ...]] = []
@@ -157,8 +157,8 @@ class AsyncRetries(AsyncCallbackHandler):
     ],
 )
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-async def test_on_retry(way: str, handler: type[Retries | AsyncRetries]) -> None:
-    """A callback hears of each retry, of the error that it follows, and of how long it waits."""
+async def test_a_callback_sees_each_retry(way: str, handler: type[Retries | AsyncRetries]) -> None:
+    """A callback receives each retry with the error that caused it and the delay."""
     retries = handler()
     model = model_saying(BUSY, BUSY, Reply(GREETING), max_retries=2)
     config: Any = {"callbacks": [retries]}
@@ -177,8 +177,8 @@ async def test_on_retry(way: str, handler: type[Retries | AsyncRetries]) -> None
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-async def test_with_retry(way: str) -> None:
-    """LangChain's own retries can be told by LangChain's errors what to ask again."""
+async def test_with_retry_accepts_langchain_errors(way: str) -> None:
+    """`with_retry` can be given LangChain's exception classes to select what is retried."""
     lab = Scripted(BUSY, Reply(GREETING))
     model = model_on(lab, max_retries=0).with_retry(
         retry_if_exception_type=(core.ModelAPIError,), wait_exponential_jitter=False, stop_after_attempt=2
@@ -190,7 +190,7 @@ async def test_with_retry(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_with_fallbacks(way: str) -> None:
-    """Where one model fails before its answer, another one answers; an error that was not named goes through."""
+    """If a model fails before it answers, a fallback answers; an error that was not listed is raised."""
     other = model_saying(Reply(GREETING), Reply(GREETING))
     handled = model_saying(BUSY, max_retries=0).with_fallbacks([other], exceptions_to_handle=(core.ModelAPIError,))
     unnamed = model_saying(BUSY, max_retries=0).with_fallbacks([other], exceptions_to_handle=(core.ModelTimeoutError,))
@@ -211,7 +211,7 @@ async def test_with_fallbacks(way: str) -> None:
     ],
 )
 def test_configurable_fields(name: str, value: Any, sent: dict[str, Any]) -> None:
-    """A parameter that is configurable is set for one call, and only for that."""
+    """A configurable parameter can be set for a single call, and affects no other."""
     lab = Scripted(Reply(GREETING), Reply(GREETING))
     model = model_on(lab).configurable_fields(**{name: ConfigurableField(id="it")})
 
@@ -239,8 +239,8 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_cache(change: dict[str, Any]) -> None:
-    """The same question is asked once; one that another parameter or endpoint may answer otherwise is asked again."""
+def test_a_cached_answer_needs_the_same_parameters(change: dict[str, Any]) -> None:
+    """A repeated question is answered from the cache, unless another parameter or endpoint could change the answer."""
     lab, cache = Lab(), InMemoryCache()
     first, changed = model_on(lab, cache=cache), model_on(lab, cache=cache, **change)
 
@@ -252,7 +252,7 @@ def test_cache(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", SAME, ids=str)
 def test_cache_of_the_same(change: dict[str, Any]) -> None:
-    """What cannot change an answer does not ask again."""
+    """Settings that cannot change an answer do not cause a cache miss."""
     lab, cache = Lab(), InMemoryCache()
     model_on(lab, cache=cache).invoke("Hello")
     model_on(lab, cache=cache, **change).invoke("Hello")
@@ -262,7 +262,7 @@ def test_cache_of_the_same(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("given", [{"temperature": 0.1}, {"tools": []}, {"stop": ["x"]}, {"enable_thinking": True}])
 def test_cache_of_a_call(given: dict[str, Any]) -> None:
-    """What is given to a call, or bound, is part of the question."""
+    """Parameters that are bound or passed to a call are part of the cache key."""
     lab, cache = Lab(), InMemoryCache()
     model = model_on(lab, cache=cache)
 
@@ -274,7 +274,7 @@ def test_cache_of_a_call(given: dict[str, Any]) -> None:
 
 
 def test_no_secret_in_a_cache() -> None:
-    """The key of a cache, which may be a file, holds no secret."""
+    """The cache key, which may be written to a file, contains no secret."""
     lab, cache = Lab(), InMemoryCache()
     model_on(lab, **PRIVATE, cache=cache).invoke("Hello")
 
@@ -284,7 +284,7 @@ def test_no_secret_in_a_cache() -> None:
 
 
 class Limiter(BaseRateLimiter):
-    """Counts what it lets through."""
+    """Counts the calls that it lets through."""
 
     def __init__(self) -> None:
         self.let = 0
@@ -299,7 +299,7 @@ class Limiter(BaseRateLimiter):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_rate_limiter(way: str) -> None:
-    """A rate limiter is asked once for each call."""
+    """A rate limiter is acquired once per call."""
     limiter = Limiter()
     model = model_on(Lab(), rate_limiter=limiter)
 
@@ -307,8 +307,8 @@ async def test_rate_limiter(way: str) -> None:
     assert limiter.let == 2
 
 
-async def test_batches() -> None:
-    """A batch gives each answer to its question, in order or with its number as it is done; a failure stays its own."""
+async def test_a_batch_matches_answers_to_questions() -> None:
+    """A batch returns answers in order, or with their index as completed; a failure only affects its own question."""
     model = model_on(Lab())
     questions = [f"Hello {number}" for number in range(5)]
     config: Any = {"max_concurrency": 2}
@@ -329,30 +329,30 @@ async def test_batches() -> None:
 @pytest.mark.parametrize(
     ("text", "tokens"), [("", 0), ("Hello", 2), ("Hello, how are you?", 6), ("नमस्ते", 6), ("\ud800", 1)], ids=ascii
 )
-def test_estimate(text: str, tokens: int) -> None:
-    """Without a tokenizer a text is estimated from its bytes, without a warning and without transformers."""
+def test_tokens_are_estimated_without_a_tokenizer(text: str, tokens: int) -> None:
+    """Without a tokenizer, tokens are estimated from the bytes of a text, with no warning and no transformers."""
     assert ChatTIRQwen(**KNOWN).get_num_tokens(text) == tokens
     assert "transformers" not in sys.modules
 
 
 def test_token_ids_without_a_tokenizer() -> None:
-    """Ids of tokens cannot be estimated: the error says what is needed."""
+    """Token ids cannot be estimated, so the error says what is needed."""
     with pytest.raises(tir_qwen.ConfigurationError, match=r"^token ids need a tokenizer: pass tokenizer_file"):
         ChatTIRQwen(**KNOWN).get_token_ids("Hello")
 
 
 def test_custom_tokenizer() -> None:
-    """A function of the user counts instead."""
+    """A custom function of the user counts the tokens."""
     model = ChatTIRQwen(**KNOWN, custom_get_token_ids=lambda text: [ord(letter) for letter in text])
     assert (model.get_token_ids("Hi"), model.get_num_tokens("Hi")) == ([72, 105], 2)
 
 
 @pytest.fixture
 def tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The optional library, as far as it is used: it counts words, and refuses other files than its own."""
+    """Fake the optional library as far as it is used: it counts words, and rejects any file but its own."""
 
     class Tokenizer:
-        """A tokenizer of words."""
+        """A tokenizer that splits text into words."""
 
         @staticmethod
         def from_file(path: str) -> Any:
@@ -372,7 +372,7 @@ def tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tokenizers")
 def test_tokenizer_file(tmp_path: Path) -> None:
-    """With Qwen's own tokenizer texts and conversations are counted by it."""
+    """Texts and conversations are counted with Qwen's own tokenizer if its file is given."""
     path = tmp_path / "tokenizer.json"
     path.write_text("{}", encoding="utf-8")
     model = ChatTIRQwen(**KNOWN, tokenizer_file=str(path))
@@ -383,7 +383,7 @@ def test_tokenizer_file(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tokenizers")
 def test_broken_tokenizer_file(tmp_path: Path) -> None:
-    """A file that is no tokenizer is an error of the settings."""
+    """A file that is not a tokenizer raises a configuration error."""
     path = tmp_path / "tokenizer.json"
     path.write_text("no", encoding="utf-8")
     with pytest.raises(tir_qwen.ConfigurationError) as caught:
@@ -392,7 +392,7 @@ def test_broken_tokenizer_file(tmp_path: Path) -> None:
 
 
 def test_tokenizer_file_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the library the error says how to get it."""
+    """If the library is not installed, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     load.cache_clear()
     with pytest.raises(tir_qwen.ConfigurationError) as caught:
@@ -406,7 +406,7 @@ def multiply(a: int, b: int) -> int:
 
 
 def test_tokens_of_a_conversation() -> None:
-    """A conversation is counted with its calls, its tools and what the template adds."""
+    """The count for a conversation includes its calls, its tools and the overhead of the chat template."""
     model = ChatTIRQwen(**KNOWN)
     question = [HumanMessage("Hello")]
     called = AIMessage("", tool_calls=[{"name": "multiply", "args": {"a": 1, "b": 2}, "id": "c1"}])
@@ -416,8 +416,8 @@ def test_tokens_of_a_conversation() -> None:
     assert count(question, tools=[multiply]) > count([*question, called]) > count([*question, AIMessage("")])
 
 
-def test_profile() -> None:
-    """The profile says what agents and their middleware choose by; another model has none."""
+def test_the_profile_describes_only_the_known_model() -> None:
+    """The profile has what agents and middleware base decisions on; an unknown model has none."""
     profile = ChatTIRQwen(**KNOWN).profile
     wanted = ("max_input_tokens", "max_output_tokens", "reasoning_output", "tool_calling", "structured_output")
 

@@ -1,4 +1,4 @@
-"""LangChain's own unit tests of a chat model."""
+"""LangChain's own unit tests for chat models."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from langchain_tir_qwen import ChatTIRQwen
 
 @pytest.fixture
 def benchmark() -> Callable[[Callable[[], None]], None]:
-    """Run what is to be timed (making ten models), which must take no time that a user would notice."""
+    """Run the benchmarked function, which creates ten models, and check that it is not noticeably slow."""
 
     def run(timed: Callable[[], None]) -> None:
-        timed()  # the first makes the SSL context
+        timed()  # the first call creates the SSL context
         start = perf_counter()
         timed()
         assert perf_counter() - start < 1
@@ -27,7 +27,7 @@ def benchmark() -> Callable[[Callable[[], None]], None]:
 
 
 class TestChatTIRQwen(ChatModelUnitTests):
-    """`ChatTIRQwen` is what LangChain expects of a chat model."""
+    """`ChatTIRQwen` meets LangChain's requirements for a chat model."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

@@ -1,4 +1,4 @@
-"""`with_structured_output`: every method, every kind of schema, whole and as it grows."""
+"""`with_structured_output`: every method and every kind of schema, whole and streamed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ WAYS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
 
 
 def reply_of(method: str, text: str, **facts: Any) -> Reply:
-    """An answer that holds `text` where the method looks for it."""
+    """Return an answer with `text` where the method expects it."""
     calls = method == "function_calling" and "{" in text
     return Reply(calls=(("Person", text),), **facts) if calls else Reply(text, **facts)
 
@@ -97,8 +97,8 @@ def reply_of(method: str, text: str, **facts: Any) -> Reply:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-async def test_object(method: str, kind: str, way: str) -> None:
-    """Whatever the schema is written in, and however the server is asked for it, the answer is the user's object."""
+async def test_the_answer_is_an_object_of_the_schema(method: str, kind: str, way: str) -> None:
+    """The answer is an instance of the user's schema, whatever kind of schema and whichever method is used."""
     schema, expected = KINDS[kind]
     model = model_saying(reply_of(method, json.dumps(SAID, ensure_ascii=False)))
 
@@ -108,14 +108,14 @@ async def test_object(method: str, kind: str, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("method", METHODS)
 async def test_object_of_blocks(method: str, way: str) -> None:
-    """A model whose answers are blocks (`output_version="v1"`) gives the same object."""
+    """A model that answers in blocks (`output_version="v1"`) returns the same object."""
     model = model_saying(reply_of(method, json.dumps(SAID)), output_version="v1")
 
     assert await WAYS[way](model.with_structured_output(Person, method=method), "Who?") == Person(**SAID)
 
 
 def bare(schema: Any) -> Any:
-    """A schema without the titles that pydantic adds to it."""
+    """Return a schema without the titles that pydantic adds."""
     if isinstance(schema, dict):
         return {name: bare(value) for name, value in schema.items() if name != "title" or isinstance(value, dict)}
     return [bare(value) for value in schema] if isinstance(schema, list) else schema
@@ -123,8 +123,8 @@ def bare(schema: Any) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strict", [None, True, False])
-def test_sent_schema(strict: bool | None, kind: str) -> None:
-    """The server is sent the same schema in all kinds, with all descriptions; `strict` only if the user says it."""
+def test_every_kind_of_schema_is_sent_alike(strict: bool | None, kind: str) -> None:
+    """Every kind of schema is sent identically, with all descriptions; `strict` is only sent if the user sets it."""
     schema, _ = KINDS[kind]
     lab = Scripted(*(reply_of(method, json.dumps(SAID)) for method in METHODS))
     for method in METHODS:
@@ -151,8 +151,8 @@ def test_sent_schema(strict: bool | None, kind: str) -> None:
     assert by_mode == {**asked, "response_format": {"type": "json_object"}}
 
 
-def test_any_object() -> None:
-    """`json_mode` needs no schema: any object is one."""
+def test_json_mode_without_a_schema_accepts_any_object() -> None:
+    """`json_mode` needs no schema and then accepts any object."""
     assert model_saying(Reply('{"a": [1]}')).with_structured_output(method="json_mode").invoke("?") == {"a": [1]}
 
 
@@ -167,7 +167,7 @@ def test_any_object() -> None:
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], problem: str) -> None:
-    """Arguments without a meaning are refused before anything is sent."""
+    """Meaningless arguments are rejected before anything is sent."""
     with pytest.raises(ValueError) as caught:
         model_saying().with_structured_output(**arguments)
     assert str(caught.value) == problem
@@ -181,14 +181,14 @@ class Options(BaseModel):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_call_without_arguments(way: str) -> None:
-    """Old servers send no arguments at all where the model gives none: an object of defaults, whole or streamed."""
+    """A call without arguments, as old servers send it, results in an object of defaults, whole or streamed."""
     chain = model_saying(Reply(calls=(("Options", ""),))).with_structured_output(Options, method="function_calling")
 
     assert await WAYS[way](chain, "?") == Options(size=7)
 
 
 def test_schema_without_a_title() -> None:
-    """A JSON schema needs no title."""
+    """A JSON schema does not need a title."""
     lab = Scripted(Reply('{"a": 1}'))
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
@@ -244,8 +244,8 @@ DEEP: dict[str, tuple[Any, dict[str, Any], Any]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", DEEP)
 @pytest.mark.parametrize("method", METHODS)
-async def test_deep_object(method: str, case: str, way: str) -> None:
-    """Optional fields, enums, and schemas that hold themselves come out as what they are."""
+async def test_nested_objects_keep_their_types(method: str, case: str, way: str) -> None:
+    """Optional fields, enums and recursive schemas are parsed into their proper types."""
     schema, said, expected = DEEP[case]
     model = model_saying(reply_of(method, json.dumps(said)))
 
@@ -253,7 +253,7 @@ async def test_deep_object(method: str, case: str, way: str) -> None:
 
 
 def test_recursive_schema_sent() -> None:
-    """A schema that holds itself is sent with its references, which the server's grammar follows."""
+    """A recursive schema is sent with its references, which the server's grammar supports."""
     lab = Scripted(Reply(json.dumps(FAMILY)))
     model_on(lab).with_structured_output(Relative).invoke("?")
 
@@ -264,7 +264,7 @@ def test_recursive_schema_sent() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_growing_object(method: str) -> None:
-    """A stream gives each new state of the object, and a number only when it is whole."""
+    """A stream yields each new state of the object, and a number only once it is complete."""
     text = '{"name": "Ravi", "age": 34, "tags": ["a", "b"], "size": 1.5}'
     model = model_saying(reply_of(method, text, cut=6))
 
@@ -285,7 +285,7 @@ NUMBERS = [0, 34, -7, 1.5, -0.25, 1e22, 1.5e-9, True, None]
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("number", NUMBERS, ids=str)
 def test_no_number_is_cut(number: float | bool | None, method: str) -> None:
-    """Whatever the pieces of a stream, no state of the object holds a number that would still change."""
+    """However the stream is split, no state of the object contains a number that later changes."""
     text = json.dumps({"one": number, "many": [number, {"deep": number}], "end": number})
     model = model_saying(reply_of(method, text, cut=1))
 
@@ -298,7 +298,7 @@ def test_no_number_is_cut(number: float | bool | None, method: str) -> None:
 
 
 def test_no_text_shrinks() -> None:
-    """A text grows from state to state, also where it looks like the end of a number."""
+    """A text only grows from one state to the next, even if it looks like the end of a number."""
     text = json.dumps({"said": 'At 3: 12, or "[14, -2", \\: 5'})
     chain = model_saying(Reply(text, cut=1)).with_structured_output({"title": "Said", "type": "object"})
 
@@ -323,10 +323,10 @@ BAD: dict[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("method", METHODS)
 async def test_answer_without_the_object(method: str, case: str, way: str) -> None:
-    """An answer that is not the object is an error which says why, and which holds the answer's text."""
+    """An answer that is not the object raises an error with the reason and the answer's text."""
     text, finish_reason, problem = BAD[case]
     reply = reply_of(method, text, finish_reason=finish_reason)
-    model = model_saying(reply, reply)  # a text that is no object is asked for again, once
+    model = model_saying(reply, reply)  # text that is not an object is requested again, once
 
     with pytest.raises(OutputParserException) as caught:
         await WAYS[way](model.with_structured_output(Person, method=method), "Who?")
@@ -339,10 +339,10 @@ async def test_answer_without_the_object(method: str, case: str, way: str) -> No
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("method", METHODS)
 async def test_raw_without_the_object(method: str, case: str, way: str) -> None:
-    """With `include_raw` the same error stands beside the message, and is not raised."""
+    """With `include_raw`, the same error is returned with the message instead of being raised."""
     text, finish_reason, problem = BAD[case]
     reply = reply_of(method, text, finish_reason=finish_reason)
-    model = model_saying(reply, reply)  # a text that is no object is asked for again, once
+    model = model_saying(reply, reply)  # text that is not an object is requested again, once
 
     answer = await WAYS[way](model.with_structured_output(Person, method=method, include_raw=True), "Who?")
 
@@ -355,8 +355,8 @@ async def test_raw_without_the_object(method: str, case: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_raw(method: str) -> None:
-    """With `include_raw` the message, reasoning and all, stands beside the object, whole or streamed."""
+def test_include_raw_returns_message_and_object(method: str) -> None:
+    """With `include_raw`, the message and its reasoning are returned with the object, whole or streamed."""
     reply = reply_of(method, json.dumps(SAID))
     chain = model_saying(reply, reply).with_structured_output(Person, method=method, include_raw=True)
 
@@ -372,7 +372,7 @@ def test_raw(method: str) -> None:
 
 
 def test_around_the_object() -> None:
-    """A fence of Markdown or a sentence around the object is not part of it."""
+    """A Markdown fence or a sentence around the object is ignored."""
     model = model_saying(Reply('Here it is:\n```json\n{"name": "Ravi", "age": 34}\n```\nAnything else?'))
 
     assert model.with_structured_output(Person).invoke("Who?") == Person(name="Ravi", age=34)
@@ -389,7 +389,7 @@ PERSON = "Extract the person: Ravi Kumar, 34, is an engineer in Bengaluru who sp
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", METHODS)
 async def test_person(server: Server, method: str, form: str) -> None:
-    """Each method gives the object on a real server."""
+    """Each method returns the object on a real server."""
     question = f"{PERSON} Answer with a JSON object with the keys name and age."
     chain = ChatTIRQwen(**server.settings).with_structured_output(Person, method=method)
 
@@ -410,7 +410,7 @@ QUESTIONS: dict[str, tuple[str, Any, Any]] = {
 @pytest.mark.cassettes("structured")
 @pytest.mark.parametrize("form", FORMS)
 async def test_schema_without_thinking(server: Server, form: str) -> None:
-    """Without thinking too, where old servers stream the arguments of the tool as text."""
+    """Structured output works without thinking too, where old servers stream the tool's arguments as text."""
     question, schema, expected = QUESTIONS["recursive"]
     model = ChatTIRQwen(**server.settings, enable_thinking=False)
     chain = model.with_structured_output(schema, method="function_calling")
@@ -424,7 +424,7 @@ async def test_schema_without_thinking(server: Server, form: str) -> None:
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 @pytest.mark.parametrize("case", QUESTIONS)
 async def test_schema(server: Server, case: str, method: str, form: str) -> None:
-    """The server takes recursive schemas, enums and optional fields, and answers with what they describe."""
+    """The server accepts recursive schemas, enums and optional fields, and its answers match them."""
     question, schema, expected = QUESTIONS[case]
     chain = ChatTIRQwen(**server.settings).with_structured_output(schema, method=method)
 
@@ -436,7 +436,7 @@ async def test_schema(server: Server, case: str, method: str, form: str) -> None
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("tokens", ["3", "64"])
 async def test_cut(server: Server, tokens: str, form: str) -> None:
-    """An answer that max_tokens cuts, in its reasoning or in its object, is an error which says so."""
+    """An answer that `max_tokens` cuts off, in its reasoning or in its object, raises an error that says so."""
     chain = ChatTIRQwen(**server.settings, max_tokens=int(tokens)).with_structured_output(Relative)
 
     with pytest.raises(OutputParserException) as caught:

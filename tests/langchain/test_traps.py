@@ -1,4 +1,4 @@
-"""The traps of LangChain's messages: each test fails on the mapping that first comes to mind."""
+"""Pitfalls of LangChain's message format: each test fails with the obvious, naive conversion."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TEXT = {"type": "text", "text": "Let me look."}
 
 
 def call_block(number: int, name: str, **arguments: Any) -> dict[str, Any]:
-    """A tool call's block."""
+    """Return the block of a tool call."""
     return {"type": "tool_call", "name": name, "args": arguments, "id": f"c{number}"}
 
 
 def broken_block(number: int, arguments: str) -> dict[str, Any]:
-    """The block of a call whose arguments are not JSON."""
+    """Return the block of a call whose arguments are not valid JSON."""
     return {"type": "invalid_tool_call", "name": "get_weather", "args": arguments, "id": f"c{number}"}
 
 
@@ -90,23 +90,24 @@ STREAMS = [name for name in READINGS if "stream" in name]
 
 
 def bare(block: Any) -> dict[str, Any]:
-    """A block without what only numbers it, and without the words of an error."""
+    """Return a block without its index and without error texts."""
     return {name: value for name, value in block.items() if name not in ("index", "error", "extras")}
 
 
 def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
-    """What a message holds, as LangChain's standard blocks."""
+    """Return a message's content as LangChain's standard blocks."""
     return [bare(block) for block in message.content_blocks]
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("case", CASES)
-async def test_blocks(case: str, reading: str, version: str) -> None:
-    """Whole, streamed or by events, in both output versions, an answer holds the same blocks, calls and text.
+async def test_every_way_of_reading_gives_the_same_blocks(case: str, reading: str, version: str) -> None:
+    """An answer has the same blocks, calls and text in all reading methods and both output versions.
 
-    Traps 1, 2 and 7. With the wire's integer indexes of tool calls, v1 adds the first call to the reasoning and the
-    second to the text; OpenAI's translator drops the reasoning; and core repairs `{"city": "Par` to a valid call.
+    Pitfalls 1, 2 and 7. With the integer indexes of tool calls from the wire, v1 merges the first call into the
+    reasoning and the second into the text; OpenAI's translator drops the reasoning; and core repairs `{"city": "Par`
+    into a valid call.
     """
     reply, expected = CASES[case]
 
@@ -122,8 +123,8 @@ async def test_blocks(case: str, reading: str, version: str) -> None:
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("reading", READINGS)
-async def test_content(reading: str, version: str) -> None:
-    """The content is a text in v0, and the blocks in v1 and v3; reasoning never is in a text."""
+async def test_content_is_text_in_v0_and_blocks_in_v1(reading: str, version: str) -> None:
+    """The content is text in v0 and a list of blocks in v1 and v3; reasoning is never part of the text."""
     reply, blocks = CASES["all"]
 
     message = await READINGS[reading](model_saying(reply, output_version=version))
@@ -137,8 +138,8 @@ async def test_content(reading: str, version: str) -> None:
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("version", ["v0", "v1"])
-async def test_sent_back(version: str, reading: str) -> None:
-    """Every form of an answer goes back to the server as the same message, reasoning and calls included."""
+async def test_an_answer_is_sent_back_the_same_in_every_form(version: str, reading: str) -> None:
+    """Every form of an answer is sent back to the server as the same message, including reasoning and calls."""
     lab = Scripted(CASES["all"][0], Reply("Sunny."))
     model = model_on(lab, output_version=version)
     answer = await READINGS[reading](model)
@@ -161,7 +162,7 @@ async def test_sent_back(version: str, reading: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 async def test_events_are_valid(case: str) -> None:
-    """The events of version 3 keep LangChain's rules, synchronous or not, whatever an answer holds."""
+    """Events of version 3 follow LangChain's rules for every kind of answer, synchronous and asynchronous."""
     reply, _ = CASES[case]
     model = model_saying(reply, reply)
 
@@ -174,8 +175,8 @@ async def test_events_are_valid(case: str) -> None:
     assert [event["event"] for event in async_events] == [event["event"] for event in events]
 
 
-async def test_projections() -> None:
-    """The views of version 3 give reasoning, text and calls as they come."""
+async def test_v3_streams_reasoning_text_and_calls() -> None:
+    """The projections of version 3 yield reasoning, text and calls as they arrive."""
     reply, _ = CASES["all"]
     stream = model_saying(reply).stream_events("?", version="v3")
 
@@ -186,9 +187,9 @@ async def test_projections() -> None:
 
 @pytest.mark.parametrize("reading", STREAMS)
 async def test_chunk_of_reasoning_and_text(reading: str) -> None:
-    """A chunk that holds the end of the reasoning and the begin of the text splits neither of them.
+    """A chunk with the end of the reasoning and the beginning of the text splits neither of them.
 
-    Trap 3: without a translator, version 3 makes two blocks of the text.
+    Pitfall 3: without a translator, version 3 makes two blocks out of the text.
     """
     frames = [
         {"role": "assistant", "content": ""},
@@ -205,9 +206,9 @@ async def test_chunk_of_reasoning_and_text(reading: str) -> None:
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("reading", ["stream", "astream"])
 async def test_empty_reasoning(reading: str, version: str) -> None:
-    """An empty reasoning is none.
+    """Empty reasoning is treated as no reasoning.
 
-    Trap 2: `additional_kwargs["reasoning_content"] = ""` makes an empty block of its own.
+    Pitfall 2: `additional_kwargs["reasoning_content"] = ""` results in a separate empty block.
     """
     frames = [{"reasoning_content": "", "content": ""}, {"reasoning_content": "", "content": "Let me look."}]
 
@@ -218,9 +219,10 @@ async def test_empty_reasoning(reading: str, version: str) -> None:
 
 @pytest.mark.parametrize("reading", STREAMS)
 async def test_metadata_is_not_added_up(reading: str) -> None:
-    """Every fact about an answer is what the server said, once.
+    """Each value of the response metadata appears once, as the server sent it.
 
-    Trap 4: facts on each chunk become `qwen3_32bqwen3_32b`, and the times of creation are summed.
+    Pitfall 4: with metadata on each chunk, names are concatenated to `qwen3_32bqwen3_32b`, and creation times are
+    summed.
     """
     message = await READINGS[reading](model_saying(CASES["all"][0]))
 
@@ -235,9 +237,9 @@ async def test_metadata_is_not_added_up(reading: str) -> None:
 
 @pytest.mark.parametrize("reading", STREAMS)
 async def test_usage_is_not_added_up(reading: str) -> None:
-    """Tokens are counted once, though a server may count them on every chunk.
+    """Tokens are counted once, even if the server reports usage on every chunk.
 
-    Trap 5: usage on each chunk is summed, here to 16 tokens times the number of chunks.
+    Pitfall 5: usage on each chunk is summed, here to 16 tokens times the number of chunks.
     """
     message = await READINGS[reading](model_saying(Reply("Let me look.", counted=True)))
 
@@ -245,7 +247,7 @@ async def test_usage_is_not_added_up(reading: str) -> None:
 
 
 def piece(index: int, arguments: str | None = None, **facts: Any) -> dict[str, Any]:
-    """A delta with a piece of a tool call."""
+    """Return a delta with a fragment of a tool call."""
     function = {name: facts.pop(name) for name in ("name",) if name in facts}
     function |= {} if arguments is None else {"arguments": arguments}
     return {"tool_calls": [{"index": index, **facts, "function": function}]}
@@ -270,9 +272,9 @@ NAMED: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("reading", STREAMS)
 @pytest.mark.parametrize("named", NAMED)
 async def test_name_of_a_call(named: str, reading: str, version: str) -> None:
-    """A call has its name once, whether the server repeats it, leaves it out or says null.
+    """A call has its name once, whether the server repeats it, omits it or sends null in later deltas.
 
-    Trap 6: a name that is repeated on each delta becomes `get_weatherget_weather`.
+    Pitfall 6: a name that is repeated in each delta becomes `get_weatherget_weather`.
     """
     message = await READINGS[reading](model_saying(Reply(frames=NAMED[named]), output_version=version))
 
@@ -282,9 +284,9 @@ async def test_name_of_a_call(named: str, reading: str, version: str) -> None:
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("reading", STREAMS)
 async def test_interleaved_calls(reading: str, version: str) -> None:
-    """Pieces of several calls that come in turns go to the call whose index they bear.
+    """Interleaved fragments of several calls are assigned by index.
 
-    Trap 1: the indexes 0 and 1 of the wire are also those that core gives to reasoning and text.
+    Pitfall 1: core assigns the indexes 0 and 1 of the wire to reasoning and text as well.
     """
     frames = [
         {"reasoning_content": "I need both."},
@@ -304,7 +306,7 @@ async def test_interleaved_calls(reading: str, version: str) -> None:
 
 BROKEN = [
     *((reading, text) for reading in READINGS for text in ('{"city": "Par', '{"city": ', '{"a": 1}}', "city=Paris")),
-    # The events of core 1.7 take any JSON for arguments, and then fail on what is no object.
+    # The events of core 1.7 accept any JSON as arguments, and then fail if it is not an object.
     *((reading, text) for reading in READINGS for text in ("[1]", '"Paris"') if "events" not in reading),
 ]
 
@@ -312,9 +314,9 @@ BROKEN = [
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize(("reading", "arguments"), BROKEN)
 async def test_broken_arguments(reading: str, arguments: str, version: str) -> None:
-    """Arguments that are no JSON object make an invalid call in every form of an answer: it cannot be run by mistake.
+    """Arguments that are not a JSON object result in an invalid call in every form of an answer.
 
-    Trap 7: summed by core, `{"city": "Par` is the valid call of a city named Par.
+    Pitfall 7: summed by core, `{"city": "Par` becomes a valid call for a city named Par.
     """
     reply = Reply("", (("get_weather", arguments),), "", "tool_calls")
 
@@ -327,10 +329,10 @@ async def test_broken_arguments(reading: str, arguments: str, version: str) -> N
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("case", CASES)
-async def test_last_chunk(case: str, version: str) -> None:
-    """Exactly the last chunk says that it is, so that a sum of chunks is known to be whole.
+async def test_only_the_last_chunk_is_marked_as_last(case: str, version: str) -> None:
+    """Only the last chunk is marked as such, so that a sum of chunks is known to be complete.
 
-    Trap 8: without it, core adds an empty chunk of its own, and the sum of ours stays a fragment.
+    Pitfall 8: without the mark, core adds an empty chunk of its own, and the sum of ours remains a fragment.
     """
     model = model_saying(*[CASES[case][0]] * 2, output_version=version)
 
@@ -342,7 +344,7 @@ async def test_last_chunk(case: str, version: str) -> None:
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("case", CASES)
 async def test_serialized_sum(case: str, version: str) -> None:
-    """A sum of chunks goes through LangChain's serialization, and through pickle, with all that it holds."""
+    """A sum of chunks survives LangChain's serialization and pickling with all of its data."""
     total = await _stream(model_saying(CASES[case][0], output_version=version))
 
     written = dumps(total)
@@ -351,7 +353,7 @@ async def test_serialized_sum(case: str, version: str) -> None:
 
     kind = (
         "AIMessage" if total.invalid_tool_calls else "AIMessageChunk"
-    )  # of an invalid call core would make a valid one
+    )  # core would turn an invalid call into a valid one
     assert json.loads(written)["id"] == ["langchain", "schema", "messages", kind]
     assert type(read).__name__ == kind
     for copy in (read, again):
@@ -364,7 +366,7 @@ async def test_serialized_sum(case: str, version: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 async def test_message_of_a_sum(case: str) -> None:
-    """A sum of chunks becomes LangChain's own message, not one of a class that others do not know."""
+    """A sum of chunks is converted to LangChain's own message class, which other code knows."""
     total = await _stream(model_saying(CASES[case][0]))
 
     message = message_chunk_to_message(total)

@@ -1,4 +1,4 @@
-"""LlamaIndex's agents that call tools: FunctionAgent, hand-offs in an AgentWorkflow, contexts and memories."""
+"""LlamaIndex's agents with tool calls: `FunctionAgent`, hand-offs in an `AgentWorkflow`, contexts and memories."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ PROMPT = "You are a weather agent."
 
 
 def agent_on(server: Server, form: str, **settings: Any) -> FunctionAgent:
-    """An agent that knows the weather."""
+    """Return an agent with a weather tool."""
     given = {"tools": [get_weather], "system_prompt": PROMPT, **settings}
     return FunctionAgent(llm=TIRQwen(**server.settings), streaming=FORMS[form], **given)
 
@@ -81,7 +81,7 @@ ANSWER = "In Paris it is 18 °C and sunny; in London it is 14 °C and rainy. Par
 
 
 def loop(ids: Sequence[str], reasoning: str) -> list[dict[str, Any]]:
-    """The two calls and their results on the wire."""
+    """Return the two calls and their results in the wire format."""
     paris, london = ids
     return [
         user(BOTH),
@@ -105,12 +105,12 @@ TOOL = {
 }
 
 
-# One agent.
+# A single agent.
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_two_tools(server: Server, form: str) -> None:
-    """A caller sees reasoning, calls, results and answer in order; the model sees its calls, its reasoning, results."""
+    """The caller sees reasoning, calls, results and answer in order; the model gets its reasoning and calls back."""
     output, events = await run(agent_on(server, form), BOTH)
 
     paris, london = ids_of(server)
@@ -147,7 +147,7 @@ async def test_two_tools(server: Server, form: str) -> None:
 
 
 async def test_streamed_calls(server: Server) -> None:
-    """While a step streams, calls come as soon as they are named; what their arguments say only grows, to the whole."""
+    """Calls appear in the stream as soon as they are named, and their arguments only grow until complete."""
     _, events = await run(agent_on(server, "stream"), OSLO)
 
     first_step = events[: next(at for at, event in enumerate(events) if isinstance(event, AgentOutput))]
@@ -164,7 +164,7 @@ async def test_streamed_calls(server: Server) -> None:
 
 @pytest.fixture
 async def engine() -> AsyncIterator[AsyncEngine]:
-    """An empty database."""
+    """Return an engine for an empty database."""
     engine = create_async_engine("sqlite+aiosqlite:///:memory:")
     yield engine
     await engine.dispose()
@@ -172,7 +172,7 @@ async def engine() -> AsyncIterator[AsyncEngine]:
 
 @pytest.mark.parametrize("kind", ["buffer", "database"])
 async def test_memory(server: Server, engine: AsyncEngine, kind: str) -> None:
-    """A memory keeps what was said with its reasoning, of which nothing is sent in the next turn."""
+    """A memory keeps the conversation with its reasoning, which is not sent in the next turn."""
     kept = memory_of() if kind == "buffer" else Memory.from_defaults(token_limit=8000, async_engine=engine)
     agent = agent_on(server, "whole")
 
@@ -191,7 +191,7 @@ async def test_memory(server: Server, engine: AsyncEngine, kind: str) -> None:
 
 
 async def test_context_on_disk(server: Server) -> None:
-    """A context that was written as JSON and read again goes on with the whole conversation, and with its state."""
+    """A context that was saved as JSON and restored continues with the whole conversation and its state."""
     agent = agent_on(server, "whole", initial_state={"units": "°C"})
     context = Context(agent)
     await run(agent, BOTH, ctx=context)
@@ -212,7 +212,7 @@ async def test_context_on_disk(server: Server) -> None:
 
 
 def in_state(question: str) -> str:
-    """A question as core writes it to an agent that has a state."""
+    """Return a question as core sends it to an agent with a state."""
     return f"Current state:\n{{'units': '°C'}}\n\nCurrent message:\n{question}\n"
 
 
@@ -221,7 +221,7 @@ def in_state(question: str) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_one_call_at_a_time(server: Server, form: str) -> None:
-    """Without parallel calls an agent makes one call per step, though the server may answer with two."""
+    """Without parallel calls an agent makes one call per step, even if the server may answer with two."""
     output, events = await run(agent_on(server, form, allow_parallel_tool_calls=False), OSLO)
 
     step = ["stream", "output"] if FORMS[form] else ["output"]
@@ -242,7 +242,7 @@ async def test_one_call_at_a_time(server: Server, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_initial_tool_choice(server: Server, form: str) -> None:
-    """The first request names the tool that must be called, the next leaves the choice to the model."""
+    """The first request names the tool that must be called, and the next leaves the choice to the model."""
     agent = agent_on(server, form, tools=[get_time, get_weather], initial_tool_choice="get_weather")
 
     output, _ = await run(agent, "What is the weather in Paris?")
@@ -254,7 +254,7 @@ async def test_initial_tool_choice(server: Server, form: str) -> None:
 
 
 async def test_output_cls(server: Server) -> None:
-    """The answer comes as the object too, after it came in words."""
+    """With `output_cls`, the answer is returned as text and then as the object."""
     output, events = await run(agent_on(server, "whole", output_cls=Comparison), OSLO)
 
     assert output.structured_response == {"warmer": "Rome", "degrees": 18}
@@ -270,7 +270,7 @@ async def test_output_cls(server: Server) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_early_stop(server: Server, form: str) -> None:
-    """An agent that may not go on sums up what it knows, and its memory serves for the next run."""
+    """An agent that reaches its step limit summarizes what it knows, and its memory can be used for the next run."""
     agent = agent_on(server, form, tools=[check_job], early_stopping_method="generate")
     memory = memory_of()
     question = "Check job 7 until it is done."
@@ -300,11 +300,11 @@ async def test_early_stop(server: Server, form: str) -> None:
     assert server.bodies[3]["messages"] == [SYSTEM, user(question), said(output.response.content), user("Thanks!")]
 
 
-# Tools that fail, and calls that are broken.
+# Failing tools and broken calls.
 
 
 async def test_tool_that_raises(server: Server) -> None:
-    """The model sees the text of a tool's error, and answers."""
+    """The model receives the text of a tool's error, and answers."""
     output, events = await run(agent_on(server, "whole"), "What is the weather in Atlantis?")
 
     assert output.response.content == server.says("I could not find a city of the name Atlantis.")
@@ -314,7 +314,7 @@ async def test_tool_that_raises(server: Server) -> None:
 
 
 def noting(calls: list[dict[str, Any]]) -> FunctionTool:
-    """The tool for the weather, which only notes how it was called."""
+    """Return a weather tool that only records its calls."""
 
     async def note(**kwargs: Any) -> str:
         calls.append(kwargs)
@@ -330,7 +330,7 @@ BROKEN = "Make a broken tool call."
 
 @pytest.mark.sets("new")
 async def test_broken_call(server: Server) -> None:
-    """A call whose arguments are not whole JSON ends the run with an error that names the tool, which is not called."""
+    """A call with incomplete JSON arguments ends the run with an error naming the tool, which is not called."""
     calls: list[dict[str, Any]] = []
 
     with pytest.raises(ValueError, match="The arguments of the call of 'get_weather' are not a JSON object"):
@@ -341,7 +341,7 @@ async def test_broken_call(server: Server) -> None:
 
 @pytest.mark.sets("old")
 async def test_call_without_its_arguments(server: Server) -> None:
-    """Where the server withholds broken arguments, the call has none: the tool refuses it, and the model sees why."""
+    """If the server withholds broken arguments, the call has none: the tool rejects it and the model sees why."""
     output, events = await run(agent_on(server, "stream"), BROKEN)
 
     assert output.response.content == server.says("I did not name the city.")
@@ -353,7 +353,7 @@ async def test_call_without_its_arguments(server: Server) -> None:
 
 
 async def test_broken_call_as_text(server: Server) -> None:
-    """Of a whole answer the server leaves a broken call in the text: that is a broken call, which calls no tool."""
+    """In a whole answer the server leaves a broken call in the text: it counts as broken, and no tool is called."""
     calls: list[dict[str, Any]] = []
 
     with pytest.raises(ValueError, match="The arguments of the call of 'get_weather' are not a JSON object"):
@@ -392,7 +392,7 @@ async def test_tool_that_returns_directly(server: Server) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_hand_off(server: Server, form: str) -> None:
-    """An agent hands a question over; the other one goes on with the conversation, and its answer is the result."""
+    """An agent hands over a question; the other continues the conversation, and its answer is the result."""
     prompt = "You know the weather."
     desk = agent_on(server, form, name="desk", description="Talks to guests.", tools=None)
     expert = agent_on(

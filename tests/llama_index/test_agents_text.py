@@ -1,4 +1,4 @@
-"""LlamaIndex's agents that act by what they write: ReActAgent and CodeActAgent, on servers with parsers and without."""
+"""LlamaIndex's agents that act through text: `ReActAgent` and `CodeActAgent`, on servers with and without parsers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def delete_everything(city: str) -> str:
     raise AssertionError(city)
 
 
-# What the lab's model thinks is full of the words by which it acts.
+# The reasoning of the lab's model is full of the keywords that trigger actions.
 THOUGHTS = [
     'Thought: two cities\nAction: delete_everything\nAction Input: {"city": "X"}\nAnswer: I don\'t know',
     'Should I say "Answer: sunny" now?\nAnswer: no',
@@ -52,23 +52,23 @@ ANSWER = "Paris 18 °C, London 14 °C."
 
 
 def react_on(server: Server, form: str) -> ReActAgent:
-    """An agent that knows the weather."""
+    """Return an agent with a weather tool."""
     return ReActAgent(llm=TIRQwen(**server.settings), tools=[get_weather, delete_everything], streaming=FORMS[form])
 
 
 def without_ids(told: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """What is told, without the ids that such agents make up for their calls."""
+    """Return events without the ids that such agents generate for their calls."""
     return [(one[0], *one[2:]) if one[0] in ("call", "result") else one for one in told]
 
 
 def action(thought: str, city: str, mark: str) -> str:
-    """A step as the model writes it, and as core writes it into the history."""
+    """Return a step in the format of the model, which core also writes into the history."""
     return f"Thought: {thought}\nAction: get_weather\nAction Input: {{{mark}city{mark}: {mark}{city}{mark}}}"
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_react(server: Server, form: str) -> None:
-    """The agent acts by what the model says, and never by what it thinks, though it thinks in the same words."""
+    """The agent acts on the model's text, and never on its reasoning, even if that uses the same keywords."""
     output, events = await run(react_on(server, form), BOTH)
 
     paris, london = action(FIRST, "Paris", '"'), action(SECOND, "London", '"')
@@ -110,7 +110,7 @@ async def test_react(server: Server, form: str) -> None:
 
 
 async def test_react_in_the_next_turn(server: Server) -> None:
-    """An answer outside the agent's format is an answer too; what was done before is sent with it, but no reasoning."""
+    """An answer outside the agent's format is still an answer; earlier steps are sent, without reasoning."""
     agent, memory = react_on(server, "whole"), memory_of()
 
     await run(agent, BOTH, memory=memory)
@@ -128,7 +128,7 @@ async def test_react_in_the_next_turn(server: Server) -> None:
 
 
 async def test_react_tries_again(server: Server) -> None:
-    """A step that says neither an action nor an answer, though it was thought of, is asked for again."""
+    """A step with neither an action nor an answer in its text is requested again, even if its reasoning has one."""
     output, events = await run(react_on(server, "whole"), "What is Paris?")
 
     first = "Thought: It is the capital of France."
@@ -161,7 +161,7 @@ def square(n: int) -> int:
 
 
 def runner(ran: list[str]) -> Any:
-    """A function that runs code and notes what it ran."""
+    """Return a function that runs code and records it."""
 
     async def execute(code: str) -> str:
         """Run Python code."""
@@ -175,7 +175,7 @@ def runner(ran: list[str]) -> Any:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_code(server: Server, form: str) -> None:
-    """The code that the model says is run, and none that it only thinks of."""
+    """Code in the model's text is run, but code in its reasoning is not."""
     ran: list[str] = []
     llm = TIRQwen(**server.settings)
     agent = CodeActAgent(runner(ran), tools=[square], llm=llm, streaming=FORMS[form])
@@ -205,7 +205,7 @@ async def test_code(server: Server, form: str) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("form", FORMS)
 async def test_code_hands_over(server: Server, form: str) -> None:
-    """Such an agent hands over what code cannot do, by a call."""
+    """A `CodeActAgent` hands over what code cannot do with a tool call."""
     ran: list[str] = []
     llm = TIRQwen(**server.settings)
     coder = CodeActAgent(runner(ran), name="coder", description="Computes.", llm=llm, streaming=FORMS[form])

@@ -1,4 +1,4 @@
-"""LlamaIndex's tool calls where the server does not hold to what was asked, or was cut."""
+"""LlamaIndex's tool calls if the server does not comply with the request, or the answer is truncated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wipe(target: str = "everything") -> str:
 
 
 def serving(*arguments: str, finish_reason: str = "tool_calls") -> Any:
-    """A server whose answer calls the tool with each of these arguments."""
+    """Return a server whose answer calls the tool once with each of these arguments."""
     calls = [
         {"id": f"c{number}", "type": "function", "function": {"name": "wipe", "arguments": text}}
         for number, text in enumerate(arguments)
@@ -34,7 +34,7 @@ def serving(*arguments: str, finish_reason: str = "tool_calls") -> Any:
 
 
 def predict(answer: Any, **kwargs: Any) -> list[str]:
-    """Let the model call the tool; return what it ran on."""
+    """Let the model call the tool, and return the targets it ran on."""
     RAN.clear()
     with Loopback(answer) as server:
         llm = TIRQwen(api_base=server.base_url)
@@ -43,7 +43,7 @@ def predict(answer: Any, **kwargs: Any) -> list[str]:
 
 
 def test_cut_arguments() -> None:
-    """A call whose arguments were cut is an error, and does not run the tool on its defaults."""
+    """A call with truncated arguments raises an error, and does not run the tool with its defaults."""
     with pytest.raises(ValueError, match="'wipe' are not a JSON object"):
         predict(serving('{"target": "fi', finish_reason="length"))
     assert RAN == []
@@ -51,17 +51,17 @@ def test_cut_arguments() -> None:
 
 @pytest.mark.parametrize(("allowed", "ran"), [(False, ["a"]), (True, ["a", "b"])])
 def test_parallel_calls(allowed: bool, ran: list[str]) -> None:
-    """Only the first of two calls runs where parallel calls are not allowed."""
+    """Only the first of two calls runs if parallel calls are not allowed."""
     assert predict(serving('{"target": "a"}', '{"target": "b"}'), allow_parallel_tool_calls=allowed) == ran
 
 
 def test_call_without_arguments() -> None:
-    """A call without arguments runs the tool on its defaults."""
+    """A call without arguments runs the tool with its defaults."""
     assert predict(serving("")) == ["everything"]
 
 
 def test_positional_arguments() -> None:
-    """Core's arguments may be given by position, the requirement of a tool among them."""
+    """Core's arguments can be passed by position, including the one that requires a tool."""
     with Loopback(serving("{}")) as server:
         llm = TIRQwen(api_base=server.base_url)
         tools = [FunctionTool.from_defaults(wipe)]

@@ -1,4 +1,4 @@
-"""Conversations with LlamaIndex's chat engines, and prompts with words to fill in."""
+"""Conversations with LlamaIndex's chat engines, and prompt templates."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ SYSTEM = "Be brief."
 
 
 def model_and_memory(server: Server) -> dict[str, Any]:
-    """Arguments of an engine; core's default memory would leave connections to SQLite open."""
+    """Return arguments of an engine; core's default memory would leave connections to SQLite open."""
     llm = TIRQwen(**server.settings)
     return {"llm": llm, "memory": ChatMemoryBuffer.from_defaults(llm=llm)}
 
 
 def turns(messages: list[dict[str, Any]]) -> list[Turn]:
-    """Roles and texts of a request; nothing else is in it."""
+    """Return roles and texts of a request, which must have nothing else."""
     assert [set(message) for message in messages] == [{"role", "content"}] * len(messages)
     return [(message["role"], message["content"]) for message in messages]
 
 
 def history(engine: Any) -> list[Turn]:
-    """Roles and texts that an engine remembers."""
+    """Return the roles and texts in an engine's memory."""
     return [(message.role.value, message.content or "") for message in engine.chat_history]
 
 
 def thoughts(engine: Any) -> list[str | None]:
-    """The reasoning that an engine remembers."""
+    """Return the reasoning in an engine's memory."""
     blocks = [block for message in engine.chat_history for block in message.blocks]
     return [block.content for block in blocks if isinstance(block, ThinkingBlock)]
 
@@ -56,7 +56,7 @@ def thoughts(engine: Any) -> list[str | None]:
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", CHATS, ids=str)
 async def test_simple_engine(server: Server, way: Way) -> None:
-    """A plain chat remembers what was said; of the reasoning, which core keeps of whole answers, nothing is sent."""
+    """A simple chat remembers the conversation, but sends no reasoning, which core keeps of whole answers."""
     engine = SimpleChatEngine.from_defaults(**model_and_memory(server), system_prompt=SYSTEM)
 
     first, pieces = await way(engine, NAME)
@@ -75,7 +75,7 @@ async def test_simple_engine(server: Server, way: Way) -> None:
 
 @pytest.mark.cassettes("rag")
 async def test_reset(server: Server) -> None:
-    """After `reset` nothing is remembered; another history can be given to a call."""
+    """After `reset` the history is empty, and a call can be given another one."""
     engine = SimpleChatEngine.from_defaults(**model_and_memory(server))
 
     engine.chat("Hello!")
@@ -91,7 +91,7 @@ async def test_reset(server: Server) -> None:
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", CHATS, ids=str)
 async def test_context_engine(server: Server, way: Way) -> None:
-    """A chat over documents sends the paragraph for each question, and with the second one what was said before."""
+    """A chat over documents sends the paragraph for each question, and the second time also the conversation so far."""
     engine = vector_index().as_chat_engine(
         chat_mode="context", **model_and_memory(server), similarity_top_k=1, system_prompt=SYSTEM
     )
@@ -112,7 +112,7 @@ async def test_context_engine(server: Server, way: Way) -> None:
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", CHATS, ids=str)
 async def test_condense_plus_context_engine(server: Server, way: Way) -> None:
-    """A question that needs its history is put anew by the model, and finds its paragraph: no reasoning is in it."""
+    """The model rephrases a question that needs its history, without reasoning, and the paragraph is found by that."""
     engine = vector_index().as_chat_engine(
         chat_mode="condense_plus_context", **model_and_memory(server), similarity_top_k=1
     )
@@ -133,7 +133,7 @@ async def test_condense_plus_context_engine(server: Server, way: Way) -> None:
 
 @pytest.mark.cassettes("rag")
 def test_condensed_question(server: Server) -> None:
-    """The documents are searched with the question that the model wrote, and with nothing else."""
+    """The documents are searched with the rephrased question and nothing else."""
     engine = vector_index().as_chat_engine(
         chat_mode="condense_plus_context", **model_and_memory(server), similarity_top_k=1
     )
@@ -145,7 +145,7 @@ def test_condensed_question(server: Server) -> None:
     assert [node.text for node in response.source_nodes] == [RULES["warranty"]]
 
 
-# Prompts with words to fill in.
+# Prompt templates.
 
 TEMPLATES: dict[str, BasePromptTemplate] = {
     "text": PromptTemplate("What is the capital of {country}?"),
@@ -183,7 +183,7 @@ PREDICTIONS = [Way(ask.__name__[1:], ask) for ask in (_predict, _apredict, _stre
 @pytest.mark.parametrize("kind", TEMPLATES)
 @pytest.mark.parametrize("way", PREDICTIONS, ids=str)
 async def test_predict(server: Server, way: Way, kind: str) -> None:
-    """A template is filled, sent as its messages, and answered by text without reasoning."""
+    """A template is filled, sent as its messages, and answered with text without reasoning."""
     llm = TIRQwen(**server.settings)
 
     pieces = await way.ask(llm, TEMPLATES[kind], country="Japan", **WORDS[kind])
@@ -196,7 +196,7 @@ async def test_predict(server: Server, way: Way, kind: str) -> None:
 @pytest.mark.parametrize("kind", TEMPLATES)
 @pytest.mark.parametrize("way", PREDICTIONS, ids=str)
 async def test_predict_with_prompts_of_the_model(server: Server, way: Way, kind: str) -> None:
-    """The model's system prompt goes first; core leaves the wrappers of completions out of a chat model's prompts."""
+    """The model's system prompt comes first; core does not apply completion wrappers to a chat model's prompts."""
     llm = TIRQwen(
         **server.settings,
         system_prompt=SYSTEM,
@@ -212,7 +212,7 @@ async def test_predict_with_prompts_of_the_model(server: Server, way: Way, kind:
 
 @pytest.mark.cassettes("rag")
 async def test_completion_to_prompt(server: Server) -> None:
-    """`completion_to_prompt` wraps the prompt of a completion, once, unless it is formatted already."""
+    """`completion_to_prompt` wraps the prompt of a completion once, unless it is already formatted."""
     llm = TIRQwen(**server.settings, completion_to_prompt=lambda prompt: f"{prompt} Answer in one word.")
 
     wrapped = llm.complete("What is the capital of Japan?")
@@ -229,7 +229,7 @@ async def test_completion_to_prompt(server: Server) -> None:
 
 
 class OneWord(BaseOutputParser):
-    """Asks for one word, and takes the asterisks off it."""
+    """Asks for one word, and strips asterisks from it."""
 
     def format(self, query: str) -> str:
         return f"{query} Answer in one word."
@@ -241,7 +241,7 @@ class OneWord(BaseOutputParser):
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", PREDICTIONS[:2], ids=str)
 async def test_output_parser(server: Server, way: Way) -> None:
-    """An output parser of the model adds to the prompt, and reads the answer without its reasoning."""
+    """An output parser extends the prompt, and parses the answer without its reasoning."""
     llm = TIRQwen(**server.settings, output_parser=OneWord())
 
     (parsed,) = await way.ask(llm, TEMPLATES["text"], country="Japan")
@@ -254,7 +254,7 @@ async def test_output_parser(server: Server, way: Way) -> None:
 
 @pytest.mark.parametrize("way", PREDICTIONS[2:], ids=str)
 async def test_output_parser_of_a_stream(way: Way) -> None:
-    """Core parses no streams: it says so, and nothing is asked."""
+    """Core cannot parse streams: it raises an error, and nothing is sent."""
     lab = Lab()
     clients = {"http_client": lab.client(), "async_http_client": lab.async_client()}
     llm = TIRQwen(project_id=1, api_key="token", **clients, output_parser=OneWord())

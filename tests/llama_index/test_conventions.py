@@ -1,4 +1,4 @@
-"""`TIRQwen` among other LLMs of LlamaIndex: their names of arguments, their prompts, retries, copies on disk."""
+"""`TIRQwen` follows the conventions of LlamaIndex's other LLMs: argument names, prompts, retries and serialization."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ ASKED = {"role": "user", "content": "Tell me a joke."}
 
 
 def llm_on(lab: Lab, **settings: Any) -> TIRQwen:
-    """An LLM whose server is `lab`."""
+    """Return an LLM whose server is `lab`."""
     return TIRQwen(**{**KNOWN, "http_client": lab.client(), "async_http_client": lab.async_client(), **settings})
 
 
 async def end_of(found: Any) -> Any:
-    """What a method of any kind gives; of a stream, what comes last."""
+    """Return the result of a method of any kind; for a stream, its last item."""
     if isawaitable(found):
         found = await found
     if isinstance(found, Generator):
@@ -71,7 +71,7 @@ STRUCTURED = ("structured_predict", "astructured_predict", "stream_structured_pr
 
 
 async def call(llm: TIRQwen, name: str, **kwargs: Any) -> Any:
-    """Call the method of that name with arguments that fit it; `kwargs` are for the model."""
+    """Call the named method with suitable arguments; `kwargs` are passed on to the model."""
     method = getattr(llm, name)
     if name in CHATS:
         return await end_of(method([ChatMessage("Tell me a joke.")], **kwargs))
@@ -84,11 +84,11 @@ async def call(llm: TIRQwen, name: str, **kwargs: Any) -> Any:
     return await end_of(method([TOOL], user_msg="Tell me a joke.", **kwargs))
 
 
-# --- arguments
+# Arguments.
 
 
 async def test_names_of_arguments() -> None:
-    """An LLM takes all the arguments by the names that LlamaIndex's other LLMs have for them."""
+    """The LLM accepts every argument name that LlamaIndex's other LLMs use."""
     lab, manager = Lab(), CallbackManager()
     llm = TIRQwen(
         model="qwen3_8b",
@@ -132,8 +132,8 @@ SENT = {
 
 
 @pytest.mark.parametrize("name", [*WITH_TOOLS, *AND_CALL])
-async def test_call_wins(name: str) -> None:
-    """What a call says wins over the constructor, also where core makes the call."""
+async def test_arguments_of_a_call_override_the_constructor(name: str) -> None:
+    """Arguments of a call override those of the constructor, even if core makes the call."""
     lab = Scripted(CALL)
     await call(llm_on(lab, **SET), name, **GIVEN)
     (body,) = lab.bodies
@@ -142,7 +142,7 @@ async def test_call_wins(name: str) -> None:
 
 @pytest.mark.parametrize("name", PREDICTIONS)
 async def test_constructor_counts(name: str) -> None:
-    """What the constructor says is sent where a method takes no parameters of the model."""
+    """Constructor arguments are sent by methods that take no model parameters."""
     lab = Lab()
     await call(llm_on(lab, **SET), name)
     (body,) = lab.bodies
@@ -151,19 +151,19 @@ async def test_constructor_counts(name: str) -> None:
     assert {field: body[field] for field in expected} == expected
 
 
-# --- retries
+# Retries.
 
 BUSY = Reply(status=503, error={"error": {"message": "busy"}})
 
 
 def counting() -> TokenCountingHandler:
-    """Core's counter."""
+    """Return core's token counter."""
     return TokenCountingHandler(tokenizer=str.split)
 
 
 @pytest.mark.parametrize("name", [*CHATS, *COMPLETIONS])
 async def test_retry_is_one_call(name: str) -> None:
-    """A request that is sent again is one call to callbacks, and counts once."""
+    """Callbacks see a retried request as a single call, which is counted once."""
     lab, counter = Scripted(BUSY, Reply(GREETING)), counting()
     response = await call(llm_on(lab, callback_manager=CallbackManager([counter])), name)
     assert (response.message.content if name in CHATS else response.text) == GREETING
@@ -176,7 +176,7 @@ async def test_retry_is_one_call(name: str) -> None:
     ("settings", "given"), [({"max_retries": 3}, {}), ({}, {"max_retries": 3})], ids=["set", "given"]
 )
 async def test_retries_do_not_multiply(name: str, settings: dict[str, Any], given: dict[str, Any]) -> None:
-    """Three retries are four requests, and one failed call."""
+    """Three retries result in four requests and one failed call."""
     lab, counter = Scripted(*[BUSY] * 13), counting()
     with pytest.raises(InternalServerError):
         await call(llm_on(lab, callback_manager=CallbackManager([counter]), **settings), name, **given)
@@ -184,14 +184,14 @@ async def test_retries_do_not_multiply(name: str, settings: dict[str, Any], give
     assert [event.total_token_count for event in counter.llm_token_counts] == [0]
 
 
-# --- prompts
+# Prompts.
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 
 
 @pytest.mark.parametrize("name", [*CHATS, *COMPLETIONS, *WITH_TOOLS])
 async def test_system_prompt_is_not_for_chats(name: str) -> None:
-    """The system prompt is for what core predicts: a conversation or a prompt is sent as the user wrote it."""
+    """The system prompt is only used for core's predictions: chats and completions are sent as the user wrote them."""
     lab = Scripted(CALL)
     await call(llm_on(lab, system_prompt="Be kind."), name)
     assert [body["messages"] for body in lab.bodies] == [[ASKED]]
@@ -199,7 +199,7 @@ async def test_system_prompt_is_not_for_chats(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*PREDICTIONS, *AND_CALL])
 async def test_system_prompt(name: str) -> None:
-    """The system prompt begins every prediction, once."""
+    """The system prompt comes first in every prediction, once."""
     lab = Scripted(CALL)
     await call(llm_on(lab, system_prompt="Be kind."), name)
     assert [body["messages"] for body in lab.bodies] == [[SYSTEM, ASKED]]
@@ -207,7 +207,7 @@ async def test_system_prompt(name: str) -> None:
 
 @pytest.mark.parametrize("name", AND_CALL)
 async def test_history_with_a_system_message(name: str) -> None:
-    """The system prompt stands before a system message of the history, as in core's other predictions."""
+    """The system prompt precedes a system message in the history, as in core's other predictions."""
     lab = Scripted(CALL)
     history = [ChatMessage("Be brief.", role="system"), ChatMessage("Hello")]
     await end_of(getattr(llm_on(lab, system_prompt="Be kind."), name)([TOOL], chat_history=history))
@@ -217,7 +217,7 @@ async def test_history_with_a_system_message(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPLETIONS)
 async def test_completion_to_prompt(name: str) -> None:
-    """Every method of completion wraps its prompt as the user wants it, unless it comes formatted."""
+    """Every completion method wraps its prompt with the user's function, unless it is already formatted."""
     lab = Lab()
     llm = llm_on(lab, completion_to_prompt=lambda prompt: f"<{prompt}>")
     await call(llm, name)
@@ -226,14 +226,14 @@ async def test_completion_to_prompt(name: str) -> None:
 
 
 def test_messages_to_prompt() -> None:
-    """Where core writes a conversation as text, it is the user's function that does so."""
+    """If core writes a conversation as text, it uses the user's function."""
     template = ChatPromptTemplate([ChatMessage("Be kind.", role="system"), ChatMessage("Tell me a {thing}.")])
     llm = llm_on(Lab(), messages_to_prompt=lambda messages: "|".join(str(message.content) for message in messages))
     assert llm._get_prompt(template, thing="joke") == "Be kind.|Tell me a joke."
 
 
 class Shouting(BaseOutputParser):
-    """Wants a word, and makes it loud."""
+    """Asks for a word, and converts it to upper case."""
 
     def format(self, query: str) -> str:
         return f"{query} One word."
@@ -244,7 +244,7 @@ class Shouting(BaseOutputParser):
 
 @pytest.mark.parametrize("name", ["predict", "apredict"])
 async def test_output_parser(name: str) -> None:
-    """An output parser has its say before a prediction and after it."""
+    """An output parser is applied before and after a prediction."""
     lab = Lab()
     assert await call(llm_on(lab, output_parser=Shouting()), name) == "GOOD DAY!"
     assert [body["messages"] for body in lab.bodies] == [[{"role": "user", "content": "Tell me a joke. One word."}]]
@@ -266,18 +266,18 @@ STEP = [
 @pytest.mark.parametrize("name", CHATS)
 @pytest.mark.parametrize(("later", "kept"), [([], True), ([ChatMessage("Again!")], False)], ids=["loop", "next turn"])
 async def test_reasoning_in_a_loop(name: str, later: list[ChatMessage], kept: bool) -> None:
-    """The model gets its reasoning back as long as it is at work, and not after the user has spoken again."""
+    """The model gets its reasoning back while it is calling tools, but not after the user's next message."""
     lab = Lab()
     await end_of(getattr(llm_on(lab), name)([*STEP, *later]))
     (body,) = lab.bodies
     assert [message.get("reasoning_content") for message in body["messages"]][1] == ("I look." if kept else None)
 
 
-# --- an object among others
+# Integration with other objects.
 
 
-def test_default_llm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LlamaIndex takes the LLM as the default one and as an argument, and gives back the same object."""
+def test_the_llm_can_be_the_default_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LlamaIndex accepts the LLM as its default and as an argument, and returns the same object."""
     monkeypatch.setattr(Settings, "_llm", None)
     llm = llm_on(Lab())
     Settings.llm = llm
@@ -293,7 +293,7 @@ READ: dict[str, Callable[[TIRQwen, dict[str, Any]], TIRQwen]] = {
 
 @pytest.mark.parametrize("form", READ)
 def test_written_and_read(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An LLM that was written down is read with its parameters; project and token are those of the environment."""
+    """A serialized LLM is restored with its parameters; project and token are read from the environment."""
     monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token-of-environment")
     llm = TIRQwen(**PRIVATE, temperature=0.5, stop=["a"], additional_kwargs={"top_k": 3}, system_prompt="Be kind.")
@@ -313,7 +313,7 @@ def test_written_and_read(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("form", READ)
 def test_read_with_credentials(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Project and token can be given where an LLM is read."""
+    """Project and token can be passed when an LLM is restored."""
     monkeypatch.delenv("E2E_TIR_PROJECT_ID", raising=False)
     monkeypatch.delenv("E2E_TIR_ACCESS_TOKEN", raising=False)
     lab = Lab()
@@ -338,7 +338,7 @@ class Owner(BaseModel):
 
 
 def holder(llm: TIRQwen) -> Holder:
-    """The user's model."""
+    """Return a user's model with an LLM."""
     return Holder(llm=llm, whole=llm)
 
 
@@ -351,10 +351,10 @@ OUTER: dict[str, Callable[[TIRQwen], Any]] = {
 
 
 @pytest.mark.parametrize("name", OUTER)
-@pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20")  # of core's agents
+@pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20")  # raised by core's agents
 @pytest.mark.filterwarnings("ignore:Accessing the .model_:pydantic.warnings.PydanticDeprecatedSince211")
 def test_secrets_of_an_inner_llm(name: str) -> None:
-    """What has an LLM can be shown and written down, without the LLM's secrets but with the LLM."""
+    """An object with an LLM can be displayed and serialized with the LLM, but without its secrets."""
     outer = OUTER[name](TIRQwen(**PRIVATE))
     texts = [repr(outer), str(outer), repr(outer.model_dump()), outer.model_dump_json()]
     if hasattr(outer, "to_dict"):
@@ -364,7 +364,7 @@ def test_secrets_of_an_inner_llm(name: str) -> None:
 
 
 def test_secrets_of_a_refused_llm() -> None:
-    """Pydantic's complaint of another argument does not show the LLM's secrets."""
+    """A pydantic validation error for another argument does not reveal the LLM's secrets."""
     llm = TIRQwen(**PRIVATE)
     with pytest.raises(ValidationError) as caught:
         Holder(llm=llm, whole=[llm], number="many")
@@ -373,8 +373,8 @@ def test_secrets_of_a_refused_llm() -> None:
     assert [secret for secret in SECRETS if secret in told] == []
 
 
-def test_json_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's model with an LLM has a JSON schema, which does not hold the environment's secrets."""
+def test_a_json_schema_reveals_no_environment_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's model with an LLM has a JSON schema without secrets from the environment."""
     monkeypatch.setenv("E2E_TIR_PROJECT_ID", PROJECT)
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", TOKEN)
     schema = Owner.model_json_schema()
@@ -383,7 +383,7 @@ def test_json_schema(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dump_and_validate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's model with an LLM can be dumped and validated again, as all that pydantic dumps."""
+    """A user's model with an LLM can be dumped and validated again, like any pydantic model."""
     monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token-of-environment")
     owner = Owner(llm=TIRQwen(**KNOWN, temperature=0.5, stop=["a"]))

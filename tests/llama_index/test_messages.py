@@ -1,4 +1,4 @@
-"""LlamaIndex's messages to the wire's and back, without a server."""
+"""Conversion between LlamaIndex's messages and the wire format, without a server."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "argument
 
 
 def call(id_: str, name: str, arguments: str) -> dict[str, Any]:
-    """A tool call of the wire."""
+    """Return a tool call in the wire format."""
     return {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class Function(BaseModel):
-    """As OpenAI's package writes a call."""
+    """A function call as represented by OpenAI's package."""
 
     name: str
     arguments: str
 
 
 class OpenAICall(BaseModel):
-    """As OpenAI's package writes a call."""
+    """A tool call as represented by OpenAI's package."""
 
     id: str
     type: str = "function"
@@ -56,7 +56,7 @@ class OpenAICall(BaseModel):
 
 
 def assistant(*blocks: ContentBlock, **kwargs: Any) -> ChatMessage:
-    """An answer of blocks."""
+    """Return an answer with these blocks."""
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=list(blocks), additional_kwargs=kwargs)
 
 
@@ -124,8 +124,8 @@ MESSAGES: dict[str, tuple[ChatMessage, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_to_wire(name: str) -> None:
-    """Every kind of message is written with its role, its text, and what belongs to it; nothing else is."""
+def test_each_message_is_sent_with_exactly_its_fields(name: str) -> None:
+    """Every kind of message is sent with its role, its text and its own fields, and nothing else."""
     message, wire = MESSAGES[name]
     before = message.model_dump()
     assert messages_to_wire([message]) == [wire]
@@ -144,7 +144,7 @@ NOT_TEXT: list[ContentBlock] = [
 @pytest.mark.parametrize("block", NOT_TEXT, ids=lambda block: block.block_type)
 @pytest.mark.parametrize(("role", "wire"), [("user", "user"), ("chatbot", "assistant"), ("tool", "tool")])
 def test_refused_block(block: Any, role: str, wire: str) -> None:
-    """What is not text is refused by its place and its kind, without a word of its content."""
+    """A block that is not text is rejected with its position and type, without revealing its content."""
     with pytest.raises(ConfigurationError) as caught:
         messages_to_wire([ChatMessage("Hello"), ChatMessage([TEXT, block], role=role)])
     words = f"message 1 ({wire}) contains a block of type {block.block_type!r}: Qwen3-32B accepts text only."
@@ -160,7 +160,7 @@ def test_refused_block(block: Any, role: str, wire: str) -> None:
     ids=lambda block: block.block_type,
 )
 def test_refused_block_within_a_block(block: ContentBlock) -> None:
-    """What is not text is refused within a cited block, too."""
+    """A block that is not text is also rejected within a citable block."""
     with pytest.raises(ConfigurationError, match=r"^message 0 \(user\) contains a block of type 'image'"):
         messages_to_wire([ChatMessage([block])])
 
@@ -197,7 +197,7 @@ CALLS = [call("c1", "f", '{"city": "Paris"}'), call("", "g", "{}"), call("c3", "
 
 
 def test_from_completion() -> None:
-    """A whole response becomes LlamaIndex's, with everything that the server said in the place where core looks."""
+    """A whole response is converted with all of the server's data in the places where core expects it."""
     assert response_from_completion(COMPLETION) == ChatResponse(
         message=ChatMessage(
             role=MessageRole.ASSISTANT,
@@ -253,15 +253,15 @@ def test_from_completion() -> None:
     ],
     ids=["content", "nothing", "reasoning", "call"],
 )
-def test_blocks(choice: Choice, blocks: list[ContentBlock]) -> None:
-    """A message has a text, empty if need be, unless it is a tool call: core takes a message without one for None."""
+def test_a_message_without_calls_always_has_text(choice: Choice, blocks: list[ContentBlock]) -> None:
+    """A message has text, even if empty, unless it calls tools: core treats a missing text as None."""
     response = response_from_completion(Completion([choice]))
     assert response.message.blocks == blocks
     assert (response.logprobs, response.additional_kwargs) == (None, {})
 
 
-def test_stream() -> None:
-    """Each response of a stream holds the message so far and what is new; the last holds the whole."""
+def test_stream_responses_hold_message_and_delta() -> None:
+    """Each response of a stream has the message so far and the delta, and the last has the whole message."""
     usage: Usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     stream = ResponseStream()
     thinking = stream.add(Delta(reasoning="Hm.", response={"id": "x"}))
@@ -282,7 +282,7 @@ def test_stream() -> None:
 
 
 def test_completion_from_response() -> None:
-    """A completion is the text of the chat's response, with its reasoning and all that stood beside it."""
+    """A completion has the text of the chat response, with its reasoning and all other data."""
     response = response_from_completion(COMPLETION)
     assert completion_from_response(response) == CompletionResponse(
         text="It is sunny.",
@@ -293,7 +293,7 @@ def test_completion_from_response() -> None:
 
 
 def test_reasoning_within_a_tool_loop() -> None:
-    """The reasoning that led to a tool call goes back with it, as in LangChain; that of earlier turns does not."""
+    """The reasoning that led to a tool call is sent back, as in LangChain; reasoning from earlier turns is not."""
     thought = assistant(ThinkingBlock(content="Hm."), CALL)
     result = ChatMessage("5", role="tool", additional_kwargs={"tool_call_id": "c1"})
     known = {"role": "tool", "content": "5", "tool_call_id": "c1"}
@@ -307,6 +307,6 @@ def test_reasoning_within_a_tool_loop() -> None:
 
 @pytest.mark.parametrize("value", ["\ud800", object()], ids=["lone surrogate", "no JSON"])
 def test_what_cannot_be_json(value: object) -> None:
-    """What cannot be written as JSON within a history is refused by a ConfigurationError."""
+    """History that cannot be serialized as JSON is rejected with a `ConfigurationError`."""
     with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
         messages_to_wire([assistant(ToolCallBlock(tool_name="f", tool_kwargs={"a": value}))])

@@ -1,4 +1,4 @@
-"""`TIRQwen` as an object: its arguments, its calls, its events."""
+"""`TIRQwen` itself: arguments, calls and events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KNOWN = {"project_id": 1, "api_key": "token"}
 
 
 def llm_on(lab: Lab, **settings: Any) -> TIRQwen:
-    """An LLM whose server is `lab`."""
+    """Return an LLM whose server is `lab`."""
     return TIRQwen(**{**KNOWN, "http_client": lab.client(), "async_http_client": lab.async_client(), **settings})
 
 
@@ -61,8 +61,8 @@ WAYS: dict[str, Callable[..., Awaitable[Any]]] = {
 }
 
 
-def test_kind() -> None:
-    """Core's switches on the kind of an LLM find it to be both: its own, and one that calls functions."""
+def test_core_sees_a_custom_function_calling_llm() -> None:
+    """Core's type checks recognize it as both a custom LLM and one that calls functions."""
     names = [cls.__name__ for cls in TIRQwen.__mro__]
     assert names.index("CustomLLM") < names.index("FunctionCallingLLM") < names.index("LLM") < names.index("BaseLLM")
     llm = llm_on(Lab())
@@ -76,8 +76,8 @@ def test_kind() -> None:
     ("settings", "window", "output"),
     [({}, 32_768, 4_096), ({"max_tokens": 100}, 32_768, 100), ({"context_window": 40_960}, 40_960, 4_096)],
 )
-def test_metadata(settings: dict[str, Any], window: int, output: int) -> None:
-    """What core plans prompts and agents by is true of Qwen3-32B, and follows the arguments."""
+def test_metadata_describes_the_model_and_its_settings(settings: dict[str, Any], window: int, output: int) -> None:
+    """The metadata that core plans with is correct for Qwen3-32B, and reflects the arguments."""
     assert llm_on(Lab(), **settings).metadata == LLMMetadata(
         context_window=window,
         num_output=output,
@@ -90,7 +90,7 @@ def test_metadata(settings: dict[str, Any], window: int, output: int) -> None:
 
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda engine: engine.__name__)
 async def test_client_of_the_user(engine: Any) -> None:
-    """A client of httpx or of httpx2 that the user made is used for all calls, and stays open."""
+    """A user's httpx or httpx2 client is used for all calls, and stays open."""
     lab = Lab()
     client, async_client = lab.client(engine), lab.async_client(engine)
     llm = TIRQwen(**KNOWN, http_client=client, async_http_client=async_client)
@@ -116,8 +116,10 @@ async def test_client_of_the_user(engine: Any) -> None:
     ],
     ids=["nothing", "call wins", "unset", "no stop", "thinking", "model"],
 )
-async def test_parameters(way: str, settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]) -> None:
-    """What the call says wins over what the constructor said, in every method; what nobody set is not sent."""
+async def test_parameters_of_a_call_override_the_constructor(
+    way: str, settings: dict[str, Any], given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    """Parameters of a call override those of the constructor in every method, and unset ones are not sent."""
     lab = Lab()
     await WAYS[way](llm_on(lab, **settings), **given)
     streamed = {"stream": True, "stream_options": {"include_usage": True}} if "stream" in way else {"stream": False}
@@ -128,7 +130,7 @@ async def test_parameters(way: str, settings: dict[str, Any], given: dict[str, A
 @pytest.mark.parametrize("way", [way for way in WAYS if "stream" in way])
 @pytest.mark.parametrize(("settings", "given"), [({"n": 2}, {}), ({}, {"n": 2})], ids=["constructor", "call"])
 async def test_more_than_one_stream(way: str, settings: dict[str, Any], given: dict[str, Any]) -> None:
-    """Two answers in one stream have no place in a response: that is refused, and nothing is sent."""
+    """More than one answer in a stream is rejected before sending, as a response has no place for it."""
     lab = Lab()
     with pytest.raises(ConfigurationError, match=r"^n must be 1 for a stream"):
         await WAYS[way](llm_on(lab, **settings), **given)
@@ -136,7 +138,7 @@ async def test_more_than_one_stream(way: str, settings: dict[str, Any], given: d
 
 
 def test_completion_to_prompt() -> None:
-    """A prompt is wrapped as the user wants it, unless it comes formatted."""
+    """A prompt is wrapped with the user's function, unless it is already formatted."""
     lab = Lab()
     llm = llm_on(lab, completion_to_prompt=lambda prompt: f"<{prompt}>")
     llm.complete("Hello")
@@ -145,7 +147,7 @@ def test_completion_to_prompt() -> None:
 
 
 class Events(BaseCallbackHandler):
-    """Notes the events of a callback manager."""
+    """Records the events of a callback manager."""
 
     def __init__(self) -> None:
         super().__init__([], [])
@@ -167,7 +169,7 @@ class Events(BaseCallbackHandler):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_callback_events(way: str) -> None:
-    """The callback manager hears of each call once, with the whole answer at its end."""
+    """The callback manager receives each call once, and the whole answer at its end."""
     events = Events()
     await WAYS[way](llm_on(Lab(), callback_manager=CallbackManager([events])))
 
@@ -178,7 +180,7 @@ async def test_callback_events(way: str) -> None:
 
 
 class Instrument(BaseEventHandler):
-    """Notes the names of the dispatcher's events."""
+    """Records the names of the dispatcher's events."""
 
     noted: list[str] = Field(default_factory=list)
 
@@ -188,7 +190,7 @@ class Instrument(BaseEventHandler):
 
 @pytest.fixture
 def instrument() -> Iterator[Instrument]:
-    """A handler of the root dispatcher, as tracers install one."""
+    """Install a handler on the root dispatcher, as tracers do."""
     dispatcher = get_dispatcher()
     handler = Instrument()
     dispatcher.add_event_handler(handler)
@@ -198,7 +200,7 @@ def instrument() -> Iterator[Instrument]:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_dispatcher_events(way: str, instrument: Instrument) -> None:
-    """The dispatcher hears of each call once, and of each piece of a stream once; a completion is no chat besides."""
+    """The dispatcher receives each call and each delta once; a completion does not count as a chat as well."""
     await WAYS[way](llm_on(Lab()))
     kind = "LLMChat" if "chat" in way else "LLMCompletion"
     pieces = [f"{kind}InProgressEvent"] * 6 if "stream" in way else []
@@ -207,7 +209,7 @@ async def test_dispatcher_events(way: str, instrument: Instrument) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_token_counting(way: str) -> None:
-    """Core's token counter counts what the server has counted, once per call."""
+    """Core's token counter uses the server's token counts, once per call."""
     counter = TokenCountingHandler(tokenizer=str.split)
     await WAYS[way](llm_on(Lab(), callback_manager=CallbackManager([counter])))
     counts = (counter.prompt_llm_token_count, counter.completion_llm_token_count, counter.total_llm_token_count)
@@ -238,7 +240,7 @@ OFFER = {"type": "function", "function": TOOL.metadata.to_openai_tool()["functio
     ids=str,
 )
 def test_prepare_chat_with_tools(given: dict[str, Any], choice: Any, parallel: bool) -> None:
-    """Tools are offered with the choice that core or the user makes, and the caller's history is left alone."""
+    """Tools are offered with the choice of core or the user, and the caller's history is not modified."""
     history = [ChatMessage("Hello")]
     prepared = llm_on(Lab())._prepare_chat_with_tools([TOOL], user_msg="Look!", chat_history=history, seed=1, **given)
     assert prepared == {
@@ -252,19 +254,19 @@ def test_prepare_chat_with_tools(given: dict[str, Any], choice: Any, parallel: b
 
 
 def test_prepare_chat_without_tools() -> None:
-    """Without tools nothing about tools is sent: the server refuses an empty list."""
+    """Without tools no tool fields are sent, because the server rejects an empty list."""
     message = ChatMessage("Look!", role="system")
     prepared = llm_on(Lab())._prepare_chat_with_tools([], user_msg=message, tool_required=True)
     assert prepared == {"messages": [message]}
 
 
 def answered(*blocks: Any) -> ChatResponse:
-    """A response of blocks."""
+    """Return a response with these blocks."""
     return ChatResponse(message=ChatMessage(role="assistant", blocks=list(blocks)))
 
 
-def test_tool_calls() -> None:
-    """The calls of an answer are found in their order; arguments that are still to come are there as far as they go."""
+def test_tool_calls_are_returned_in_order() -> None:
+    """The calls of an answer are returned in order; incomplete arguments are parsed as far as possible."""
     response = answered(
         ThinkingBlock(content="Hm."),
         TextBlock(text="Let me see."),
@@ -278,7 +280,7 @@ def test_tool_calls() -> None:
 
 
 def test_no_tool_calls() -> None:
-    """An answer without a call is an error, or no call, as the caller wants it."""
+    """An answer without a call is an error or an empty list, as the caller chooses."""
     llm, response = llm_on(Lab()), answered(TextBlock(text="No."))
     with pytest.raises(ValueError, match=r"^Expected at least one tool call"):
         llm.get_tool_calls_from_response(response)
@@ -286,7 +288,7 @@ def test_no_tool_calls() -> None:
 
 
 def test_additional_kwargs() -> None:
-    """The fields of `additional_kwargs` stand in the body over all others."""
+    """Fields of `additional_kwargs` override all others in the body."""
     lab = Lab()
     llm_on(lab, additional_kwargs={"a": 1, "b": 1, "top_k": 3}, top_k=2).complete("Hello", extra_body={"b": 2})
     messages = [{"role": "user", "content": "Hello"}]
@@ -294,7 +296,7 @@ def test_additional_kwargs() -> None:
 
 
 def test_changed_attribute() -> None:
-    """A model's name that is changed later is the one that is asked, as metadata and traces say."""
+    """A model name that is changed later is used in requests, metadata and traces."""
     lab = Lab()
     llm = llm_on(lab)
     llm.model = "qwen3_8b"

@@ -1,4 +1,4 @@
-"""What tracers, token counters and handlers of events learn of LlamaIndex's calls: all that happened, and no secret."""
+"""Tracers, token counters and event handlers see everything that happens in LlamaIndex's calls, but no secret."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tir_qwen import AuthenticationError
 pytestmark = [
     pytest.mark.cassettes("llama_observation"),
     pytest.mark.filterwarnings("ignore:The .json. method is deprecated:pydantic.PydanticDeprecatedSince20"),
-    pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20"),  # of core's agents
+    pytest.mark.filterwarnings("ignore:The .__fields:pydantic.PydanticDeprecatedSince20"),  # raised by core's agents
     pytest.mark.filterwarnings("ignore:Accessing the .model_:pydantic.warnings.PydanticDeprecatedSince211"),
     pytest.mark.filterwarnings("ignore:is_running called from within a step:DeprecationWarning"),
 ]
@@ -77,7 +77,7 @@ class Way:
         return "stream" if "stream" in self.name else "whole"
 
     async def __call__(self, llm: TIRQwen, question: str, **kwargs: Any) -> Any:
-        """Ask; of a stream, what comes last."""
+        """Ask the question, and return the response; for a stream, its last item."""
         found = getattr(llm, self.name)(*self.arguments(question), **kwargs)
         if isawaitable(found):
             found = await found
@@ -87,7 +87,7 @@ class Way:
 
 
 def ways(arguments: Callable[[str], tuple[Any, ...]], *names: str) -> list[Way]:
-    """Methods that take the same arguments."""
+    """Return methods that take the same arguments."""
     return [Way(name, arguments) for name in names]
 
 
@@ -106,22 +106,22 @@ ALL = [*WAYS, *STRUCTURED, *PREDICTIONS]
 
 
 def agent_of(llm: TIRQwen, streaming: bool) -> FunctionAgent:
-    """An agent that knows the weather."""
+    """Return an agent with a weather tool."""
     return FunctionAgent(llm=llm, tools=[get_weather], streaming=streaming)
 
 
 def private_llm(lab: Lab, **settings: Any) -> TIRQwen:
-    """An LLM that knows all the secrets."""
+    """Return an LLM that is configured with all the secrets."""
     return TIRQwen(**PRIVATE, http_client=lab.client(), async_http_client=lab.async_client(), **settings)
 
 
 def usage_of(server: Server, number: int = -1) -> dict[str, Any]:
-    """What the server has counted of a response."""
+    """Return the server's token counts for a response."""
     return [frame["usage"] for frame in server.frames(number) if frame.get("usage")][-1]
 
 
 def counts(usage: dict[str, Any]) -> dict[str, int]:
-    """The three counts of it that core knows."""
+    """Return the three counts that core knows."""
     return {name: usage[name] for name in USAGE}
 
 
@@ -129,7 +129,7 @@ COUNT = "llm.token_count."
 
 
 def traced_usage(usage: dict[str, Any]) -> dict[str, int]:
-    """What a server has counted, as attributes; newer servers count the reasoning too."""
+    """Return the server's token counts as span attributes; newer servers count the reasoning too."""
     counts = {f"{COUNT}{name.removesuffix('_tokens')}": usage[name] for name in USAGE}
     details = usage.get("completion_tokens_details") or {}
     if "reasoning_tokens" in details:
@@ -139,7 +139,7 @@ def traced_usage(usage: dict[str, Any]) -> dict[str, int]:
 
 @pytest.fixture
 def exporter() -> Iterator[InMemorySpanExporter]:
-    """OpenInference's tracing of LlamaIndex, into memory."""
+    """Export OpenInference's traces of LlamaIndex into memory."""
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -151,12 +151,12 @@ def exporter() -> Iterator[InMemorySpanExporter]:
 
 
 def counts_of(span: ReadableSpan) -> dict[str, Any]:
-    """The attributes of a span that are token counts."""
+    """Return the attributes of a span that are token counts."""
     return {name: count for name, count in (span.attributes or {}).items() if name.startswith(COUNT)}
 
 
 def calls_of(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
-    """The spans of calls of the model: those with token counts."""
+    """Return the spans of model calls, which are those with token counts."""
     return [span for span in exporter.get_finished_spans() if counts_of(span)]
 
 
@@ -171,7 +171,7 @@ KNOWN_OF_MODEL = {
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", CHATS, ids=str)
 async def test_span_of_chat(way: Way, server: Server, exporter: InMemorySpanExporter) -> None:
-    """A chat is one LLM span with model, parameters, tools, messages, tool calls, finish reason and the counts."""
+    """A chat is one LLM span with model, parameters, tools, messages, tool calls, finish reason and token counts."""
     given = {"tools": [OFFER], "parallel_tool_calls": True, "temperature": 0.6}
     response = await way(TIRQwen(**server.settings, max_tokens=500), QUESTION, **given)
 
@@ -207,7 +207,7 @@ async def test_span_of_chat(way: Way, server: Server, exporter: InMemorySpanExpo
 
 @pytest.mark.parametrize("way", COMPLETIONS, ids=str)
 async def test_span_of_completion(way: Way, server: Server, exporter: InMemorySpanExporter) -> None:
-    """A completion is one LLM span with model, prompt, text, finish reason and the server's counts."""
+    """A completion is one LLM span with model, prompt, text, finish reason and the server's token counts."""
     llm = TIRQwen(**server.settings, max_tokens=500)
     response = await way(llm, "What is the capital of France?", temperature=0.6)
 
@@ -231,7 +231,7 @@ FORMS = {"stream": True, "whole": False}
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("form", FORMS)
 async def test_spans_of_agent(form: str, server: Server, exporter: InMemorySpanExporter) -> None:
-    """Each call of an agent is one LLM span in the trace of its run, with the counts of that call."""
+    """Each model call of an agent is a single LLM span in the trace of its run, with its own token counts."""
     output = await agent_of(TIRQwen(**server.settings), FORMS[form]).run(QUESTION)
 
     calls = calls_of(exporter)
@@ -249,14 +249,14 @@ CALLING = Reply(calls=(("get_weather", '{"city": "Paris"}'),), finish_reason="to
 
 
 def shown_secrets(spans: Any) -> list[str]:
-    """Which secrets are in exported spans."""
+    """Return the secrets that appear in exported spans."""
     dumped = "".join(span.to_json() for span in spans)
     return [secret for secret in SECRETS if secret in dumped]
 
 
 @pytest.mark.parametrize("way", ALL, ids=str)
 async def test_secrets_in_spans(way: Way, exporter: InMemorySpanExporter) -> None:
-    """No span of a call holds a secret, whatever is asked, and no token is counted by two spans."""
+    """No span of any call contains a secret, and no tokens are counted by two spans."""
     lab = Scripted(SETTLED)
     await way(private_llm(lab), "Hello")
 
@@ -268,7 +268,7 @@ async def test_secrets_in_spans(way: Way, exporter: InMemorySpanExporter) -> Non
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_secrets_in_spans_of_agent(form: str, exporter: InMemorySpanExporter) -> None:
-    """No span of an agent's run holds a secret of its model."""
+    """No span of an agent's run contains a secret of its model."""
     await agent_of(private_llm(Scripted(CALLING, Reply("Sunny."))), FORMS[form]).run("Hello")
 
     assert [counts_of(span) for span in calls_of(exporter)] == [traced_usage(USAGE)] * 2
@@ -276,7 +276,7 @@ async def test_secrets_in_spans_of_agent(form: str, exporter: InMemorySpanExport
 
 
 def test_secrets_in_spans_of_functions(exporter: InMemorySpanExporter) -> None:
-    """The span of a function that takes the model and returns it shows the model, but no secret."""
+    """The span of a function that takes and returns the model shows the model without its secrets."""
     llm = private_llm(Lab(), temperature=0.5)
     get_dispatcher().span(lambda llm: llm)(llm)
 
@@ -289,7 +289,7 @@ def test_secrets_in_spans_of_functions(exporter: InMemorySpanExporter) -> None:
 
 @pytest.mark.parametrize("way", ALL, ids=str)
 async def test_span_of_error(way: Way, exporter: InMemorySpanExporter) -> None:
-    """A call that fails ends its spans as failed, and they hold no secret though the server repeats them all."""
+    """A failing call marks its spans as failed, and they contain no secret even if the server echoes all of them."""
     with pytest.raises(AuthenticationError):
         await way(private_llm(Lab(status=401)), "Hello")
 
@@ -300,12 +300,12 @@ async def test_span_of_error(way: Way, exporter: InMemorySpanExporter) -> None:
 
 
 def counting() -> TokenCountingHandler:
-    """Core's counter, whose own counts are easy to tell from a server's."""
+    """Return core's token counter with a tokenizer whose counts differ clearly from a server's."""
     return TokenCountingHandler(tokenizer=lambda text: [0] * 1_000_003)
 
 
 def counted(counter: TokenCountingHandler) -> list[dict[str, int]]:
-    """What was counted of each call."""
+    """Return the token counts of each call."""
     return [
         {
             "prompt_tokens": event.prompt_token_count,
@@ -328,7 +328,7 @@ async def test_counts_of_agent(form: str, server: Server) -> None:
 
 @pytest.mark.parametrize("way", STRUCTURED, ids=str)
 async def test_counts_of_structured_prediction(way: Way, server: Server) -> None:
-    """Core's token counter counts the one call of a structured prediction."""
+    """Core's token counter counts the single call of a structured prediction."""
     counter = counting()
     joke = await way(
         TIRQwen(**server.settings, callback_manager=CallbackManager([counter])), "Tell me a joke about cats."
@@ -339,7 +339,7 @@ async def test_counts_of_structured_prediction(way: Way, server: Server) -> None
 
 
 async def test_counts_of_abandoned_streams() -> None:
-    """A stream that is left early is one call of which the counter knows nothing: it does not guess, or count twice."""
+    """An abandoned stream is counted as one call without tokens: nothing is estimated or counted twice."""
     counter = counting()
     llm = private_llm(Lab(), callback_manager=CallbackManager([counter]))
 
@@ -365,7 +365,7 @@ class Events(BaseEventHandler):
 
 
 class Spans(SimpleSpanHandler):
-    """Keeps what the dispatcher tells of spans."""
+    """Keeps the data of the dispatcher's spans."""
 
     _noted: list[Any] = PrivateAttr(default_factory=list)
 
@@ -384,7 +384,7 @@ class Spans(SimpleSpanHandler):
 
 @pytest.fixture
 def told() -> Iterator[tuple[list[Any], list[Any]]]:
-    """What the root dispatcher tells of events and of spans."""
+    """Record what the root dispatcher reports about events and spans."""
     dispatcher, events, spans = get_dispatcher(), Events(), Spans()
     dispatcher.add_event_handler(events)
     dispatcher.add_span_handler(spans)
@@ -394,15 +394,15 @@ def told() -> Iterator[tuple[list[Any], list[Any]]]:
 
 
 def written(event: Any) -> Iterator[str]:
-    """All forms of an event that core can make."""
+    """Return every representation of an event that core can produce."""
     yield from (repr(event), str(event), repr(event.model_dump()), repr(event.dict()))
     yield to_json(event, fallback=repr).decode()
-    with suppress(pickle.PicklingError):  # of an object's class that core has made up
+    with suppress(pickle.PicklingError):  # if it belongs to a class that core created dynamically
         yield pickle.dumps(event).decode("latin-1")
 
 
 def leaks(events: list[Any], spans: list[Any]) -> list[str]:
-    """Which secrets are in what was told."""
+    """Return the secrets that appear in events and spans."""
     texts = [*(text for event in events for text in written(event)), *(f"{span!r} {span}" for span in spans)]
     return [secret for secret in SECRETS if any(secret in text for text in texts)]
 
@@ -415,7 +415,7 @@ def test_leaks_are_found() -> None:
 
 
 def kinds(way: Way, *, failed: bool) -> list[str]:
-    """The kinds of events of a call, in order; pieces of a stream are many of a kind."""
+    """Return the event types of a call in order, with those of successive deltas merged."""
     call = "LLMCompletion" if way in COMPLETIONS else "LLMChat"
     outer = "LLMStructuredPredict" if way in STRUCTURED else "LLMPredict" if way in PREDICTIONS else ""
     starts = [f"{outer}StartEvent"] * bool(outer) + [f"{call}StartEvent"]
@@ -427,8 +427,8 @@ def kinds(way: Way, *, failed: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ALL, ids=str)
-async def test_events(way: Way, told: tuple[list[Any], list[Any]]) -> None:
-    """A call is told of by its own events from start to end, and neither they nor the spans hold a secret."""
+async def test_a_call_is_reported_without_secrets(way: Way, told: tuple[list[Any], list[Any]]) -> None:
+    """A call is reported by its own events from start to end, and neither they nor the spans contain a secret."""
     await way(private_llm(Scripted(SETTLED)), "Hello")
     assert [*dict.fromkeys(type(event).__name__ for event in told[0])] == kinds(way, failed=False)
     assert told[1]
@@ -437,7 +437,7 @@ async def test_events(way: Way, told: tuple[list[Any], list[Any]]) -> None:
 
 @pytest.mark.parametrize("way", ALL, ids=str)
 async def test_events_of_errors(way: Way, told: tuple[list[Any], list[Any]]) -> None:
-    """A refused call is told of as such, and nothing told holds a secret, though the server repeats them all."""
+    """A refused call is reported as such, and without secrets even if the server echoes all of them."""
     with pytest.raises(AuthenticationError):
         await way(private_llm(Lab(status=401)), "Hello")
     assert [*dict.fromkeys(type(event).__name__ for event in told[0])] == kinds(way, failed=True)
@@ -447,7 +447,7 @@ async def test_events_of_errors(way: Way, told: tuple[list[Any], list[Any]]) -> 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_raw(way: Way, server: Server) -> None:
-    """`raw` of a whole answer and of the last piece of a stream is the same plain dict, of the wire's names."""
+    """`raw` is the same plain dict in the wire format for a whole answer and for the last delta of a stream."""
     response = await way(TIRQwen(**server.settings), "What is the capital of Japan?")
     thinking = "It has been Tokyo since 1868."
     raw = response.raw
@@ -465,6 +465,6 @@ async def test_raw(way: Way, server: Server) -> None:
         }
     ]
     facts = {**server.facts, "choices": []}
-    del facts["object"]  # which only tells the two forms apart
+    del facts["object"]  # which only distinguishes the two forms
     assert {**raw, "choices": []} == facts
     assert json.loads(json.dumps(raw)) == raw

@@ -1,4 +1,4 @@
-"""Answers from documents: LlamaIndex's query engines, their ways to deal with much text, and its settings."""
+"""Answers from documents: LlamaIndex's query engines, their handling of long texts, and its settings."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ ALL_RULES = "A warranty of two years, returns within 30 days, delivery in two to
 SMALL = {"context_window": 544, "max_tokens": 300}
 """Room for half of the rules at a time."""
 SMALL_TO_REFINE = {**SMALL, "context_window": 1016}
-"""The same, where core leaves 500 tokens for an answer to refine."""
+"""The same, as core reserves 500 tokens for an answer that it refines."""
 HALVES = [["warranty", "returns", "delivery"], ["care", "history", "help desk"]]
 
 
 def prompt_of(template: BasePromptTemplate, **filled: str) -> list[dict[str, str]]:
-    """The messages of one of core's templates, as they are sent."""
+    """Return the messages of one of core's templates as they are sent."""
     messages: list[ChatMessage] = template.format_messages(**filled)
     return [{"role": message.role.value, "content": message.content or ""} for message in messages]
 
 
 def joined(*names: str) -> str:
-    """Rules as the context of a prompt."""
+    """Return rules joined as the context of a prompt."""
     return "\n\n".join(RULES[name] for name in names)
 
 
 def prompts(server: Server) -> list[list[dict[str, str]]]:
-    """The messages of all requests."""
+    """Return the messages of all requests."""
     return [body["messages"] for body in server.bodies]
 
 
 def files_in(folder: Path) -> list[Path]:
-    """What is in a folder."""
+    """Return the files in a folder."""
     return [*folder.iterdir()]
 
 
@@ -69,7 +69,7 @@ def files_in(folder: Path) -> list[Path]:
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
 async def test_query(server: Server, way: Way) -> None:
-    """A question goes with the paragraphs nearest to it in one request; the answer comes without its reasoning."""
+    """A question is sent with the nearest paragraphs in one request, and the answer comes without its reasoning."""
     engine = vector_index().as_query_engine(llm=TIRQwen(**server.settings), similarity_top_k=2, streaming=way.streaming)
 
     answer, pieces = await way(engine, WARRANTY)
@@ -96,7 +96,7 @@ def test_print_response_stream(server: Server, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.cassettes("rag")
 async def test_print_response_stream_async(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """So does the asynchronous one, with a line end after it."""
+    """The asynchronous version prints the same, followed by a newline."""
     engine = vector_index().as_query_engine(llm=TIRQwen(**server.settings), similarity_top_k=1, streaming=True)
 
     response = await engine.aquery(WARRANTY)
@@ -108,7 +108,7 @@ async def test_print_response_stream_async(server: Server, capsys: pytest.Captur
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
 async def test_refine(server: Server, way: Way) -> None:
-    """`refine` asks once for each paragraph, and takes the answer so far along, without its reasoning."""
+    """`refine` asks once per paragraph and sends the answer so far, without its reasoning."""
     engine = vector_index().as_query_engine(
         llm=TIRQwen(**server.settings), response_mode="refine", similarity_top_k=2, streaming=way.streaming
     )
@@ -127,7 +127,7 @@ async def test_refine(server: Server, way: Way) -> None:
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
 async def test_compact(server: Server, way: Way) -> None:
-    """`compact` packs as much as the context window holds beside the answer; the rest refines it."""
+    """`compact` fills the context window except for the answer, and refines the answer with the rest."""
     index = SummaryIndex.from_documents(documents())
     engine = index.as_query_engine(llm=TIRQwen(**server.settings, **SMALL_TO_REFINE), streaming=way.streaming)
 
@@ -145,7 +145,7 @@ async def test_compact(server: Server, way: Way) -> None:
 @pytest.mark.parametrize("use_async", [False, True])
 @pytest.mark.parametrize("way", QUERIES, ids=str)
 async def test_tree_summarize(server: Server, way: Way, use_async: bool) -> None:
-    """`tree_summarize` summarizes each part, and then the summaries; all ways send the same requests."""
+    """`tree_summarize` summarizes each part and then the summaries; every method sends the same requests."""
     engine = SummaryIndex.from_documents(documents()).as_query_engine(
         llm=TIRQwen(**server.settings, **SMALL),
         response_mode="tree_summarize",
@@ -164,7 +164,7 @@ async def test_tree_summarize(server: Server, way: Way, use_async: bool) -> None
 
 @pytest.mark.cassettes("rag")
 def test_tree_summarize_in_a_script(server: Server) -> None:
-    """Where no event loop runs, `use_async` starts one for each query: one model serves all of them."""
+    """Outside an event loop, `use_async` starts one for each query, and the same model works in all of them."""
     engine = SummaryIndex.from_documents(documents()).as_query_engine(
         llm=TIRQwen(**server.settings, **SMALL), response_mode="tree_summarize", use_async=True
     )
@@ -178,7 +178,7 @@ def test_tree_summarize_in_a_script(server: Server) -> None:
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
 async def test_tree_summarize_at_once(server: Server, way: Way) -> None:
-    """With Qwen3-32B's own context window all rules go into one request."""
+    """With Qwen3-32B's own context window, all rules fit into one request."""
     engine = SummaryIndex.from_documents(documents()).as_query_engine(
         llm=TIRQwen(**server.settings), response_mode="tree_summarize", streaming=way.streaming
     )
@@ -199,7 +199,7 @@ async def test_tree_summarize_at_once(server: Server, way: Way) -> None:
 async def test_bm25(
     server: Server, way: Way, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """BM25 finds the paragraph by its words, and the answer streams; nothing is printed, no file is written."""
+    """BM25 finds the paragraph by keywords, and the answer is streamed; nothing is printed, and no file is written."""
     monkeypatch.chdir(tmp_path)
     retriever = BM25Retriever.from_defaults(nodes=nodes(), similarity_top_k=1)
     engine = RetrieverQueryEngine.from_args(retriever, llm=TIRQwen(**server.settings), streaming=way.streaming)
@@ -218,7 +218,7 @@ async def test_bm25(
 
 @pytest.fixture
 def settings() -> Iterator[Any]:
-    """Core's settings, as they were before afterwards."""
+    """Provide core's settings, and restore them afterwards."""
     before = Settings._llm
     yield Settings
     Settings._llm = before
@@ -226,7 +226,7 @@ def settings() -> Iterator[Any]:
 
 @pytest.mark.cassettes("rag")
 def test_settings(server: Server, settings: Any) -> None:
-    """An engine without a model of its own takes that of `Settings.llm`."""
+    """An engine without a model of its own uses that of `Settings.llm`."""
     settings.llm = TIRQwen(**server.settings)
 
     response = vector_index().as_query_engine(similarity_top_k=1).query(WARRANTY)
@@ -249,14 +249,14 @@ QA = {"query_str": WARRANTY}
     ],
 )
 def test_prompt_helper(given: dict[str, int], planned: tuple[int, int]) -> None:
-    """Core plans with the context window, and with max_tokens or 4096 tokens for the answer."""
+    """Core plans with the context window, and with `max_tokens` or 4096 tokens for the answer."""
     helper = PromptHelper.from_llm_metadata(TIRQwen(**KNOWN, **given).metadata)
     assert (helper.context_window, helper.num_output) == planned
 
 
 @pytest.mark.parametrize("given", [{}, {"max_tokens": 1000}, {"max_tokens": 20_000}])
-def test_repack(given: dict[str, int]) -> None:
-    """Text is packed so that prompt and answer fit the context window, and no text that would fit is put off."""
+def test_repacked_text_fits_the_context_window(given: dict[str, int]) -> None:
+    """Text is packed so that prompt and answer fit the context window, with as much in each part as possible."""
     llm = TIRQwen(**KNOWN, **given)
     helper, count = PromptHelper.from_llm_metadata(llm.metadata), get_tokenizer()
     template = CHAT_TEXT_QA_PROMPT.partial_format(**QA)
@@ -283,7 +283,7 @@ class Warranty(BaseModel):
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES[:2], ids=str)
 async def test_object(server: Server, way: Way) -> None:
-    """A query engine with `output_cls` answers with the object."""
+    """A query engine with `output_cls` returns the object."""
     engine = vector_index().as_query_engine(
         llm=TIRQwen(**server.settings), output_cls=Warranty, response_mode="tree_summarize", similarity_top_k=1
     )
@@ -295,11 +295,11 @@ async def test_object(server: Server, way: Way) -> None:
     assert [rules_in(messages[-1]["content"]) for messages in prompts(server)] == [["warranty"]]
 
 
-@pytest.mark.parsers(True)  # core itself asks for the verdict by a tool
+@pytest.mark.parsers(True)  # core itself requests the verdict with a tool
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
 async def test_filtered_answers(server: Server, way: Way) -> None:
-    """With `structured_answer_filtering` a paragraph that does not answer the question is passed over."""
+    """With `structured_answer_filtering`, a paragraph that does not answer the question is skipped."""
     llm = TIRQwen(**server.settings)
     synthesizer = get_response_synthesizer(
         llm=llm, response_mode="refine", structured_answer_filtering=True, streaming=way.streaming
@@ -312,5 +312,5 @@ async def test_filtered_answers(server: Server, way: Way) -> None:
     assert answer == server.says("Limescale, drops, and use in a business.")
     asked = [rules_in(messages[-1]["content"]) for messages in prompts(server)]
     assert asked == [["history"], ["warranty"]]
-    # Core does not ask for that in streams, and would take an answer in words for none.
+    # Core does not require the tool in streams, and would treat an answer in words as a missing one.
     assert [body["tool_choice"] for body in server.bodies] == ["required", "required"]

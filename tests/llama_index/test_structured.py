@@ -1,4 +1,4 @@
-"""LlamaIndex's structured prediction: every form, every mode, every kind of class, whole and as it grows."""
+"""LlamaIndex's structured prediction: every form, mode and kind of class, whole and streamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.cassette_fixtures import Server
 from tests.support.fake_vllm import MODEL
 from tests.support.scripted_transport import Reply, Scripted, llm_on, llm_saying
 
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of core's StructuredLLM
+pytestmark = pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # raised by core's StructuredLLM
 
 MODES = [PydanticProgramMode.DEFAULT.value, PydanticProgramMode.FUNCTION.value, PydanticProgramMode.LLM.value]
 PROMPT = PromptTemplate("{question}")
@@ -101,7 +101,7 @@ CASES: dict[str, tuple[str, Any]] = {
 
 @dataclass(frozen=True)
 class Way:
-    """One public form of a prediction; `cassette` tells the wire's two forms apart."""
+    """A public form of prediction; `cassette` distinguishes the two forms on the wire."""
 
     name: str
     predict: Callable[..., Any] = field(repr=False)
@@ -118,7 +118,7 @@ class Way:
         return "stream" if self.streams else "whole"
 
     async def __call__(self, llm: TIRQwen, cls: Any, question: str, into: Any = None, **kwargs: Any) -> list[Any]:
-        """All objects, also in `into` as they come; `kwargs` are the settings of this one call."""
+        """Return all objects, also appended to `into` as they arrive; `kwargs` are settings of this call."""
         objects = [] if into is None else into
         async for one in _each(self.predict(llm, cls, question, kwargs)):
             objects.append(_object(one) if isinstance(one, (ChatResponse, CompletionResponse)) else one)
@@ -136,7 +136,7 @@ async def _each(value: Any) -> AsyncIterator[Any]:
 
 
 def _object(response: Any) -> Any:
-    """The object of a StructuredLLM's response, which must be its text too."""
+    """Return the object of a `StructuredLLM`'s response, which must also be its text."""
     text = response.text if isinstance(response, CompletionResponse) else response.message.content
     assert json.loads(text) == response.raw.model_dump(mode="json")
     return response.raw
@@ -162,12 +162,12 @@ WAYS = [
     *map(_predicting, PREDICTIONS),
     *map(_asking, ("complete", "acomplete", "chat", "achat", "stream_chat", "astream_chat")),
 ]
-"""Those of the LLM itself, and those of `as_structured_llm`."""
+"""The methods of the LLM itself, and those of `as_structured_llm`."""
 STREAMS = [way for way in WAYS if way.streams]
 
 
 def holds(later: Any, earlier: Any) -> bool:
-    """Whether a later state of an object holds all that an earlier one did."""
+    """Return whether a later state of an object contains everything in an earlier one."""
     if earlier is None:
         return True
     if isinstance(earlier, dict):
@@ -178,7 +178,7 @@ def holds(later: Any, earlier: Any) -> bool:
 
 
 def assert_grown(objects: list[Any], expected: Any, streams: bool) -> None:
-    """The last object is the expected one; those before it lead to it, and say something."""
+    """Check that the last object is the expected one, and that those before it lead up to it."""
     assert (type(objects[-1]), objects[-1]) == (type(expected), expected)
     assert (len(objects) > 1) is streams
     states = [one.model_dump(mode="json") for one in objects]
@@ -191,7 +191,7 @@ def assert_grown(objects: list[Any], expected: Any, streams: bool) -> None:
 
 
 async def check(server: Server, mode: str, case: str, way: Way) -> None:
-    """Each test of a case."""
+    """Run the checks that all cases share."""
     question, expected = CASES[case]
     llm = TIRQwen(**server.settings, pydantic_program_mode=mode)
 
@@ -203,7 +203,7 @@ async def check(server: Server, mode: str, case: str, way: Way) -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mode", ["default", "llm"])
 async def test_object(server: Server, mode: str, case: str, way: Way) -> None:
-    """The whole answer is the object, enforced or only described, in every form and on every server."""
+    """The whole answer is the object, in every form and on every server, with an enforced or a described schema."""
     await check(server, mode, case, way)
 
 
@@ -212,7 +212,7 @@ async def test_object(server: Server, mode: str, case: str, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("case", CASES)
 async def test_object_by_a_tool(server: Server, case: str, way: Way) -> None:
-    """With the mode `FUNCTION` the object comes as a tool's arguments, in every form."""
+    """In the mode `FUNCTION`, every form returns the object from the arguments of a tool."""
     await check(server, "function", case, way)
 
 
@@ -220,7 +220,7 @@ async def test_object_by_a_tool(server: Server, case: str, way: Way) -> None:
 @pytest.mark.cassettes("llama_structured")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_object_by_a_tool_without_thinking(server: Server, way: Way) -> None:
-    """Without thinking too, where old servers stream the arguments of a named tool as text."""
+    """This works without thinking too, where old servers stream the arguments of a named tool as text."""
     question, expected = CASES["nested"]
     llm = TIRQwen(**server.settings, pydantic_program_mode="function", enable_thinking=False)
 
@@ -231,7 +231,7 @@ async def test_object_by_a_tool_without_thinking(server: Server, way: Way) -> No
 @pytest.mark.parametrize("way", [way for way in WAYS if "predict" in way.name], ids=str)
 @pytest.mark.parametrize("tokens", ["3", "64"])
 async def test_cut_on_a_server(server: Server, tokens: str, way: Way) -> None:
-    """An answer that max_tokens cuts, in its reasoning or in its object, is an error which says so."""
+    """An answer that `max_tokens` cuts off, in its reasoning or in its object, raises an error that says so."""
     with pytest.raises(ValueError, match=rf"^There is no Relative: {CUT}"):
         await way(TIRQwen(**server.settings, max_tokens=int(tokens)), Relative, CASES["recursive"][0])
 
@@ -244,7 +244,7 @@ CUT = r"max_tokens \(or the context window\) truncated the answer before its obj
 
 
 def reply_of(mode: str, text: str = SAID, name: str = "Person", **facts: Any) -> Reply:
-    """An answer that holds `text` where the mode looks for it."""
+    """Return an answer with `text` where the mode expects it."""
     calls = mode == "function" and "{" in text
     return Reply(calls=((name, text),), **facts) if calls else Reply(text, **facts)
 
@@ -254,7 +254,7 @@ OWN_SYSTEM = {"role": "system", "content": "Be brief."}
 
 
 def body_of(mode: str, cls: Any, way: Way, question: str = "Who?", system: str = "", **params: Any) -> dict[str, Any]:
-    """The request for an object."""
+    """Return the expected request for an object."""
     schema = cls.model_json_schema()
     described = DESCRIPTION + json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
     text = {"function": system}.get(mode, f"{system}\n\n{described}" if system else described)
@@ -280,10 +280,10 @@ def body_of(mode: str, cls: Any, way: Way, question: str = "Who?", system: str =
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mode", MODES)
-async def test_request(mode: str, case: str, way: Way) -> None:
-    """Every form makes the same request, which shows the model the whole schema and has the server enforce it.
+async def test_every_form_sends_the_same_request(mode: str, case: str, way: Way) -> None:
+    """Every form sends the same request, which shows the model the whole schema and has the server enforce it.
 
-    A tool whose schema refers within itself is named: vLLM 0.9 refuses to require it otherwise.
+    A tool with a recursive schema is requested by name, because vLLM 0.9 rejects it otherwise.
     """
     cls = type(CASES[case][1])
     lab = Scripted(reply_of(mode, CASES[case][1].model_dump_json(by_alias=True), cls.__name__))
@@ -296,7 +296,7 @@ async def test_request(mode: str, case: str, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 async def test_system_prompt(mode: str, way: Way) -> None:
-    """The model's `system_prompt` is sent in all forms, once."""
+    """The model's `system_prompt` is sent once in all forms."""
     lab = Scripted(reply_of(mode))
 
     await way(llm_on(lab, pydantic_program_mode=mode, system_prompt="Be brief."), Person, "Who?")
@@ -307,7 +307,7 @@ async def test_system_prompt(mode: str, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 async def test_settings_of_a_call(mode: str, way: Way) -> None:
-    """What a call says wins over what the constructor said."""
+    """Settings of a call override those of the constructor."""
     lab = Scripted(reply_of(mode))
     llm = llm_on(lab, pydantic_program_mode=mode, temperature=0.1, top_p=0.5, enable_thinking=True)
 
@@ -320,7 +320,7 @@ async def test_settings_of_a_call(mode: str, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 async def test_settings_of_a_program(mode: str, way: Way) -> None:
-    """Arguments that only core's own programs know change nothing, as there."""
+    """Arguments that only core's own programs use have no effect."""
     lab = Scripted(reply_of(mode))
     given = {"tool_required": False, "tool_choice": "none", "allow_parallel_tool_calls": True}
 
@@ -331,7 +331,7 @@ async def test_settings_of_a_program(mode: str, way: Way) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_own_system_message(mode: str) -> None:
-    """A prompt with a system message of its own keeps it, and its template is left as it was."""
+    """A prompt with its own system message keeps it, and its template is not modified."""
     lab = Scripted(*[reply_of(mode)] * 2)
     llm, prompt = (
         llm_on(lab, pydantic_program_mode=mode),
@@ -348,7 +348,7 @@ def test_own_system_message(mode: str) -> None:
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 async def test_growing_object(mode: str, way: Way) -> None:
-    """A stream gives each new state of the object once: texts as they grow, a number when it is whole."""
+    """A stream yields each new state of the object once: texts as they grow, numbers once complete."""
     objects = await way(llm_saying(reply_of(mode, cut=6), pydantic_program_mode=mode), Person, "Who?")
 
     assert [one.model_dump() for one in objects] == [
@@ -362,7 +362,7 @@ async def test_growing_object(mode: str, way: Way) -> None:
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 async def test_growing_object_of_aliases(way: Way) -> None:
-    """The states of an object have its fields' names, whatever these are called on the wire."""
+    """The states of an object use its field names, whatever the names on the wire."""
     text = '{"fullName": "Ravi Kumar", "badge-no": 17}'
 
     objects = await way(llm_saying(Reply(text, cut=16)), Badge, "Who?")
@@ -381,7 +381,7 @@ class Named(BaseModel):
 
 @pytest.mark.parametrize("way", STREAMS[:1], ids=str)
 async def test_growing_object_of_validation_aliases(way: Way) -> None:
-    """So they have with a name that is for validation only."""
+    """The same holds for validation aliases."""
     objects = await way(llm_saying(Reply('{"fullName": "Ravi", "age": 34}', cut=16)), Named, "Who?")
 
     assert [one.name for one in objects] == ["Ra", "Ravi"]
@@ -396,7 +396,7 @@ class Order(BaseModel):
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 async def test_growing_object_with_a_default(way: Way) -> None:
-    """A default does not stand where the answer goes on to say something else."""
+    """No default value appears where the answer goes on to give another one."""
     objects = await way(llm_saying(Reply('{"item": "tea", "size": "large"}', cut=9)), Order, "Who?")
 
     assert_grown(objects, Order(item="tea", size="large"), streams=True)
@@ -413,7 +413,7 @@ AROUND = {
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("case", AROUND)
 async def test_around_the_object(case: str, way: Way) -> None:
-    """A fence of Markdown or a sentence around the object is not part of it; after a sentence it does not grow."""
+    """A Markdown fence or sentence around the object is ignored; after a sentence the object is not streamed."""
     llm = llm_saying(Reply(AROUND[case]), pydantic_program_mode="llm")
 
     assert_grown(await way(llm, Person, "Who?"), RAVI, way.streams and case != "sentences")
@@ -435,9 +435,10 @@ BAD: dict[str, tuple[str, str, str, list[dict[str, Any]]]] = {
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("mode", MODES)
 async def test_answer_without_the_object(mode: str, case: str, way: Way) -> None:
-    """An answer that is not the object is a ValueError which says why; a stream has given what there was of it.
+    """An answer that is not the object raises a `ValueError` with the reason; a stream yields its partial object first.
 
-    It is asked for once more before that, unless it was cut or empty, a tool's arguments, or a stream that began so.
+    Before that it is requested once more, unless it was truncated or empty, consisted of a tool's arguments, or was
+    streamed and began that way.
     """
     text, finish_reason, problem, before = BAD[case]
     reply = reply_of(mode, text, finish_reason=finish_reason, cut=12)
@@ -464,15 +465,15 @@ DRAFTS = {
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("mode", ["default", "llm"])
-async def test_repair(mode: str, draft: str, way: Way) -> None:
-    """An answer that is not the object is sent back once, with what is wrong; the object then grows as ever."""
+async def test_an_invalid_answer_is_sent_back_once(mode: str, draft: str, way: Way) -> None:
+    """An answer that is not the object is sent back once with the error; the object is then streamed as usual."""
     text, request = DRAFTS[draft]
     lab = Scripted(Reply(text), Reply(SAID))
 
     assert_grown(await way(llm_on(lab, pydantic_program_mode=mode), Person, "Who?"), RAVI, way.streams)
 
     first = body_of(mode, Person, way)
-    if mode == "default" and "{" not in text:  # the server does not hold to the schema: it is not sent any more
+    if mode == "default" and "{" not in text:  # the server does not enforce the schema, so it is not sent again
         second = {name: value for name, value in first.items() if name != "response_format"}
     else:
         second = dict(first)
@@ -488,7 +489,7 @@ async def test_repair(mode: str, draft: str, way: Way) -> None:
 
 
 class Instrument(BaseEventHandler):
-    """Notes the dispatcher's events: their names, and what was predicted by then."""
+    """Records the names of the dispatcher's events, and what had been predicted by then."""
 
     noted: list[tuple[str, Any]] = Field(default_factory=list)
 
@@ -498,7 +499,7 @@ class Instrument(BaseEventHandler):
 
 @pytest.fixture
 def instrument() -> Iterator[Instrument]:
-    """A handler of the root dispatcher, as tracers install one."""
+    """Install a handler on the root dispatcher, as tracers do."""
     dispatcher = get_dispatcher()
     handler = Instrument()
     dispatcher.add_event_handler(handler)
@@ -508,8 +509,8 @@ def instrument() -> Iterator[Instrument]:
 
 @pytest.mark.parametrize("way", WAYS[:4], ids=str)
 @pytest.mark.parametrize("mode", MODES)
-async def test_events(mode: str, way: Way, instrument: Instrument) -> None:
-    """The dispatcher hears of each prediction once, of each state of its object, and of the one chat within."""
+async def test_each_prediction_is_reported_once(mode: str, way: Way, instrument: Instrument) -> None:
+    """The dispatcher receives each prediction, each state of its object and the underlying chat once."""
     objects = await way(llm_saying(reply_of(mode), pydantic_program_mode=mode), Person, "Who?")
 
     predicted = [(name, output) for name, output in instrument.noted if "Structured" in name]

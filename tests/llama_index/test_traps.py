@@ -1,4 +1,4 @@
-"""The known traps of a LlamaIndex LLM: each test fails on the mapping that comes to mind first."""
+"""Known pitfalls for a LlamaIndex LLM: each test fails with the obvious, naive implementation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CALLING = Reply(calls=(("Person", SAID),), finish_reason="tool_calls")
 
 
 def program_on(llm: TIRQwen, prompt: Any = PROMPT, **settings: Any) -> FunctionCallingProgram[Person]:
-    """Core's own program."""
+    """Return core's own program."""
     return FunctionCallingProgram.from_defaults(output_cls=Person, llm=llm, prompt=prompt, **settings)
 
 
@@ -61,7 +61,7 @@ async def _collected(values: Any) -> list[Any]:
 
 
 async def _called(program: Any, way: str, question: str = "Who?") -> list[Any]:
-    """What a program gives, in one of its four forms."""
+    """Return the result of a program in one of its four forms."""
     if way == "call":
         return [program(question=question)]
     if way == "acall":
@@ -74,12 +74,12 @@ async def _called(program: Any, way: str, question: str = "Who?") -> list[Any]:
 PROGRAM_WAYS = ["call", "acall", "stream_call", "astream_call"]
 
 
-# 1. Streaming structured output looks for the calls in `additional_kwargs`.
+# 1. Streamed structured output looks for calls in `additional_kwargs`.
 
 
 @pytest.mark.parametrize("way", PROGRAM_WAYS)
 async def test_calls_in_additional_kwargs(way: str) -> None:
-    """Core's own program gives the object in all its forms; with `ToolCallBlock`s alone its streams give None."""
+    """Core's own program returns the object in all forms; with `ToolCallBlock`s alone, its streams yield None."""
     objects = await _called(program_on(llm_saying(CALLING)), way)
 
     assert objects[-1] == RAVI
@@ -90,7 +90,7 @@ async def test_calls_in_additional_kwargs(way: str) -> None:
 
 @pytest.mark.parametrize("way", ["stream", "astream"])
 async def test_calls_in_every_response(way: str) -> None:
-    """Each response of a stream holds its calls in both places, and they agree."""
+    """Each response of a stream has its calls in both places, and they agree."""
     llm = llm_saying(Reply("Let me look.", (("look", '{"where": "here"}'), ("look", '{"where": "there"}'))))
     responses = [*llm.stream_chat(HELLO)] if way == "stream" else await _collected(llm.astream_chat(HELLO))
 
@@ -109,7 +109,7 @@ async def test_calls_in_every_response(way: str) -> None:
 
 @pytest.mark.parametrize("form", ["stream_structured_predict", "astream_structured_predict"])
 async def test_tool_is_required_in_streams(form: str) -> None:
-    """A streamed prediction by a tool requires the tool: a model that may choose could answer in words."""
+    """A streamed prediction with a tool requires it, because a model with a choice could answer in words."""
     lab = Scripted(CALLING)
     stream = getattr(llm_on(lab, pydantic_program_mode="function"), form)(Person, PROMPT, question="Who?")
 
@@ -121,7 +121,7 @@ async def test_tool_is_required_in_streams(form: str) -> None:
 
 @pytest.mark.parametrize("way", PROGRAM_WAYS)
 async def test_tool_of_a_program_is_required(way: str) -> None:
-    """Core's own program requires the tool in all its forms, unless the user chose otherwise."""
+    """Core's own program requires the tool in all forms, unless the user chose otherwise."""
     lab = Scripted(*[CALLING] * 3)
     llm = llm_on(lab)
 
@@ -133,7 +133,7 @@ async def test_tool_of_a_program_is_required(way: str) -> None:
 
 @pytest.mark.parametrize("way", ["call", "acall"])
 async def test_tool_of_a_program_that_need_not_be_called(way: str) -> None:
-    """A program that was made with `tool_required=False` leaves the choice to the model."""
+    """A program with `tool_required=False` leaves the choice to the model."""
     lab = Scripted(CALLING)
 
     await _called(program_on(llm_on(lab), tool_required=False), way)
@@ -141,12 +141,12 @@ async def test_tool_of_a_program_that_need_not_be_called(way: str) -> None:
     assert lab.bodies[0]["tool_choice"] == "auto"
 
 
-# 3. The asynchronous program forgets the system prompt.
+# 3. The asynchronous program omits the system prompt.
 
 
 @pytest.mark.parametrize("way", PROGRAM_WAYS)
 async def test_system_prompt_of_a_program(way: str) -> None:
-    """Core's own program sends the model's `system_prompt` in all its forms, once."""
+    """Core's own program sends the model's `system_prompt` once in all forms."""
     lab = Scripted(CALLING)
 
     await _called(program_on(llm_on(lab, system_prompt="Be brief.")), way)
@@ -159,7 +159,7 @@ async def test_system_prompt_of_a_program(way: str) -> None:
 
 @pytest.mark.parametrize("way", PROGRAM_WAYS)
 async def test_system_prompt_before_that_of_a_template(way: str) -> None:
-    """So it does before a system message of the prompt: all forms make the same request."""
+    """The system prompt precedes a system message of the prompt, and all forms send the same request."""
     lab = Scripted(CALLING)
     prompt = ChatPromptTemplate.from_messages([("system", "Extract."), ("user", "{question}")])
 
@@ -170,7 +170,7 @@ async def test_system_prompt_before_that_of_a_template(way: str) -> None:
 
 @pytest.mark.parametrize("mode", ["default", "function", "llm"])
 async def test_system_prompt_of_astructured_predict(mode: str) -> None:
-    """`astructured_predict` makes the same request as `structured_predict`, with the system prompt."""
+    """`astructured_predict` sends the same request as `structured_predict`, including the system prompt."""
     lab = Scripted(*[CALLING if mode == "function" else Reply(SAID)] * 2)
     llm = llm_on(lab, system_prompt="Be brief.", pydantic_program_mode=mode)
 
@@ -181,11 +181,11 @@ async def test_system_prompt_of_astructured_predict(mode: str) -> None:
     assert lab.bodies[0]["messages"][0]["content"].split("\n")[0] == "Be brief."
 
 
-# 4. A decorator of one's own, for retries say, turns all events off.
+# 4. A custom decorator, for example for retries, turns off all events.
 
 
 class Instrument(BaseEventHandler):
-    """Notes the names of the dispatcher's events."""
+    """Records the names of the dispatcher's events."""
 
     noted: list[str] = Field(default_factory=list)
 
@@ -195,7 +195,7 @@ class Instrument(BaseEventHandler):
 
 @pytest.fixture
 def instrument() -> Iterator[Instrument]:
-    """A handler of the root dispatcher, as tracers install one."""
+    """Install a handler on the root dispatcher, as tracers do."""
     dispatcher = get_dispatcher()
     handler = Instrument()
     dispatcher.add_event_handler(handler)
@@ -217,7 +217,7 @@ STREAMS = [name for name in CALLS if "stream" in name]
 
 
 async def responses_of(llm: TIRQwen, name: str) -> list[Any]:
-    """All responses of a call."""
+    """Return all responses of a call."""
     value = CALLS[name](llm)
     value = await value if inspect.isawaitable(value) else value
     if inspect.isasyncgen(value):
@@ -227,7 +227,7 @@ async def responses_of(llm: TIRQwen, name: str) -> list[Any]:
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_events_around_retries(name: str, instrument: Instrument) -> None:
-    """A call that is tried three times is one call to tracers, with its begin and its end."""
+    """Tracers see a call with three attempts as a single call, with its start and its end."""
     lab = Scripted(*[Reply(status=503, error={"message": "busy"})] * 2, Reply("Good day!"))
 
     responses = await responses_of(llm_on(lab, max_retries=2), name)
@@ -238,12 +238,12 @@ async def test_events_around_retries(name: str, instrument: Instrument) -> None:
     assert instrument.noted == [f"{kind}StartEvent", *pieces, f"{kind}EndEvent"]
 
 
-# 5. Core listens to generators only.
+# 5. Core only instruments generators.
 
 
 @pytest.mark.parametrize("name", STREAMS)
 async def test_streams_are_generators(name: str, instrument: Instrument) -> None:
-    """A stream is a generator: of another iterator core reports neither the pieces nor the answer."""
+    """A stream is a generator; for any other iterator, core reports neither the deltas nor the answer."""
     counter = TokenCountingHandler(tokenizer=str.split)
     value = CALLS[name](llm_saying(Reply("Good day!"), callback_manager=CallbackManager([counter])))
     value = await value if inspect.isawaitable(value) else value
@@ -259,7 +259,7 @@ async def _now(value: Any) -> Any:
     return value
 
 
-# 6. Copies, pickles and written forms: the connections do not go along, and the token only where it must.
+# 6. Copies, pickles and serialized forms: connections are not included, and the token only where necessary.
 
 
 COPIES: dict[str, Callable[[TIRQwen], TIRQwen]] = {
@@ -271,7 +271,7 @@ COPIES: dict[str, Callable[[TIRQwen], TIRQwen]] = {
 
 @pytest.mark.parametrize("made", COPIES)
 def test_copies_keep_the_token(made: str) -> None:
-    """A copy, made after the model has connected, asks with the same token."""
+    """A copy made after the model has connected uses the same token."""
     with Loopback(lambda received: [_whole("Good day!")]) as server:
         llm = TIRQwen(api_base=server.base_url, api_key=TOKEN)
         llm.complete("Hello")
@@ -295,7 +295,7 @@ WRITTEN: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("form", WRITTEN)
 def test_token_is_not_written(form: str) -> None:
-    """What is written of a model, and what tracers are told of it, holds the parameters and no secret."""
+    """Serialized forms of a model and data for tracers contain the parameters, but no secret."""
     settings = {**PRIVATE, "api_key": PRIVATE["access_token"]}
     del settings["access_token"]
     written = WRITTEN[form](TIRQwen(**settings, temperature=0.5))
@@ -305,11 +305,11 @@ def test_token_is_not_written(form: str) -> None:
     assert {"api_key", "access_token", "default_headers", "apikey", "http_client"} & written.keys() == set()
 
 
-# 7. Who leaves an asynchronous stream closes only its outermost generator.
+# 7. Leaving an asynchronous stream closes only its outermost generator.
 
 
 class Endless(httpx.AsyncByteStream):
-    """A body without an end, which knows when it is closed."""
+    """An endless body that records when it is closed."""
 
     def __init__(self, piece: str) -> None:
         self.piece = piece
@@ -363,7 +363,7 @@ async def test_closed_at_once(name: str) -> None:
 
 
 def talkative(_: Received) -> Iterator[bytes]:
-    """An object without an end."""
+    """Return an endless object."""
     yield STREAM_HEAD + event('{"name": "')
     while True:
         yield event("More")
@@ -378,7 +378,7 @@ OBJECTS: dict[str, Callable[[TIRQwen], Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # of core's StructuredLLM
+@pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20")  # raised by core's StructuredLLM
 @pytest.mark.parametrize("how", ["left", "closed"])
 @pytest.mark.parametrize("name", OBJECTS)
 async def test_object_is_left_early(name: str, how: str) -> None:
@@ -397,13 +397,13 @@ async def test_object_is_left_early(name: str, how: str) -> None:
         assert await asyncio.to_thread(server.noticed)
 
 
-# 8. ReAct reads the text, where tags of the reasoning break it.
+# 8. ReAct parses the text, where reasoning tags would break it.
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if "chat" in name])
 @pytest.mark.parametrize("draft", ["A product.", "A draft. Answer: 390?", "Thought: 390. Action: multiply"])
 async def test_react_parser_and_inline_reasoning(draft: str, name: str) -> None:
-    """Where the server leaves the thinking in the text, ReAct's parser finds the answer alone, and does not fail."""
+    """If the server leaves the reasoning in the text, ReAct's parser still finds only the answer and does not fail."""
     reply = Reply(f"<think>\n{draft}\n</think>\n\nIt is 391.", reasoning="")
 
     last = (await responses_of(llm_saying(reply), name))[-1]
@@ -418,7 +418,7 @@ async def test_react_parser_and_inline_reasoning(draft: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_raw_of_the_last_response(name: str) -> None:
-    """The last `raw` is a plain dict of the whole answer, with its finish reason and its usage."""
+    """The last `raw` is a plain dict of the whole answer, with its finish reason and usage."""
     counter = TokenCountingHandler(tokenizer=str.split)
     llm = llm_saying(Reply("Good day!", reasoning="Hm."), callback_manager=CallbackManager([counter]))
 
@@ -437,11 +437,11 @@ async def test_raw_of_the_last_response(name: str) -> None:
     assert counts == [(11, 5)]
 
 
-# 10. Core plans by the metadata.
+# 10. Core plans with the metadata.
 
 
 def test_metadata_that_core_plans_by() -> None:
-    """Room for the answer is that of Qwen3-32B, not core's 256 tokens, and memories use its window, not 3,900."""
+    """Answers have Qwen3-32B's room instead of core's 256 tokens, and memories use its window instead of 3,900."""
     llm = llm_saying()
     helper = PromptHelper.from_llm_metadata(llm.metadata)
 
@@ -449,12 +449,12 @@ def test_metadata_that_core_plans_by() -> None:
     assert ChatMemoryBuffer.from_defaults(llm=llm).token_limit == 24_576
 
 
-# 11. What is done for every chunk adds up.
+# 11. Work per chunk adds up.
 
 
 @pytest.mark.parametrize("name", STREAMS)
 async def test_raw_of_each_response(name: str) -> None:
-    """The `raw` of each response is a plain dict of the wire's, and holds that chunk alone."""
+    """The `raw` of each response is a plain dict in the wire format with only that chunk."""
     responses = await responses_of(llm_saying(Reply("Good day!", reasoning="")), name)
 
     assert {type(response.raw) for response in responses} == {dict}
@@ -463,13 +463,13 @@ async def test_raw_of_each_response(name: str) -> None:
 
 
 def arguments_of(llm: TIRQwen, responses: Any) -> list[list[ToolSelection]]:
-    """The calls as a user of each response finds them."""
+    """Return the calls as a user of each response sees them."""
     return [llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) for response in responses]
 
 
 @pytest.mark.parametrize("name", ["stream_chat", "astream_chat"])
 async def test_long_arguments_are_not_parsed_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the calls of each response parses a small multiple of long arguments, not their square."""
+    """Reading the calls of each response parses a small multiple of long arguments, so the cost is not quadratic."""
     parsed: list[int] = []
 
     def counting(text: str, **kwargs: Any) -> Any:
@@ -490,12 +490,12 @@ async def test_long_arguments_are_not_parsed_anew(name: str, monkeypatch: pytest
     assert sum(parsed) < 100 * len(text)
 
 
-# Arguments on their way, and those that are none.
+# Incomplete and malformed arguments.
 
 
 @pytest.mark.parametrize("name", ["stream_chat", "astream_chat"])
 async def test_arguments_as_they_grow(name: str) -> None:
-    """Each response of a stream gives the calls as far as they have come: a text as it grows, a number when whole."""
+    """Each response of a stream has the calls so far: texts as they grow, numbers once complete."""
     llm = llm_saying(Reply(calls=(("look", '{"where": "here", "depth": 12}'), ("look", '{"depth": 3}')), cut=9))
 
     calls = arguments_of(llm, await responses_of(llm, name))
@@ -515,7 +515,7 @@ async def test_arguments_as_they_grow(name: str) -> None:
 @pytest.mark.parametrize("name", ["chat", "achat", "stream_chat", "astream_chat"])
 @pytest.mark.parametrize("arguments", ['{"where": "he', '{"where": ', "where=here", "[1]", '"here"', "12"])
 async def test_malformed_arguments(arguments: str, name: str) -> None:
-    """A call whose arguments are no JSON object is an error once the answer is whole, and no call without arguments."""
+    """A call whose arguments are not a JSON object raises an error once the answer is complete."""
     llm = llm_saying(Reply(calls=(("look", arguments),), finish_reason="tool_calls"))
     responses = await responses_of(llm, name)
 
@@ -550,14 +550,14 @@ QUESTIONS = {
 @pytest.mark.parametrize("form", ["whole", "stream"])
 @pytest.mark.parametrize("case", QUESTIONS)
 async def test_program(server: Server, case: str, form: str) -> None:
-    """Core's own program gives the object, or with `allow_parallel_tool_calls` all of them, synchronous or not."""
+    """Core's own program returns the object, or all of them with `allow_parallel_tool_calls`, in sync and async."""
     question, parallel, expected = QUESTIONS[case]
     program = program_on(TIRQwen(**server.settings), allow_parallel_tool_calls=parallel)
 
     given = [await _called(program, way, question) for way in PROGRAM_WAYS if ("stream" in way) is (form == "stream")]
 
     assert [objects[-1] for objects in given] == [expected, expected]
-    assert repr(given[0]) == repr(given[1])  # of equal classes, which core makes anew for each
+    assert repr(given[0]) == repr(given[1])  # as core creates an equal class for each
     assert server.bodies[0] == server.bodies[1]
     wanted = [(body["tool_choice"], body["parallel_tool_calls"]) for body in server.bodies]
     assert wanted == [("required", parallel)] * 2
