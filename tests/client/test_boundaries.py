@@ -1,4 +1,4 @@
-"""What stands at the edge: settings that contradict each other, clients of the wrong kind, bodies made to cost time."""
+"""Edge cases: conflicting settings, HTTP clients of the wrong kind, and bodies crafted to be slow to parse."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ LOCAL = {"base_url": "http://127.0.0.1:9/v1"}
 
 @pytest.mark.parametrize("body", [b" " * 2_000_000, b"'loc': (" * 100_000, b"x " * 500_000 + b"'input': "])
 def test_refusals_take_linear_time(body: bytes) -> None:
-    """A refusal that is made to cost time is read all the same; quadratic patterns would take minutes here."""
+    """An error body crafted to be slow to parse is read in linear time; a quadratic pattern would take minutes here."""
     assert str(error_from_response(400, {}, body)).startswith("400 Bad Request")
     assert str(error_from_frame({"error": body.decode()})).startswith("the server reported an error")
 
 
 @pytest.mark.parametrize(("kind", "given"), [(Client, httpx2.AsyncClient), (AsyncClient, httpx.Client)])
 def test_client_of_the_wrong_kind(kind: Any, given: Any) -> None:
-    """A client that was passed in for the other kind of calls is refused at once."""
+    """Passing a synchronous HTTP client to `AsyncClient`, or the other way round, is rejected immediately."""
     with pytest.raises(ConfigurationError, match=r"must be an? (Async)?Client of httpx or httpx2"):
         kind(**LOCAL, http_client=given())
 
 
 @pytest.mark.parametrize("wrong", ["2", -1, 1.5, True])
 @both_clients
-def test_max_retries(driver: Driver, wrong: Any) -> None:
-    """A wrong number of retries is refused with the settings or the call, not at the first failure."""
+def test_an_invalid_max_retries_is_rejected(driver: Driver, wrong: Any) -> None:
+    """An invalid `max_retries` is rejected by the constructor or the call, not at the first failure."""
     with pytest.raises(ConfigurationError, match="max_retries"):
         driver.make(**LOCAL, max_retries=wrong)
     with pytest.raises(ConfigurationError, match="max_retries"):
@@ -58,15 +58,15 @@ def test_max_retries(driver: Driver, wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "5"])
-def test_timeout(wrong: Any) -> None:
-    """A wrong time limit is refused with the settings."""
+def test_an_invalid_timeout_is_rejected(wrong: Any) -> None:
+    """An invalid `timeout` is rejected by the constructor."""
     with pytest.raises(ConfigurationError, match="timeout"):
         Client(**LOCAL, timeout=wrong)
 
 
 @both_clients
 def test_template_arguments_in_extra_body(driver: Driver) -> None:
-    """Arguments of the template in `extra_body` stand beside the thinking switch, and do not erase it."""
+    """`chat_template_kwargs` in `extra_body` is merged with the thinking switch instead of overwriting it."""
     extra = {"chat_template_kwargs": {"custom": 1}}
     with Loopback(in_turn(completion("Hi"))) as server:
         driver.complete(driver.make(base_url=server.base_url), enable_thinking=False, extra_body=extra)
@@ -76,7 +76,7 @@ def test_template_arguments_in_extra_body(driver: Driver) -> None:
 
 @pytest.mark.parametrize("engine", [httpx, httpx2])
 def test_default_time_limit_of_a_users_client(engine: Any) -> None:
-    """A client that was passed in with the engine's own 5 seconds gets ours: no model answers as fast as a web page."""
+    """An HTTP client with the engine's default timeout of 5 seconds gets our longer default instead."""
     sent: list[Any] = []
 
     def note(request: Any) -> Any:
@@ -91,7 +91,7 @@ def test_default_time_limit_of_a_users_client(engine: Any) -> None:
 
 @both_clients
 def test_a_broken_connection_at_work_is_no_stale_one(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that dies at work on a reused connection is not asked again where no retry is allowed."""
+    """With retries disabled, a server that dies at work on a reused connection is not asked again."""
     monkeypatch.setattr("tir_qwen._transport.connections._STALE_SECONDS", 0.1)
     connection = threading.local()
 
@@ -110,7 +110,7 @@ def test_a_broken_connection_at_work_is_no_stale_one(driver: Driver, monkeypatch
 
 
 def two_calls(client: Any) -> None:
-    """Two calls, of the asynchronous client on one event loop."""
+    """Make two calls; the asynchronous client makes both on the same event loop."""
     if isinstance(client, Client):
         client.complete(MESSAGES)
         client.complete(MESSAGES)
@@ -125,7 +125,7 @@ def two_calls(client: Any) -> None:
 
 @both_clients
 def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole answer that drips for ever is given up in the end, though every byte is progress."""
+    """A complete answer that trickles in forever eventually times out, although every byte counts as progress."""
     monkeypatch.setattr("tir_qwen._transport.deadline.WHOLE_ANSWER_FACTOR", 2)
     end = time.monotonic() + 5
 
@@ -143,11 +143,11 @@ def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_fork_while_a_client_is_being_made() -> None:
-    """A child that is forked while another thread builds the first client can still call: the lock is its own."""
+    """A child forked while another thread holds the client's lock can still make calls: it gets its own lock."""
     with Loopback(echo) as server:
         client = Client(base_url=server.base_url)
         read, write = os.pipe()
-        with client._pool._connections.released:  # as that thread holds it
+        with client._pool._connections.released:  # as that other thread would hold it
             child = os.fork()
             if not child:
                 os.write(write, client.complete(MESSAGES).content.encode())
@@ -159,7 +159,7 @@ def test_fork_while_a_client_is_being_made() -> None:
 
 
 async def test_cancelled_while_encryption_is_agreed_on() -> None:
-    """A task that is cancelled between the connection and its encryption leaves no socket behind."""
+    """Cancelling a task during the TLS handshake leaves no socket open."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         client = AsyncClient("1", "token", base_url=f"https://127.0.0.1:{listening.getsockname()[1]}/v1")
         task = asyncio.create_task(client.complete(MESSAGES))

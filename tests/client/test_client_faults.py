@@ -1,4 +1,4 @@
-"""What both clients make of servers that hang up; the faults one by one are in the table of `test_faults.py`."""
+"""Both clients against servers that hang up, and with unusual headers; `test_faults.py` covers each fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTIAL = Completion([Choice(content="In its ")], None, {"id": "x"})
 
 @both_clients
 def test_hangup_within_the_answer(driver: Driver) -> None:
-    """A delta is there as soon as it comes; if the connection breaks later, the error holds what the server said."""
+    """Deltas are yielded as they arrive; a broken stream raises an error that carries the partial answer."""
     seen = threading.Event()
 
     def answer(_: Received) -> Iterator[bytes]:
@@ -38,7 +38,7 @@ def test_hangup_within_the_answer(driver: Driver) -> None:
 @pytest.mark.parametrize("name", ["X-Padded", "x-empty", "Cookie"])
 @both_clients
 def test_every_accepted_header_can_be_sent(driver: Driver, name: str) -> None:
-    """A header that the settings accept arrives; white space around it is no part of it."""
+    """Every header accepted by the settings reaches the server, stripped of surrounding whitespace."""
     value = {"X-Padded": "  a b  ", "x-empty": "", "Cookie": 'a=1; b="2"'}[name]
     with Loopback(in_turn(completion("Hi"))) as server:
         driver.complete(driver.make(base_url=server.base_url, default_headers={name: value}))

@@ -1,4 +1,4 @@
-"""Tokens, project ids, keys and questions: they reach the server, and show nowhere else."""
+"""Tokens, project ids, keys and questions reach the server and appear nowhere else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tir_qwen import TIRError
 def test_nothing_shows(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, driver: Driver, streamed: bool, does: str
 ) -> None:
-    """Whatever a server does and says, no log and no error shows a credential or the question."""
+    """Whatever the server does or says, no log record and no error reveals a credential or the question."""
     record_waits(monkeypatch)
     caplog.set_level(logging.DEBUG)
     with Loopback(SERVERS[does]) as server:
@@ -52,7 +52,7 @@ def test_nothing_shows(
 
 @both_clients
 def test_what_the_log_says(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, driver: Driver) -> None:
-    """A retry is a warning with its reason; a call that goes well is none."""
+    """A retry logs a warning with its reason; a successful call logs nothing."""
     record_waits(monkeypatch)
     busy = response(b"no healthy upstream", "503 Service Unavailable")
     with Loopback(in_turn(busy, completion("Hi"), completion("Hi"))) as server:
@@ -81,7 +81,7 @@ if given:
 
 
 def log_of(setup: str) -> str:
-    """The log of a fresh process that makes one call; `setup` sets `given`."""
+    """Return the log of a new process that makes one call; `setup` assigns `given`."""
     with Loopback(in_turn(completion())) as server:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", LOGGED_CALL.format(setup=setup), server.url],
@@ -96,7 +96,7 @@ def log_of(setup: str) -> str:
 
 
 def test_log_of_our_client() -> None:
-    """The HTTP library's log of each URL names neither the project nor the key."""
+    """The request URL in the HTTP library's log contains neither the project nor the key."""
     log = log_of("given = None")
     assert leaked(log) == []
     assert "/project/p-***/genai/qwen3_32b/v1/chat/completions?project_id=***&apikey=*** " in log
@@ -114,7 +114,7 @@ CUT = [capture for capture in CAPTURES if "trunc_" in capture.name]
 def test_hint_for_an_answer_that_is_all_reasoning(
     caplog: pytest.LogCaptureFixture, driver: Driver, capture: Any
 ) -> None:
-    """An answer that `max_tokens` cut within its reasoning comes with a hint in the log; no other does."""
+    """A hint is logged if `max_tokens` cut the answer off during its reasoning, and not otherwise."""
     with Loopback(in_turn(capture.raw)) as server:
         answer = driver.complete(driver.make(base_url=server.base_url))
     assert answer.finish_reason == "length"
@@ -124,7 +124,7 @@ def test_hint_for_an_answer_that_is_all_reasoning(
 
 @pytest.mark.parametrize("engine", ["httpx", "httpx2"])
 def test_log_of_a_client_that_was_passed_in(engine: str) -> None:
-    """That holds for the log of a client that was passed in too."""
+    """The log of an HTTP client passed in by the user contains neither the project nor the key."""
     assert leaked(log_of(f"import {engine}; given = {engine}.Client()")) == []
 
 
@@ -140,7 +140,7 @@ def test_log_of_a_client_that_was_passed_in(engine: str) -> None:
 )
 @both_clients
 def test_credentials_in_other_places(driver: Driver, settings: dict[str, Any], secret: str) -> None:
-    """A credential counts as one wherever the user puts it, and however it is written in the request."""
+    """Credentials are redacted wherever the user puts them and however the request encodes them."""
 
     def answer(request: Received) -> list[bytes]:
         given = [request.headers.get(name, "") for name in ("authorization", "x-team")]
@@ -157,7 +157,7 @@ def test_credentials_in_other_places(driver: Driver, settings: dict[str, Any], s
 
 @both_clients
 def test_log_of_a_redirect(caplog: pytest.LogCaptureFixture, driver: Driver) -> None:
-    """A gateway that sends the request's own URL back, as redirects do, does not bring it into the log."""
+    """The request URL, sent back by a redirecting gateway, is not logged."""
     caplog.set_level(logging.DEBUG)
     with Loopback(lambda request: [response(b"", "307 Temporary Redirect", location=request.target)]) as server:
         assert failure(driver, driver.make(PROJECT, TOKEN, base_url=server.url, apikey=KEY), streamed=False)
@@ -166,7 +166,7 @@ def test_log_of_a_redirect(caplog: pytest.LogCaptureFixture, driver: Driver) -> 
 
 @both_clients
 def test_log_of_a_query(caplog: pytest.LogCaptureFixture, driver: Driver) -> None:
-    """A base URL's own query, which may be a key of any name, stays out of the log."""
+    """The query of the base URL, which may hold a key under any name, is not logged."""
     caplog.set_level(logging.DEBUG)
     with Loopback(in_turn(completion("Hi"))) as server:
         driver.complete(driver.make(base_url=f"{server.base_url}?subscription-key={KEY}&x=1"))

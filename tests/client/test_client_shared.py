@@ -1,4 +1,4 @@
-"""One client in many hands: threads, tasks, event loops."""
+"""One client shared by several threads, tasks and event loops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tir_qwen import APIConnectionError, AsyncClient, Client
 
 
 def test_threads_share_a_client() -> None:
-    """One client serves many threads at once: each gets the answer to its own question."""
+    """Threads can share a client, and each gets the answer to its own question."""
     questions = [f"question {number} " for number in range(64)]
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
 
@@ -47,7 +47,7 @@ def test_threads_share_a_client() -> None:
 
 
 async def test_tasks_share_a_client() -> None:
-    """One client serves many tasks at once."""
+    """Tasks can share a client."""
     questions = [f"question {number}" for number in range(64)]
     with Loopback(echo) as server:
         async with AsyncClient(base_url=server.base_url) as client:
@@ -58,7 +58,7 @@ async def test_tasks_share_a_client() -> None:
 
 
 def test_one_event_loop_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One asynchronous client serves any number of `asyncio.run`; each closes its connections when it ends."""
+    """An async client can be used in several `asyncio.run` calls; each closes its own connections when it ends."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         client = AsyncClient(base_url=server.base_url)
@@ -74,7 +74,7 @@ def test_one_event_loop_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_event_loop_that_ends_within_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that is never read to its end does not outlive its event loop."""
+    """An unfinished stream is closed together with its event loop."""
     complaints = record_complaints(monkeypatch)
     endless = Endless()
     with Loopback(endless) as server:
@@ -98,7 +98,7 @@ def test_event_loop_that_ends_within_a_stream(monkeypatch: pytest.MonkeyPatch) -
 def test_client_forgotten_while_its_loop_ends(
     turns: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client that becomes garbage in the last task of its loop closes its connections, and nothing complains."""
+    """A client garbage-collected in its loop's last task closes its connections without warnings."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         held = [AsyncClient(base_url=server.base_url)]
@@ -119,7 +119,7 @@ def test_client_forgotten_while_its_loop_ends(
 
         asyncio.run(calls())
         kept.clear()
-        if held:  # the task was cancelled before it began
+        if held:  # the task was cancelled before it started
             del held[0]
         gc.collect()
         assert server.noticed(server.connections)
@@ -128,7 +128,7 @@ def test_client_forgotten_while_its_loop_ends(
 
 
 def test_event_loops_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One asynchronous client serves the event loops of several threads at once."""
+    """An async client can be used by the event loops of several threads at once."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         client = AsyncClient(base_url=server.base_url)
@@ -151,12 +151,12 @@ def test_event_loops_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda module: module.__name__)
 def test_a_connection_changes_hands(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
-    """Threads that wait for one another's connections each have their own `timeout` on them, in full."""
+    """Threads waiting for a shared connection each get their full `timeout` once they have it."""
     pool = import_module(engine.__name__.replace("httpx", "httpcore")).ConnectionPool
     close_connections = pool._close_connections
 
     def slowly(self: Any, closing: Any) -> None:
-        close_connections(self, closing)  # the connection is free by now
+        close_connections(self, closing)  # the connection is already free
         time.sleep(0.05)
 
     def answer(request: Received) -> Iterator[bytes]:
@@ -173,7 +173,7 @@ def test_a_connection_changes_hands(monkeypatch: pytest.MonkeyPatch, engine: Any
 
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda module: module.__name__)
 async def test_a_connection_changes_hands_between_tasks(monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
-    """So have tasks."""
+    """Tasks waiting for a shared connection each get their full `timeout` once they have it."""
     pool = import_module(engine.__name__.replace("httpx", "httpcore")).AsyncConnectionPool
     close_connections = pool._close_connections
 
@@ -197,7 +197,7 @@ async def test_a_connection_changes_hands_between_tasks(monkeypatch: pytest.Monk
 
 
 class SlowLoop(asyncio.SelectorEventLoop):
-    """Gives other threads time to come between, whenever it is asked whether it is closed."""
+    """An event loop whose `is_closed` is slow, so that other threads run in between."""
 
     def is_closed(self) -> bool:
         time.sleep(0.0005)
@@ -205,7 +205,7 @@ class SlowLoop(asyncio.SelectorEventLoop):
 
 
 def test_event_loops_come_and_go_at_the_same_time() -> None:
-    """Threads may open and close event loops around one asynchronous client in any order."""
+    """Threads can open and close event loops around one async client in any order."""
     with Loopback(echo) as server:
         client = AsyncClient(base_url=server.base_url)
 
@@ -221,7 +221,7 @@ def test_event_loops_come_and_go_at_the_same_time() -> None:
 
 
 def test_close_while_others_are_at_work() -> None:
-    """Closing a client lets the calls of other threads come to their end, and each of them is answered."""
+    """Closing a client lets calls in other threads finish and get their answers."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
         answers: list[str] = []
 
@@ -238,7 +238,7 @@ def test_close_while_others_are_at_work() -> None:
 
 @both_clients
 def test_a_server_that_hangs_up_on_every_request(driver: Driver) -> None:
-    """However many connections are at hand, a request that breaks its connection is sent once more, and no oftener."""
+    """A request that breaks its connection is repeated only once, however many idle connections there are."""
     with Loopback(echo) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
         if isinstance(client, Client):
@@ -257,7 +257,7 @@ def test_a_server_that_hangs_up_on_every_request(driver: Driver) -> None:
 
 
 async def hung_up_on(client: AsyncClient, server: Loopback) -> int:
-    """Fill the client's shelf, then have the server hang up; return how many requests there were until then."""
+    """Fill the pool, have the server hang up on every request, and return the total number of requests."""
     await asyncio.gather(*(client.complete(MESSAGES) for _ in range(8)))
     server.answer = in_turn()
     before = len(server.received)

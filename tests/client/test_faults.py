@@ -1,4 +1,4 @@
-"""The table of faults, row by row, on both clients: nothing hangs, and nothing is lost in silence."""
+"""Both clients against every row of the fault table: no call hangs, and no error is swallowed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from tests.support.server import record_waits
 
 @pytest.mark.parametrize("fault", TABLE, ids=str)
 @pytest.mark.parametrize("caller", [SyncCaller, AsyncCaller], ids=["sync", "async"])
-def test_faults(monkeypatch: pytest.MonkeyPatch, caller: type[SyncCaller | AsyncCaller], fault: Fault) -> None:
-    """A fault leads to what the table says: in time, with all that had arrived, after so many requests and waits."""
+def test_each_fault_has_the_outcome_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, caller: type[SyncCaller | AsyncCaller], fault: Fault
+) -> None:
+    """A fault has the outcome given in the table: error, partial answer, number of requests, waits and duration."""
     outcome, seconds = outcome_of(fault, caller, record_waits(monkeypatch))
     assert outcome == fault.leads_to
     assert outcome.says.startswith(fault.leads_to.says)
@@ -22,5 +24,5 @@ def test_faults(monkeypatch: pytest.MonkeyPatch, caller: type[SyncCaller | Async
 
 
 def test_every_row_has_a_name_of_its_own() -> None:
-    """No row hides another one: what failed can be told from its name."""
+    """Every row has a unique name, so that a failure identifies it."""
     assert len({str(fault) for fault in TABLE}) == len(TABLE) > 200

@@ -1,4 +1,4 @@
-"""What both clients make of servers that take their time; those that stop are in the table of `test_faults.py`."""
+"""Both clients against slow servers; `test_faults.py` covers servers that stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.server import Driver, Loopback, ask, both_clients, completion
 @whole_and_streamed
 @both_clients
 def test_an_answer_that_comes_slowly(driver: Driver, streamed: bool) -> None:
-    """An answer may take longer than `timeout`, which limits the time without progress."""
+    """An answer may take longer than `timeout`, which limits only the time without progress."""
     raw = stream(*"In its cage.") if streamed else completion("In its cage.")
     size = len(raw) // 9
 

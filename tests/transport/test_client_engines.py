@@ -1,4 +1,4 @@
-"""HTTP clients that the user passes in, of either engine, whichever engine the library runs on."""
+"""HTTP clients passed in by the user, from either httpx or httpx2, regardless of the engine in use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ asynchronous = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync
 def call(
     engine: ModuleType, asynchronous: bool, streamed: bool, options: dict[str, Any], settings: dict[str, Any]
 ) -> str:
-    """The answer to a call through an engine's client; closes ours before that, and sees that it stays open."""
+    """Make a call through the user's HTTP client, close ours, and check that theirs stays open."""
 
     def sync_call() -> str:
         with engine.Client(**options) as given:
@@ -73,7 +73,7 @@ def call(
 @asynchronous
 @whole_and_streamed
 def test_a_client_of_the_users(engine: ModuleType, asynchronous: bool, streamed: bool) -> None:
-    """A client that is passed in sends the requests, with its own headers beside ours, and stays open."""
+    """The user's HTTP client sends the requests, with its own headers added to ours, and stays open."""
     options = {"headers": {"x-proxy-key": "blue", "accept": "text/plain"}}
     with Loopback(echo) as server:
         settings = {"base_url": server.base_url, "access_token": "token-4711"}
@@ -86,7 +86,7 @@ def test_a_client_of_the_users(engine: ModuleType, asynchronous: bool, streamed:
 
 @engines
 def test_copies_share_it(engine: ModuleType) -> None:
-    """A copy of a client goes on using the HTTP client that was passed in."""
+    """A copy of a client shares the user's HTTP client."""
     with Loopback(echo) as server, engine.Client(headers={"x-proxy-key": "blue"}) as given:
         client = Client(base_url=server.base_url, http_client=given)
         for twin in (copy.copy(client), copy.deepcopy(client)):
@@ -97,7 +97,7 @@ def test_copies_share_it(engine: ModuleType) -> None:
 @engines
 @asynchronous
 def test_a_pickle_leaves_it_behind(engine: ModuleType, asynchronous: bool) -> None:
-    """An HTTP client cannot be pickled; a client that was made with one can, and then opens connections of its own."""
+    """A client can be pickled despite its unpicklable HTTP client, and opens its own connections when unpickled."""
     kind, given = (AsyncClient, engine.AsyncClient()) if asynchronous else (Client, engine.Client())
     with Loopback(echo) as server:
         twin = pickle.loads(pickle.dumps(kind(base_url=server.base_url, http_client=given)))
@@ -108,7 +108,7 @@ def test_a_pickle_leaves_it_behind(engine: ModuleType, asynchronous: bool) -> No
 @engines
 @asynchronous
 def test_its_redirects_are_not_followed(engine: ModuleType, asynchronous: bool) -> None:
-    """Neither token nor question goes to another address, though the passed client would follow."""
+    """Redirects are not followed, even if the user's HTTP client would, so no secret reaches another address."""
     with Loopback(in_turn()) as elsewhere:
         moved = response(b"", "307 Temporary Redirect", location=elsewhere.base_url)
         with Loopback(in_turn(moved)) as server, pytest.raises(APIStatusError, match="307 Temporary Redirect"):
@@ -120,7 +120,7 @@ def test_its_redirects_are_not_followed(engine: ModuleType, asynchronous: bool) 
 @asynchronous
 @whole_and_streamed
 def test_its_timeout_holds(engine: ModuleType, asynchronous: bool, streamed: bool) -> None:
-    """Without a `timeout` of ours the passed client's holds."""
+    """If `timeout` is not set, the timeout of the user's HTTP client applies."""
     over = threading.Event()
 
     def answer(_: Received) -> Iterator[bytes]:
@@ -147,7 +147,7 @@ def test_its_timeout_holds(engine: ModuleType, asynchronous: bool, streamed: boo
     ],
 )
 def test_its_errors_are_ours(engine: ModuleType, asynchronous: bool, raw: bytes, kind: type[TIRError]) -> None:
-    """What goes wrong in the passed client is an error of ours, with no error of its behind it."""
+    """Errors from the user's HTTP client are raised as ours, without the original as cause or context."""
     with Loopback(in_turn(raw)) as server, pytest.raises(TIRError) as caught:
         call(engine, asynchronous, False, {}, {"base_url": server.base_url, "max_retries": 0})
     assert type(caught.value) is kind
@@ -167,7 +167,7 @@ def test_its_errors_are_ours(engine: ModuleType, asynchronous: bool, raw: bytes,
 def test_connections_that_cannot_be_made(
     monkeypatch: pytest.MonkeyPatch, engine: ModuleType, asynchronous: bool, words: str, requests: int
 ) -> None:
-    """A name that is not found may be found the next time; a certificate that is bad stays bad."""
+    """A failed name lookup is retried; an invalid certificate is not."""
     waits = record_waits(monkeypatch)
     made = []
 
@@ -203,7 +203,7 @@ BROKE = "the connection broke before the server's response"
 def test_every_error_of_its(
     monkeypatch: pytest.MonkeyPatch, engine: ModuleType, name: str, kind: type[TIRError], words: str, requests: int
 ) -> None:
-    """Each error of an HTTP client becomes one of ours that says what happened, without its text."""
+    """Each error of the HTTP library becomes one of ours that describes the problem without quoting its text."""
     record_waits(monkeypatch)
 
     def fail(request: Any) -> None:
@@ -219,7 +219,7 @@ def test_every_error_of_its(
 
 @engines
 def test_what_is_not_its_error(engine: ModuleType) -> None:
-    """An error of the user's own code within an HTTP client comes through as it is."""
+    """Errors raised by the user's own code inside the HTTP client pass through unchanged."""
 
     def fail(_: Any) -> None:
         raise ZeroDivisionError
@@ -231,7 +231,7 @@ def test_what_is_not_its_error(engine: ModuleType) -> None:
 @engines
 @asynchronous
 def test_our_timeouts_reach_it(engine: ModuleType, asynchronous: bool) -> None:
-    """Connecting has 5 s of a long `timeout`, and all of a short one."""
+    """Connecting gets at most 5 seconds of a long `timeout`, and all of a short one."""
     seen = []
 
     def answer(request: Any) -> Any:
@@ -257,7 +257,7 @@ def test_our_timeouts_reach_it(engine: ModuleType, asynchronous: bool) -> None:
 @engines
 @asynchronous
 def test_our_timeout_wins(engine: ModuleType, asynchronous: bool) -> None:
-    """A `timeout` of ours replaces the passed client's, of whichever engine it is."""
+    """Our `timeout` overrides that of the user's HTTP client, whichever library it comes from."""
     with Loopback(echo) as server:
         settings = {"base_url": server.base_url, "timeout": 10.0}
         assert call(engine, asynchronous, False, {"timeout": 1e-9}, settings) == QUESTION
