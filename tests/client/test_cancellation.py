@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,15 @@ from typing import Any
 import pytest
 
 from demo.replay import Received
-from tests.support.server import MESSAGES, QUESTION, Endless, HangUpError, Loopback, echo, response
+from tests.support.server import (
+    MESSAGES,
+    QUESTION,
+    Endless,
+    HangUpError,
+    Loopback,
+    echo,
+    response,
+)
 from tests.support.stopping_servers import LAST, PHASES, STREAMED, Stopping, open_sockets, unaccepting
 from tir_qwen import AsyncClient, Client
 
@@ -374,3 +383,19 @@ async def test_reused_connection_cancelled() -> None:
                 await asyncio.wait({task})
             await still_answers(client)
         assert open_sockets(server) == 0
+
+
+async def test_cancelled_while_encryption_is_agreed_on() -> None:
+    """Cancelling a task during the TLS handshake leaves no socket open."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = AsyncClient("1", "token", base_url=f"https://127.0.0.1:{listening.getsockname()[1]}/v1")
+        task = asyncio.create_task(client.complete(MESSAGES))
+        accepted, _ = await asyncio.to_thread(listening.accept)
+        with accepted:
+            accepted.settimeout(5)
+            assert await asyncio.to_thread(accepted.recv, 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while await asyncio.to_thread(accepted.recv, 4096):
+                pass

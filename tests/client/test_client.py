@@ -239,3 +239,13 @@ def test_nothing_is_opened_before_the_first_call(monkeypatch: pytest.MonkeyPatch
         made.close()
     else:
         asyncio.run(made.aclose())
+
+
+@pytest.mark.parametrize("name", ["X-Padded", "x-empty", "Cookie"])
+@both_clients
+def test_every_accepted_header_can_be_sent(driver: Driver, name: str) -> None:
+    """Every header accepted by the settings reaches the server, stripped of surrounding whitespace."""
+    value = {"X-Padded": "  a b  ", "x-empty": "", "Cookie": 'a=1; b="2"'}[name]
+    with Loopback(in_turn(completion("Hi"))) as server:
+        driver.complete(driver.make(base_url=server.base_url, default_headers={name: value}))
+    assert server.received[0].headers[name.lower()] == value.strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -12,7 +13,17 @@ from typing import Any
 import pytest
 
 from demo.replay import Received
-from tests.support.server import MESSAGES, QUESTION, STREAM_HEAD, HangUpError, Loopback, Sync, ask, echo, event
+from tests.support.server import (
+    MESSAGES,
+    QUESTION,
+    STREAM_HEAD,
+    HangUpError,
+    Loopback,
+    Sync,
+    ask,
+    echo,
+    event,
+)
 from tests.support.subprograms import run, run_and_interrupt
 from tir_qwen import AsyncClient, Client
 
@@ -348,28 +359,6 @@ async def test_synchronous_calls_within_an_event_loop() -> None:
             assert (first + "".join([delta.content async for delta in deltas]), between) == (QUESTION, QUESTION)
 
 
-def test_live_loops_in_threads() -> None:
-    """Event loops running in several threads can share a client, called repeatedly from outside."""
-    with Loopback(echo) as server:
-        client = AsyncClient(base_url=server.base_url)
-        loops = [asyncio.new_event_loop() for _ in range(4)]
-        threads = [threading.Thread(target=loop.run_forever) for loop in loops]
-        for thread in threads:
-            thread.start()
-        calls = [asyncio.run_coroutine_threadsafe(_one(client, f"{n}"), loops[n % 4]) for n in range(80)]
-        assert [call.result(10) for call in calls] == [f"{n}" for n in range(80)]
-        for loop, thread in zip(loops, threads, strict=True):
-            asyncio.run_coroutine_threadsafe(client.aclose(), loop).result(10)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
-            loop.close()
-        assert server.noticed(server.connections)
-
-
-async def _one(client: AsyncClient, name: str) -> str:
-    return (await client.complete(question(name))).content
-
-
 def test_thread_pools_come_and_go() -> None:
     """A thread that ends leaves its connections to later threads."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
@@ -377,3 +366,20 @@ def test_thread_pools_come_and_go() -> None:
             with ThreadPoolExecutor(1) as threads:
                 assert threads.submit(ask_both, client, "Hi").result(10) == ("Hi", "Hi")
         assert server.connections == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_fork_while_a_client_is_being_made() -> None:
+    """A child forked while another thread holds the client's lock can still make calls: it gets its own lock."""
+    with Loopback(echo) as server:
+        client = Client(base_url=server.base_url)
+        read, write = os.pipe()
+        with client._pool._connections.released:  # as that other thread would hold it
+            child = os.fork()
+            if not child:
+                os.write(write, client.complete(MESSAGES).content.encode())
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as said:
+            assert said.read() == QUESTION
+        os.waitpid(child, 0)

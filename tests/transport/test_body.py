@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import ssl
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from demo.replay import Answer, Received
 from tests.support.faults.vocabulary import EVENTS, WHOLE_BODY, told
 from tests.support.paths import DATA
 from tests.support.server import (
-    DONE,
     END,
     MESSAGES,
     STREAM_HEAD,
@@ -40,7 +38,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tests.support.stopping_servers import Stopping
-from tir_qwen import APITimeoutError, AsyncClient, InternalServerError, StreamInterruptedError, Timeout
+from tir_qwen import AsyncClient, InternalServerError, StreamInterruptedError
 from tir_qwen._transport.engine import _client_options
 
 TEXT = "In its cage."
@@ -219,16 +217,6 @@ def test_refusals_in_chunks(monkeypatch: pytest.MonkeyPatch, driver: Driver, str
 
 
 @both_clients
-def test_the_total_counts_within_one_read(driver: Driver) -> None:
-    """`total` also ends a call whose answer has arrived in full but whose caller is slow to consume the deltas."""
-    with Loopback(at_once(stream(*"abcdef"))) as server:
-        deltas = driver.deltas(driver.make(base_url=server.base_url, timeout=Timeout(total=0.4)))
-        seen = outcome_of(time.sleep(0.15) or delta for delta in deltas)
-    assert [delta.content for delta in seen.deltas] == list("abcdef"[: len(seen.deltas)])
-    assert (seen.error, seen.words) == (APITimeoutError, "the call was not over within 0.4 s (timeout: total)")
-
-
-@both_clients
 def test_deltas_in_one_write_all_arrive_over_tls(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
     """Over TLS, thousands of deltas sent in one write all arrive, and so does what follows."""
     certificate = DATA / "self_signed.pem"
@@ -240,15 +228,6 @@ def test_deltas_in_one_write_all_arrive_over_tls(monkeypatch: pytest.MonkeyPatch
     with Loopback(at_once(stream(*words), *[FORMS["many heads"]] * 2), tls=context) as server:
         assert in_turn(driver, server.base_url.replace("http:", "https:"), [True] * 3) == ["".join(words), TEXT, TEXT]
         assert server.connections == 1
-
-
-@pytest.mark.parametrize("timeout", [Timeout(None, None, None), Timeout(between_deltas=None)], ids=["none", "one less"])
-@both_clients
-def test_no_time_limit(driver: Driver, timeout: Timeout) -> None:
-    """A part of `timeout` that is None sets no limit."""
-    with Loopback(lambda _: [STREAM_HEAD, event("a"), event("b"), event("", "stop") + DONE + END]) as server:
-        server.pause = 0.02
-        assert ask(driver, driver.make(base_url=server.base_url, timeout=timeout, max_retries=0), True) == "ab"
 
 
 def louder(engine: Any, asynchronous: bool) -> Any:

@@ -25,9 +25,8 @@ from tests.support.server import (
     echo,
     event,
     failure,
-    whole_and_streamed,
 )
-from tir_qwen import Client, ConfigurationError, StreamInterruptedError
+from tir_qwen import Client, StreamInterruptedError
 from tir_qwen._transport.engine import _client_options
 
 CERTIFICATE = DATA / "self_signed.pem"
@@ -153,19 +152,6 @@ def test_locals_of_a_write_that_is_interrupted() -> None:
         stopped.set()
         interrupting.join()
     assert hunted(caught.value) == []
-
-
-@pytest.mark.parametrize(
-    "address", ["https://1.2.3.999/v1", f"https://localhost/{'v' * 70_000}"], ids=["host", "length"]
-)
-@whole_and_streamed
-@both_clients
-def test_a_url_that_the_engine_refuses(driver: Driver, streamed: bool, address: str) -> None:
-    """A URL that the HTTP library cannot use raises `ConfigurationError` without revealing the key."""
-    error = failure(driver, driver.make(**{**SETTINGS, "base_url": address}), streamed)
-    assert type(error) is ConfigurationError
-    assert str(error) == "the HTTP engine cannot use the URL: check base_url and model."
-    assert hunted(error) == []
 
 
 @both_clients

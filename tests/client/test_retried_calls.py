@@ -225,3 +225,16 @@ def test_timeout_that_is_none(driver: Driver, where: str, timeout: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"^timeout must be "):
             driver.complete(driver.make(base_url=server.base_url, **ours), **theirs)
         assert server.connections == 0
+
+
+LOCAL = {"base_url": "http://127.0.0.1:9/v1"}
+
+
+@pytest.mark.parametrize("wrong", ["2", -1, 1.5, True])
+@both_clients
+def test_an_invalid_max_retries_is_rejected(driver: Driver, wrong: Any) -> None:
+    """An invalid `max_retries` is rejected by the constructor or the call, not at the first failure."""
+    with pytest.raises(ConfigurationError, match="max_retries"):
+        driver.make(**LOCAL, max_retries=wrong)
+    with pytest.raises(ConfigurationError, match="max_retries"):
+        driver.complete(driver.make(**LOCAL), max_retries=wrong)

@@ -6,33 +6,22 @@ import asyncio
 import copy
 import gc
 import pickle
-import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
     Driver,
     Endless,
-    HangUpError,
     Loopback,
-    Sync,
     ask,
     both_clients,
-    completion,
     echo,
-    in_turn,
     record_complaints,
-    record_waits,
-    response,
-    whole_and_streamed,
 )
 from tir_qwen import AsyncClient, Client
-from tir_qwen._transport.engine import _client_options
 
 
 @both_clients
@@ -99,11 +88,6 @@ async def test_cancelled_tasks(streamed: bool) -> None:
         assert await asyncio.to_thread(server.noticed, server.connections)
 
 
-def test_idle_connections_are_left_before_the_server_leaves_them() -> None:
-    """Idle connections expire after 4 seconds, because uvicorn, which serves vLLM, closes them after 5."""
-    assert _client_options()["limits"].keepalive_expiry == 4.0
-
-
 @both_clients
 def test_closed_clients_open_again(driver: Driver) -> None:
     """`close` drops all connections, and the next call opens a new one."""
@@ -155,20 +139,6 @@ async def test_forgotten_async_client() -> None:
         assert await asyncio.to_thread(server.noticed)
 
 
-@whole_and_streamed
-def test_connections_are_shared(streamed: bool) -> None:
-    """Consecutive calls reuse one connection, even after an error response."""
-    refused = response({"error": "no"}, "400 Bad Request")
-    with Loopback(in_turn(*[completion(), refused] * 3)) as server, Client(base_url=server.base_url) as client:
-        for number in range(6):
-            if number % 2:
-                with pytest.raises(Exception, match="400 Bad Request: no"):
-                    list(client.stream(MESSAGES)) if streamed else client.complete(MESSAGES)
-            else:
-                client.complete(MESSAGES)
-        assert server.connections == 1
-
-
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda client: pickle.loads(pickle.dumps(client))])
 @pytest.mark.parametrize("used", [False, True])
 @both_clients
@@ -188,64 +158,3 @@ def test_copies_work_independently_of_the_original(driver: Driver, used: bool, a
         driver.close(twin)
         first, *others = server.received
         assert others == [first] * (1 + used)
-
-
-def two_calls(client: Any, streamed: bool, between: Callable[[], Any] = bool) -> list[str]:
-    """Return two answers, from the same event loop if the client is asynchronous."""
-
-    async def one(client: AsyncClient) -> str:
-        if streamed:
-            return "".join([delta.content async for delta in client.stream(MESSAGES)])
-        return (await client.complete(MESSAGES)).content
-
-    async def two(client: AsyncClient) -> list[str]:
-        first = await one(client)
-        await asyncio.to_thread(between)
-        return [first, await one(client)]
-
-    if isinstance(client, AsyncClient):
-        return asyncio.run(two(client))
-    first = ask(Sync(), client, streamed)
-    between()
-    return [first, ask(Sync(), client, streamed)]
-
-
-@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-@both_clients
-def test_connection_closed_by_the_server(driver: Driver, reset: bool) -> None:
-    """An idle connection closed by the server is replaced without using up a retry."""
-
-    def answer(request: Received) -> Iterator[bytes]:
-        yield from echo(request)
-        raise HangUpError
-
-    with Loopback(answer, reset=reset) as server:
-        client = driver.make(base_url=server.base_url, max_retries=0)
-        assert two_calls(client, False, server.noticed) == [QUESTION, QUESTION]
-        assert server.connections == 2
-
-
-@both_clients
-def test_streams_share_a_connection(driver: Driver) -> None:
-    """A stream that was read to its end leaves its connection to the next call."""
-    with Loopback(echo) as server:
-        assert two_calls(driver.make(base_url=server.base_url), True) == [QUESTION, QUESTION]
-        assert server.connections == 1
-
-
-@both_clients
-def test_stale_connection(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
-    """If the server closes a reused connection just then, the request goes over a new one at no extra wait or retry."""
-    waits = record_waits(monkeypatch)
-    connection = threading.local()
-
-    def answer(request: Received) -> list[bytes]:
-        if hasattr(connection, "used"):
-            raise HangUpError
-        connection.used = True
-        return echo(request)
-
-    with Loopback(answer) as server:
-        assert two_calls(driver.make(base_url=server.base_url, max_retries=0), False) == [QUESTION, QUESTION]
-        assert len(server.received) == 3
-    assert sum(waits) == 0

@@ -22,10 +22,16 @@ from tests.support.server import (
     Loopback,
     both_clients,
     chunk,
+    completion,
+    in_turn,
     response,
     whole_and_streamed,
 )
-from tir_qwen import BadRequestError, Client, Completion
+from tir_qwen import (
+    BadRequestError,
+    Client,
+    Completion,
+)
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
@@ -415,3 +421,13 @@ def test_a_refusal_that_stays(driver: Driver) -> None:
         driver.close(client)
     assert len(server.received) == 2
     assert client.capabilities == Capabilities()
+
+
+@both_clients
+def test_template_arguments_in_extra_body(driver: Driver) -> None:
+    """`chat_template_kwargs` in `extra_body` is merged with the thinking switch instead of overwriting it."""
+    extra = {"chat_template_kwargs": {"custom": 1}}
+    with Loopback(in_turn(completion("Hi"))) as server:
+        driver.complete(driver.make(base_url=server.base_url), enable_thinking=False, extra_body=extra)
+    assert server.received[0].json()["chat_template_kwargs"] == {"enable_thinking": False, "custom": 1}
+    assert extra == {"chat_template_kwargs": {"custom": 1}}
