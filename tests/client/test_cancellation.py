@@ -1,9 +1,10 @@
-"""Calls that are left, in every way and at every point: the connection is given up, and the client as good as new."""
+"""Abandoning a call, in any way and at any point, closes its connection and leaves the client usable."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +16,15 @@ from typing import Any
 import pytest
 
 from demo.replay import Received
-from tests.support.server import MESSAGES, QUESTION, Endless, HangUpError, Loopback, echo, response
+from tests.support.server import (
+    MESSAGES,
+    QUESTION,
+    Endless,
+    HangUpError,
+    Loopback,
+    echo,
+    response,
+)
 from tests.support.stopping_servers import LAST, PHASES, STREAMED, Stopping, open_sockets, unaccepting
 from tir_qwen import AsyncClient, Client
 
@@ -23,7 +32,7 @@ BUSY = response({"error": "busy"}, "503 Service Unavailable", retry_after="30")
 
 
 async def acall(client: AsyncClient, streamed: bool = True, **params: Any) -> str:
-    """A call, read to its end."""
+    """Make a call and read the answer to its end."""
     if not streamed:
         return (await client.complete(MESSAGES, **params)).content
     async with aclosing(client.stream(MESSAGES, **params)) as deltas:
@@ -31,7 +40,7 @@ async def acall(client: AsyncClient, streamed: bool = True, **params: Any) -> st
 
 
 def call(client: Client, streamed: bool = True, **params: Any) -> str:
-    """As `acall`."""
+    """Make a call and read the answer to its end, synchronously."""
     if not streamed:
         return client.complete(MESSAGES, **params).content
     with closing(client.stream(MESSAGES, **params)) as deltas:
@@ -39,7 +48,7 @@ def call(client: Client, streamed: bool = True, **params: Any) -> str:
 
 
 async def cancel(calling: Awaitable[str], reached: Callable[[], Awaitable[Any]]) -> None:
-    """Cancel its task."""
+    """Cancel the task."""
     task = asyncio.ensure_future(calling)
     await reached()
     task.cancel()
@@ -47,7 +56,7 @@ async def cancel(calling: Awaitable[str], reached: Callable[[], Awaitable[Any]])
 
 
 async def cancel_twice(calling: Awaitable[str], reached: Callable[[], Awaitable[Any]]) -> None:
-    """Cancel its task, and once more while it is giving up."""
+    """Cancel the task, and cancel it again while it is cleaning up."""
     task = asyncio.ensure_future(calling)
     await reached()
     task.cancel()
@@ -57,7 +66,7 @@ async def cancel_twice(calling: Awaitable[str], reached: Callable[[], Awaitable[
 
 
 async def run_out_of_time(calling: Awaitable[str], reached: Callable[[], Awaitable[Any]]) -> None:
-    """Let its `asyncio.timeout` run out."""
+    """Let an `asyncio.timeout` around the call expire."""
 
     async def watch() -> None:
         await reached()
@@ -73,7 +82,7 @@ async def run_out_of_time(calling: Awaitable[str], reached: Callable[[], Awaitab
 
 
 async def fail_beside(calling: Awaitable[str], reached: Callable[[], Awaitable[Any]]) -> None:
-    """Let another task of its group fail."""
+    """Let another task in the same task group fail."""
 
     async def fail() -> None:
         await reached()
@@ -87,7 +96,7 @@ async def fail_beside(calling: Awaitable[str], reached: Callable[[], Awaitable[A
 
 
 async def still_answers(client: AsyncClient) -> None:
-    """The next calls are answered."""
+    """Check that the next calls are answered."""
     async with asyncio.timeout(5):
         assert [await acall(client), await acall(client, False)] == [QUESTION] * 2
 
@@ -95,17 +104,17 @@ async def still_answers(client: AsyncClient) -> None:
 @pytest.mark.parametrize("way", [cancel, cancel_twice, run_out_of_time, fail_beside], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("phase", PHASES)
 async def test_cancelled_at_any_point(phase: str, way: Any) -> None:
-    """A cancelled call ends at once and closes its connection, wherever its answer is; the next call is answered."""
+    """A cancelled call ends at once and closes its connection, whatever it was doing; the next call is answered."""
     with Stopping(PHASES[phase]) as server:
 
         async def reached() -> None:
             assert await asyncio.to_thread(server.reached.wait, 5)
-            await asyncio.sleep(0.01)  # what was written is read
+            await asyncio.sleep(0.01)  # until everything written has been read
 
         async with AsyncClient(base_url=server.base_url, max_retries=0) as client:
             calling = acall(client, streamed="whole" not in phase)
             async with asyncio.timeout(5):
-                if phase == LAST:  # it may be over by then
+                if phase == LAST:  # the call may already be finished
                     with suppress(asyncio.CancelledError):
                         await way(calling, reached)
                 else:
@@ -119,7 +128,7 @@ async def test_cancelled_at_any_point(phase: str, way: Any) -> None:
 
 @pytest.mark.parametrize("turns", range(0, 24, 3))
 async def test_cancelled_before_it_is_sent(turns: int) -> None:
-    """A call may be cancelled while its connection is made, between any two steps of the event loop."""
+    """A call can be cancelled while it is connecting, at any step of the event loop."""
     with Loopback(echo) as server:
         async with AsyncClient(base_url=server.base_url) as client:
             tasks = [asyncio.ensure_future(acall(client)) for _ in range(5)]
@@ -138,7 +147,7 @@ async def test_cancelled_before_it_is_sent(turns: int) -> None:
 
 
 async def test_cancelled_while_connecting() -> None:
-    """A call that is cancelled while the server does not accept its connection leaves no socket."""
+    """Cancelling a call that waits for the server to accept its connection leaves no socket open."""
     with unaccepting() as port:
         before = open_sockets()
         client = AsyncClient(base_url=f"http://127.0.0.1:{port}/v1")
@@ -157,7 +166,7 @@ async def test_cancelled_while_connecting() -> None:
 
 
 async def test_cancelled_while_it_waits_to_try_again() -> None:
-    """The wait before a retry can be cancelled; the connection stays in use."""
+    """The wait before a retry can be cancelled, and the connection stays usable."""
     with Loopback(lambda _: [BUSY]) as server:
         async with AsyncClient(base_url=server.base_url) as client:
             waiting = asyncio.Event()
@@ -178,7 +187,7 @@ async def test_cancelled_while_it_waits_to_try_again() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_cancelled_while_it_is_closed(turns: int) -> None:
-    """Also closing a stream may be cancelled: the connection closes all the same."""
+    """If `aclose` of a stream is itself cancelled, the connection is still closed."""
     endless = Endless()
     with Loopback(endless) as server:
         async with AsyncClient(base_url=server.base_url) as client:
@@ -203,7 +212,7 @@ LEAVES = ("break", "close", "drop", "throw")
 @pytest.mark.parametrize("way", LEAVES)
 @pytest.mark.parametrize("phase", STREAMED)
 async def test_async_stream_left(phase: str, way: str) -> None:
-    """Leaving an asynchronous stream closes its connection, by whatever way; the next call is answered."""
+    """Leaving an asynchronous stream, in any way, closes its connection; the next call is answered."""
     with Stopping(STREAMED[phase]) as server:
         async with AsyncClient(base_url=server.base_url) as client:
             deltas = client.stream(MESSAGES)
@@ -223,8 +232,8 @@ async def test_async_stream_left(phase: str, way: str) -> None:
 
 @pytest.mark.parametrize("way", LEAVES)
 @pytest.mark.parametrize("phase", STREAMED)
-def test_stream_left(phase: str, way: str) -> None:
-    """Leaving a stream closes its connection at once, by whatever way; the next call is answered."""
+def test_leaving_a_stream_closes_its_connection(phase: str, way: str) -> None:
+    """Leaving a stream, in any way, closes its connection at once; the next call is answered."""
     with Stopping(STREAMED[phase]) as server, Client(base_url=server.base_url) as client:
         deltas = client.stream(MESSAGES)
         with suppress(KeyError):
@@ -243,7 +252,7 @@ def test_stream_left(phase: str, way: str) -> None:
 
 @contextmanager
 def interrupt_after(reached: threading.Event) -> Iterator[None]:
-    """Send this thread a signal that is handled as Ctrl-C is."""
+    """Send this thread a signal that raises `KeyboardInterrupt`, as Ctrl-C does."""
     me = threading.get_ident()
 
     def send() -> None:
@@ -263,7 +272,7 @@ def interrupt_after(reached: threading.Event) -> Iterator[None]:
 
 @pytest.mark.parametrize("phase", [phase for phase in PHASES if phase != LAST])
 def test_ctrl_c_at_any_point(phase: str) -> None:
-    """Ctrl-C ends a call at once and closes its connection, wherever its answer is; the next call is answered."""
+    """Ctrl-C ends a call at once and closes its connection, whatever it was doing; the next call is answered."""
     with Stopping(PHASES[phase]) as server, Client(base_url=server.base_url, max_retries=0) as client:
         with pytest.raises(KeyboardInterrupt), interrupt_after(server.reached):
             call(client, streamed="whole" not in phase)
@@ -274,7 +283,7 @@ def test_ctrl_c_at_any_point(phase: str) -> None:
 
 
 def test_ctrl_c_while_it_waits_to_try_again() -> None:
-    """Ctrl-C ends the wait before a retry; the connection stays in use."""
+    """Ctrl-C ends the wait before a retry, and the connection stays usable."""
     waiting = threading.Event()
     with Loopback(lambda _: [BUSY]) as server, Client(base_url=server.base_url) as client:
         with pytest.raises(KeyboardInterrupt), interrupt_after(waiting):
@@ -285,7 +294,7 @@ def test_ctrl_c_while_it_waits_to_try_again() -> None:
 
 
 def any_phase(server: Loopback) -> Callable[[Received], Iterator[bytes]]:
-    """Stop where the question says, for a moment or until the client leaves."""
+    """Stop at the phase named in the question, briefly or until the client disconnects."""
 
     def answer(request: Received) -> Iterator[bytes]:
         phase = request.json()["messages"][0]["content"]
@@ -300,7 +309,7 @@ def any_phase(server: Loopback) -> Callable[[Received], Iterator[bytes]]:
 
 
 async def test_hundreds_of_cancelled_calls() -> None:
-    """After hundreds of calls that were cancelled anywhere, every call is answered, and nothing is left."""
+    """After hundreds of calls cancelled at random points, new calls are answered and no connection is leaked."""
     random = Random(6)
     with Loopback(echo) as server:
         server.answer = any_phase(server)
@@ -338,7 +347,7 @@ async def _read(deltas: Any) -> None:
 
 
 def test_hundreds_of_streams_left_in_threads() -> None:
-    """After hundreds of streams that were left, in several threads at once, every call is answered, nothing is left."""
+    """After threads have abandoned hundreds of streams, new calls are answered and no connection is leaked."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
         server.answer = any_phase(server)
 
@@ -362,7 +371,7 @@ def test_hundreds_of_streams_left_in_threads() -> None:
 
 
 async def test_reused_connection_cancelled() -> None:
-    """A call that is cancelled on a connection that others have used takes nothing from those that follow."""
+    """Cancelling a call on a reused connection does not affect the calls that follow."""
     with Loopback(echo) as server:
         async with AsyncClient(base_url=server.base_url) as client:
             for turns in range(30):
@@ -374,3 +383,19 @@ async def test_reused_connection_cancelled() -> None:
                 await asyncio.wait({task})
             await still_answers(client)
         assert open_sockets(server) == 0
+
+
+async def test_cancelled_while_encryption_is_agreed_on() -> None:
+    """Cancelling a task during the TLS handshake leaves no socket open."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = AsyncClient("1", "token", base_url=f"https://127.0.0.1:{listening.getsockname()[1]}/v1")
+        task = asyncio.create_task(client.complete(MESSAGES))
+        accepted, _ = await asyncio.to_thread(listening.accept)
+        with accepted:
+            accepted.settimeout(5)
+            assert await asyncio.to_thread(accepted.recv, 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            while await asyncio.to_thread(accepted.recv, 4096):
+                pass

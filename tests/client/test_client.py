@@ -1,4 +1,4 @@
-"""Both clients over a real socket: what arrives at the server, and what is made of its answer."""
+"""Both clients over a real socket: the requests they send, and the answers they return."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ BY_ID = {capture.id: capture for capture in ANSWERS}
 
 @pytest.fixture(scope="module")
 def recordings() -> Iterator[Loopback]:
-    """A server where the path says which recorded answer to give."""
+    """Start a server that returns the recorded answer named in the path."""
 
     def answer(request: Received) -> Iterator[bytes]:
         capture = BY_ID[request.target.removeprefix("/").removesuffix("/chat/completions")]
@@ -86,7 +86,7 @@ def recordings() -> Iterator[Loopback]:
 
 
 def test_recordings_are_representative() -> None:
-    """Every recorded server is among them, streamed and whole, well and broken."""
+    """The recordings cover every recorded server, whole and streamed answers, successes and errors."""
     assert {capture.setup for capture in ANSWERS} == {capture.setup for capture in CAPTURES}
     assert sum(capture.streamed for capture in ANSWERS) > 30
     assert sum(not capture.streamed for capture in ANSWERS) > 25
@@ -96,7 +96,7 @@ def test_recordings_are_representative() -> None:
 @pytest.mark.parametrize("capture", ANSWERS, ids=lambda capture: capture.id)
 @both_clients
 def test_recorded_answers(recordings: Loopback, driver: Driver, capture: Capture) -> None:
-    """Over a socket both clients yield just what the decoder yields without one, to the last delta or error."""
+    """Over a socket, both clients yield exactly what the decoder yields without one, including the final error."""
     client = driver.make(base_url=f"{recordings.url}/{capture.id}")
     expected, whole = decode(capture)
     if not is_whole(capture.raw):
@@ -111,7 +111,7 @@ def test_recorded_answers(recordings: Loopback, driver: Driver, capture: Capture
 @whole_and_streamed
 @both_clients
 def test_the_request_that_arrives(driver: Driver, streamed: bool) -> None:
-    """A call is one POST: TIR's path and query, the token, a body that holds the question and what was set."""
+    """A call is a single POST with TIR's path and query, the token, and a body with the question and the parameters."""
     with Loopback(in_turn(stream("Hi") if streamed else completion())) as server:
         client = driver.make(
             6530, "token-4711", base_url=server.url, apikey="key-0815", default_headers={"X-Team": "blue"}, model="m/1"
@@ -150,7 +150,7 @@ def test_the_request_that_arrives(driver: Driver, streamed: bool) -> None:
 
 @both_clients
 def test_settings_of_one_call(driver: Driver) -> None:
-    """A call may name another model, and ask a stream for no usage or for more of it."""
+    """A single call can override the model and change what usage a stream reports."""
     with Loopback(lambda _: [stream("Hi")]) as server:
         client = driver.make(6530, "token-4711", base_url=server.url)
         list(driver.deltas(client, model="other", stream_options=None))
@@ -164,14 +164,14 @@ def test_settings_of_one_call(driver: Driver) -> None:
 @whole_and_streamed
 @both_clients
 def test_a_server_that_answers_the_other_way(driver: Driver, streamed: bool) -> None:
-    """A gateway that streams a whole answer, or answers a stream as a whole, is understood."""
+    """A gateway that streams when asked for a whole answer, or the reverse, is understood."""
     with Loopback(in_turn(completion("In its cage.") if streamed else stream("In its ", "cage."))) as server:
         assert ask(driver, driver.make(base_url=server.base_url), streamed) == "In its cage."
 
 
 @both_clients
 def test_a_stream_cut_anywhere(driver: Driver) -> None:
-    """It makes no difference how the network cuts a stream, be it byte by byte."""
+    """A stream decodes to the same deltas however the network splits it, even byte by byte."""
     raw = stream("Ä ", "\u2028\U0001f600", "\r x")
     with Loopback(lambda _: (raw[at : at + 1] for at in range(len(raw)))) as server:
         deltas = list(driver.deltas(driver.make(base_url=server.base_url)))
@@ -187,7 +187,7 @@ def test_a_stream_cut_anywhere(driver: Driver) -> None:
 @whole_and_streamed
 @both_clients
 def test_compressed_answers(driver: Driver, streamed: bool) -> None:
-    """A gateway that compresses, asked to or not, is understood."""
+    """Compressed answers are decoded, whether or not compression was requested."""
     if streamed:
         events = b"".join(b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % number for number in range(9))
         packed = gzip.compress(events + b"data: [DONE]\n\n")
@@ -203,7 +203,7 @@ def test_compressed_answers(driver: Driver, streamed: bool) -> None:
 
 @both_clients
 def test_deltas_come_as_they_are_sent(driver: Driver) -> None:
-    """A delta is there as soon as its bytes are: nothing waits for the bytes behind it."""
+    """Each delta is yielded as soon as its bytes arrive, without waiting for more."""
     seen: list[str] = []
     turn = threading.Semaphore(0)
 
@@ -211,7 +211,7 @@ def test_deltas_come_as_they_are_sent(driver: Driver) -> None:
         yield STREAM_HEAD
         for number in range(3):
             yield event(str(number))
-            turn.acquire(timeout=5)  # the server goes on only when the client has seen this
+            turn.acquire(timeout=5)  # the server continues only after the client has seen this
         yield event("", "stop") + END
 
     with Loopback(answer) as server:
@@ -223,7 +223,7 @@ def test_deltas_come_as_they_are_sent(driver: Driver) -> None:
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_nothing_is_opened_before_the_first_call(monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
-    """Making, showing and closing a client, or asking for a stream that is never read, costs no connection."""
+    """Creating, printing or closing a client, or requesting a stream without reading it, opens no connection."""
 
     def engine() -> None:
         pytest.fail("an HTTP client was built")
@@ -239,3 +239,13 @@ def test_nothing_is_opened_before_the_first_call(monkeypatch: pytest.MonkeyPatch
         made.close()
     else:
         asyncio.run(made.aclose())
+
+
+@pytest.mark.parametrize("name", ["X-Padded", "x-empty", "Cookie"])
+@both_clients
+def test_every_accepted_header_can_be_sent(driver: Driver, name: str) -> None:
+    """Every header accepted by the settings reaches the server, stripped of surrounding whitespace."""
+    value = {"X-Padded": "  a b  ", "x-empty": "", "Cookie": 'a=1; b="2"'}[name]
+    with Loopback(in_turn(completion("Hi"))) as server:
+        driver.complete(driver.make(base_url=server.base_url, default_headers={name: value}))
+    assert server.received[0].headers[name.lower()] == value.strip()

@@ -1,9 +1,10 @@
-"""Clients in processes: forked, spawned, interrupted, and ended in the middle of everything."""
+"""Clients in processes that are forked, spawned, interrupted, or that exit in the middle of a call."""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -12,21 +13,31 @@ from typing import Any
 import pytest
 
 from demo.replay import Received
-from tests.support.server import MESSAGES, QUESTION, STREAM_HEAD, HangUpError, Loopback, Sync, ask, echo, event
+from tests.support.server import (
+    MESSAGES,
+    QUESTION,
+    STREAM_HEAD,
+    HangUpError,
+    Loopback,
+    Sync,
+    ask,
+    echo,
+    event,
+)
 from tests.support.subprograms import run, run_and_interrupt
 from tir_qwen import AsyncClient, Client
 
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-"""Newer Pythons warn of every fork beside a thread; here that is the server's."""
+"""Newer Python versions warn when a process with several threads forks; here the other thread is the server's."""
 
 
 def question(name: str) -> list[dict[str, str]]:
-    """The messages of a call."""
+    """Return the messages of a call."""
     return [{"role": "user", "content": name}]
 
 
 def ask_both(client: Client | AsyncClient, name: str) -> tuple[str, str]:
-    """A whole answer and a streamed one, in whatever process this is."""
+    """Return a whole and a streamed answer."""
     if isinstance(client, Client):
         streamed = "".join(delta.content for delta in client.stream(question(name)))
         return client.complete(question(name)).content, streamed
@@ -42,7 +53,7 @@ def ask_both(client: Client | AsyncClient, name: str) -> tuple[str, str]:
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 @pytest.mark.parametrize("make", [Client, AsyncClient])
 def test_process_pools(make: Any, context: str) -> None:
-    """One client, used before, serves the processes of a pool, however they are started, and itself all the while."""
+    """A used client works in the workers of a process pool, forked or spawned, and meanwhile in the parent."""
     with Loopback(echo) as server:
         client = make(base_url=server.base_url)
         assert ask_both(client, "before") == ("before", "before")
@@ -55,14 +66,14 @@ def test_process_pools(make: Any, context: str) -> None:
 
 
 def child_of(client: Client | AsyncClient, held: Any, answers: Any) -> None:
-    """What a forked child does: ask, drop what it has inherited, ask again."""
+    """Run in a forked child: make a call, drop the inherited stream, and make another call."""
     first = ask_both(client, "child")
     del held
     answers.send([first, ask_both(client, "child")])
 
 
 def slowly(request: Received) -> Iterator[bytes]:
-    """Answer the parent's stream only bit by bit."""
+    """Answer the parent's stream in small, slow pieces."""
     if request.json()["messages"] != MESSAGES:
         yield from echo(request)
         return
@@ -75,7 +86,7 @@ def slowly(request: Received) -> Iterator[bytes]:
 @forking
 @pytest.mark.parametrize("make", [Client, AsyncClient])
 def test_fork_while_a_stream_is_open(make: Any) -> None:
-    """A child forked while a stream is open asks on connections of its own; the parent's stream goes on unharmed."""
+    """A child forked during a stream uses connections of its own, and the parent's stream continues undisturbed."""
     with Loopback(slowly) as server, asyncio.Runner() as runner:
         client = make(base_url=server.base_url)
         deltas = client.stream(MESSAGES)
@@ -115,8 +126,8 @@ with asyncio.Runner(debug=False) as runner:
 """
 
 
-def test_fork() -> None:
-    """A forked child opens connections of its own, and the parent keeps those that it has."""
+def test_a_forked_child_opens_its_own_connections() -> None:
+    """A forked child opens connections of its own, and the parent keeps its own."""
     with Loopback(echo) as server:
         both = f"{QUESTION} {QUESTION}\n"
         assert run(FORK, server.base_url) == (0, f"parent {both}child {both}parent {both}", "")
@@ -137,7 +148,7 @@ print(*(delta.content for delta in deltas), sep="")
 
 
 def test_fork_that_ends_as_programs_do() -> None:
-    """A forked child may end by `sys.exit` while it holds its parent's stream: that stream goes on."""
+    """A forked child can end with `sys.exit` while holding its parent's stream; the stream continues."""
     with Loopback(slowly) as server:
         assert run(FORK_AND_EXIT, server.base_url) == (0, f"W<child>{QUESTION[1:]}\n", "")
 
@@ -248,11 +259,11 @@ threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(4
 for thread in threads: thread.start()
 """,
 }
-"""Programs that end without closing anything."""
+"""Programs that exit without closing anything."""
 
 
 def as_asked(server: Loopback) -> threading.Event:
-    """Have a server answer `endless` without an end and `silent` never; set once it has been asked one of them."""
+    """Make the server answer `endless` forever and `silent` never; the event is set when either is requested."""
     asked = threading.Event()
 
     def answer(request: Received) -> Iterator[bytes]:
@@ -274,7 +285,7 @@ def as_asked(server: Loopback) -> threading.Event:
 
 @pytest.mark.parametrize("name", ENDS)
 def test_programs_that_just_end(name: str) -> None:
-    """A program may end at any moment without closing anything: at once, with exit status 0, and without a word."""
+    """A program can exit at any time without closing anything: immediately, with status 0 and no output."""
     with Loopback(echo) as server:
         as_asked(server)
         assert run(ENDS[name], server.base_url) == (0, "", "")
@@ -329,8 +340,8 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)
-def test_ctrl_c(name: str) -> None:
-    """Ctrl-C is a KeyboardInterrupt at once, without noise, and closes the connections."""
+def test_ctrl_c_ends_a_program_quietly(name: str) -> None:
+    """Ctrl-C raises `KeyboardInterrupt` at once, without further output, and closes the connections."""
     with Loopback(echo) as server:
         asked = as_asked(server)
         assert run_and_interrupt(INTERRUPTED[name], server.base_url, asked) == (0, "stopped\n", "")
@@ -338,7 +349,7 @@ def test_ctrl_c(name: str) -> None:
 
 
 async def test_synchronous_calls_within_an_event_loop() -> None:
-    """The synchronous client may be called where an event loop runs, as in a notebook."""
+    """The synchronous client can be used inside a running event loop, as in a notebook."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
         assert [ask(Sync(), client, streamed) for streamed in (False, True)] == [QUESTION] * 2
         async with AsyncClient(base_url=server.base_url) as other:
@@ -348,32 +359,27 @@ async def test_synchronous_calls_within_an_event_loop() -> None:
             assert (first + "".join([delta.content async for delta in deltas]), between) == (QUESTION, QUESTION)
 
 
-def test_live_loops_in_threads() -> None:
-    """Event loops that live in several threads ask through one client, again and again, and by calls from outside."""
-    with Loopback(echo) as server:
-        client = AsyncClient(base_url=server.base_url)
-        loops = [asyncio.new_event_loop() for _ in range(4)]
-        threads = [threading.Thread(target=loop.run_forever) for loop in loops]
-        for thread in threads:
-            thread.start()
-        calls = [asyncio.run_coroutine_threadsafe(_one(client, f"{n}"), loops[n % 4]) for n in range(80)]
-        assert [call.result(10) for call in calls] == [f"{n}" for n in range(80)]
-        for loop, thread in zip(loops, threads, strict=True):
-            asyncio.run_coroutine_threadsafe(client.aclose(), loop).result(10)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
-            loop.close()
-        assert server.noticed(server.connections)
-
-
-async def _one(client: AsyncClient, name: str) -> str:
-    return (await client.complete(question(name))).content
-
-
 def test_thread_pools_come_and_go() -> None:
-    """Threads that end leave their connections to those that follow."""
+    """A thread that ends leaves its connections to later threads."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
         for _ in range(10):
             with ThreadPoolExecutor(1) as threads:
                 assert threads.submit(ask_both, client, "Hi").result(10) == ("Hi", "Hi")
         assert server.connections == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_fork_while_a_client_is_being_made() -> None:
+    """A child forked while another thread holds the client's lock can still make calls: it gets its own lock."""
+    with Loopback(echo) as server:
+        client = Client(base_url=server.base_url)
+        read, write = os.pipe()
+        with client._pool._connections.released:  # as that other thread would hold it
+            child = os.fork()
+            if not child:
+                os.write(write, client.complete(MESSAGES).content.encode())
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as said:
+            assert said.read() == QUESTION
+        os.waitpid(child, 0)

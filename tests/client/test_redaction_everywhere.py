@@ -1,4 +1,4 @@
-"""What the HTTP engine keeps, logs and reads by itself, and what an event loop tells: no secret."""
+"""No secret leaks through what the HTTP library stores, logs or reads by itself, or through event loop messages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -26,11 +24,8 @@ from tests.support.secrets import (
     SERVERS,
     SETTINGS,
     TOKEN,
-    engines_frames,
-    in_frames,
     leaked,
     logged,
-    shown,
     written,
 )
 from tests.support.server import (
@@ -41,18 +36,16 @@ from tests.support.server import (
     both_clients,
     completion,
     echo,
-    failure,
-    response,
     stream,
     whole_and_streamed,
 )
-from tir_qwen import AsyncClient, Client
+from tir_qwen import AsyncClient
 from tir_qwen._doctor.cli import main
 
 
 @both_clients
 def test_what_a_client_shows(driver: Driver) -> None:
-    """Neither a client nor a copy of it shows a credential where it is printed, nor in what it consists of."""
+    """The reprs and attributes of a client and its copies contain no credentials."""
     client = driver.make(**SETTINGS, base_url="https://host.invalid")
     twins = [copy.copy(client), copy.deepcopy(client), pickle.loads(pickle.dumps(client))]
     parts = [each for twin in (client, *twins) for each in (twin, vars(twin), *vars(twin).values())]
@@ -65,7 +58,7 @@ def test_what_a_client_shows(driver: Driver) -> None:
 
 @pytest.mark.parametrize("does", ["fails", "refuses", "gives up", "breaks off"])
 def test_what_an_event_loop_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, does: str) -> None:
-    """An event loop in debug mode, whose tasks fail unseen and whose streams are dropped, gives nothing away."""
+    """In debug mode, an event loop reports failed tasks and dropped streams without revealing a secret."""
     told: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda complaint: told.append(written(complaint.exc_value)))
     caplog.set_level(logging.DEBUG)
@@ -96,114 +89,6 @@ def test_what_an_event_loop_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     assert leaked(text) == []
 
 
-GOSSIP: dict[str, Callable[[Received], dict[str, str]]] = {
-    "log in first": lambda request: {"location": f"https://sso.invalid/?next={quote(request.target, safe='')}"},
-    "refuses": lambda request: {"www_authenticate": f'Bearer error="{request.headers["authorization"]}"'},
-    "remembers": lambda _: {"set_cookie": f"session={TOKEN}; Path=/"},
-    "counts": lambda request: {"x_request_id": f"{TOKEN}-1", "x_url": request.target},
-}
-
-
-@pytest.mark.parametrize("status", ["200 OK", "307 Temporary Redirect", "401 Unauthorized"])
-@pytest.mark.parametrize("does", GOSSIP)
-@both_clients
-def test_log_of_headers(caplog: pytest.LogCaptureFixture, driver: Driver, does: str, status: str) -> None:
-    """What a server repeats in its headers, which the engine logs at DEBUG, is not in the log."""
-    caplog.set_level(logging.DEBUG)
-
-    def answer(request: Received) -> list[bytes]:
-        raw = completion("Hi").partition(b"\r\n\r\n")[2]
-        return [response(raw, status, **GOSSIP[does](request))]
-
-    with Loopback(answer) as server:
-        client = driver.make(**SETTINGS, base_url=server.url)
-        if status == "200 OK":
-            assert ask(driver, client, streamed=False) == "Hi"
-        else:
-            assert leaked(shown(failure(driver, client, streamed=False))) == []
-    assert "receive_response_headers" in logged(caplog)
-    assert leaked(logged(caplog)) == []
-
-
-@both_clients
-def test_log_of_what_is_no_http(caplog: pytest.LogCaptureFixture, driver: Driver) -> None:
-    """An answer that is no HTTP, and repeats the token, is not quoted in the log."""
-    caplog.set_level(logging.DEBUG)
-    with Loopback(lambda request: [f"ECHO {request.headers['authorization']}\r\n\r\n".encode()]) as server:
-        error = failure(driver, driver.make(**SETTINGS, base_url=server.url, max_retries=0), streamed=False)
-    assert leaked(shown(error) + logged(caplog)) == []
-
-
-@both_clients
-def test_cookies(driver: Driver) -> None:
-    """A server's cookies are not kept: a call tells nothing of the calls before it, which may be other users'."""
-
-    def answer(request: Received) -> list[bytes]:
-        return [response(completion().partition(b"\r\n\r\n")[2], set_cookie="session=alice; Path=/")]
-
-    with Loopback(answer) as server:
-        client = driver.make(**SETTINGS, base_url=server.url)
-        if isinstance(client, Client):
-            for _ in range(2):
-                client.complete(MESSAGES)
-        else:
-
-            async def twice() -> None:
-                for _ in range(2):
-                    await client.complete(MESSAGES)
-
-            asyncio.run(twice())
-    assert [request.headers.get("cookie") for request in server.received] == [None, None]
-
-
-@pytest.mark.parametrize("token", [TOKEN, None])
-@both_clients
-def test_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, driver: Driver, token: str | None) -> None:
-    """A password for the host in the user's `.netrc` neither replaces the token nor is sent without one."""
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login someone password else\n")
-    (tmp_path / ".netrc").chmod(0o600)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    with Loopback(echo) as server:
-        driver.complete(driver.make(base_url=server.base_url, access_token=token))
-    assert server.received[0].headers.get("authorization") == (f"Bearer {token}" if token else None)
-
-
-PROXIES = (
-    "http://someone:pass-canary@127.0.0.1:1",
-    "http://someone:pass-canary/2@127.0.0.1:1",
-    "http://someone:pass-canary@[::bad",
-    "foo://someone:pass-canary@127.0.0.1:1",
-)
-
-
-@pytest.mark.parametrize("proxy", PROXIES)
-@pytest.mark.parametrize("scheme", ["http", "https"])
-@both_clients
-def test_password_of_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, driver: Driver, scheme: str, proxy: str
-) -> None:
-    """The password of a proxy in the environment is in no error and no log, even if the proxy is no URL."""
-    caplog.set_level(logging.DEBUG)
-    monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy)
-    client = driver.make(**SETTINGS, base_url=f"{scheme}://host.invalid", allow_http=True, max_retries=0)
-    error = failure(driver, client, streamed=False)
-    secrets = (*CREDENTIALS, "pass-canary")
-    assert leaked(shown(error) + logged(caplog), secrets) == []
-    assert in_frames(error, secrets) == []
-    assert engines_frames(error) == []
-
-
-CONTROLS = "".join(map(chr, [*range(1, 9), *range(14, 32), *range(127, 160), 0x200B, 0x202E, 0x2066]))
-
-
-@both_clients
-def test_log_of_a_status_line(caplog: pytest.LogCaptureFixture, driver: Driver) -> None:
-    """Escape sequences in a server's status line do not come into the log, which terminals show."""
-    caplog.set_level(logging.DEBUG)
-    with Loopback(lambda _: [b"HTTP/1.1 401 No\x1b[2Jno\r\ncontent-length: 0\r\n\r\n"]) as server:
-        failure(driver, driver.make(**SETTINGS, base_url=server.url), streamed=False)
-    assert all(line.isprintable() for record in caplog.records for line in record.getMessage().split("\n"))
 
 
 HOSTILE = "../a?b#c%2f\r\nx-evil: 1\x1b"
@@ -212,7 +97,7 @@ HOSTILE = "../a?b#c%2f\r\nx-evil: 1\x1b"
 @whole_and_streamed
 @both_clients
 def test_nothing_but_the_path_is_the_models(driver: Driver, streamed: bool) -> None:
-    """A model's name of a call, and fields of its body, change neither address, query nor headers of the request."""
+    """The model name and extra body fields of a call cannot change the host, query or headers of the request."""
     fields = {"project_id": "1", "apikey": "2", "headers\r\nx-evil": "1"}
     with Loopback(echo) as server:
         client = driver.make(**SETTINGS, base_url=server.url)
@@ -232,15 +117,15 @@ ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\b"
 @pytest.mark.parametrize(
     "does", ["answers", "answers about the token", *(does for does in SERVERS if does != "answers")]
 )
-def test_doctor(
+def test_doctor_prints_no_credentials(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     does: str,
     json: list[str],
 ) -> None:
-    """Doctor shows no credential, and nothing that steers the terminal, whatever a server says or how it fails."""
-    caplog.set_level(logging.WARNING, "tir_qwen")  # doctor silences the logger; this has it restored
+    """`doctor` prints no credentials and no control characters, whatever the server says or how it fails."""
+    caplog.set_level(logging.WARNING, "tir_qwen")  # doctor silences this logger; caplog restores it
     for name, value in (("ACCESS_TOKEN", TOKEN), ("PROJECT_ID", PROJECT), ("API_KEY", KEY)):
         monkeypatch.setenv(f"E2E_TIR_{name}", value)
     texts = {"answers": ESCAPES, "answers about the token": f"{'x' * 50} {TOKEN}"}
@@ -274,7 +159,7 @@ HOSTS = re.compile(rb"https?://([\w.-]+)|\r\nhost: ([\w.-]+)", re.IGNORECASE)
 
 
 def test_recorded_files() -> None:
-    """What was recorded holds no token, project, key or cookie, and names no host but this machine and made-up ones."""
+    """Recordings contain no tokens, projects, keys, cookies, or hosts other than localhost and made-up ones."""
     hosts = set()
     for path in FILES:
         content = path.read_bytes()

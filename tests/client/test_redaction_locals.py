@@ -1,4 +1,4 @@
-"""What a tool finds that reports errors together with the locals of their frames, as Sentry does: no credential."""
+"""Tools that report errors with the local variables of each frame, such as Sentry, find no credentials."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tir_qwen import AsyncClient, Client, ConfigurationError, TIRError
 @whole_and_streamed
 @both_clients
 def test_locals_of_an_error(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool, does: str) -> None:
-    """A tool that reports the locals of an error's frames finds no credential there, whatever the server repeats."""
+    """The locals in an error's traceback contain no credentials, whatever the server repeats."""
     record_waits(monkeypatch)
     with Loopback(SERVERS[does]) as server:
         error = failure(driver, driver.make(**SETTINGS, base_url=server.url), streamed)
@@ -42,7 +42,7 @@ def test_locals_of_an_error(monkeypatch: pytest.MonkeyPatch, driver: Driver, str
 
 
 class Silent:
-    """Says nothing, or nothing more, until it is let go."""
+    """A server that says nothing, or stops after the first delta, until released."""
 
     def __init__(self, begun: bool) -> None:
         self.begun = begun
@@ -55,7 +55,7 @@ class Silent:
 
 
 async def taken(url: str) -> None:
-    """Take a stream to its end."""
+    """Read a stream to its end."""
     async for _ in AsyncClient(**SETTINGS, base_url=url).stream(MESSAGES):
         pass
 
@@ -74,7 +74,7 @@ def cancelled(url: str, silent: Silent) -> None:
 
 
 def timed_out(url: str, _: Silent) -> None:
-    """Give a call less time than the server takes."""
+    """Give a call less time than the server needs."""
 
     async def main() -> None:
         async with asyncio.timeout(0.2):
@@ -84,7 +84,7 @@ def timed_out(url: str, _: Silent) -> None:
 
 
 def interrupted(url: str, silent: Silent) -> None:
-    """Interrupt a call by Ctrl-C."""
+    """Interrupt a call with Ctrl-C."""
 
     def interrupt() -> None:
         silent.asked.wait(5)
@@ -100,7 +100,7 @@ def interrupted(url: str, silent: Silent) -> None:
 @pytest.mark.parametrize("begun", [False, True], ids=["before the answer", "within it"])
 @pytest.mark.parametrize("how", [cancelled, timed_out, interrupted], ids=lambda how: how.__name__)
 def test_locals_of_an_interruption(how: Callable[..., Any], begun: bool) -> None:
-    """What ends a call from outside leaves the engine's frames, which hold the request, out of its traceback."""
+    """The traceback of an interrupted call omits the HTTP library's frames, whose locals hold the request."""
     silent = Silent(begun)
     with Loopback(silent) as server:
         with pytest.raises((KeyboardInterrupt, asyncio.CancelledError, TimeoutError)) as caught:
@@ -112,7 +112,7 @@ def test_locals_of_an_interruption(how: Callable[..., Any], begun: bool) -> None
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda engine: engine.__name__)
 @pytest.mark.parametrize("fault", ["closed", "hook"])
 def test_locals_of_a_fault_of_the_users_client(engine: Any, fault: str) -> None:
-    """An error of a client that was passed in, or of its hooks, comes without the engine's frames too."""
+    """Errors raised by a user's HTTP client or its hooks also omit the HTTP library's frames."""
 
     def fail(_: Any) -> None:
         raise LookupError("mine")
@@ -139,7 +139,7 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("make", [Client, AsyncClient])
 def test_locals_of_a_refused_setting(make: type[Client], wrong: str) -> None:
-    """A setting that is refused takes none of the others, nor itself, into a report of the error with its locals."""
+    """The error for an invalid setting exposes neither its value nor the other settings in its locals."""
     with pytest.raises(ConfigurationError) as caught:
         make(**{**SETTINGS, "base_url": "https://host.invalid", **WRONG[wrong]})
     assert hunted(caught.value) == []
@@ -159,7 +159,7 @@ WRONG_CALLS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("wrong", WRONG_CALLS, ids=lambda wrong: next(iter(wrong)))
 def test_locals_of_a_refused_call(wrong: dict[str, Any]) -> None:
-    """That holds for arguments of a call too."""
+    """The error for an invalid call argument exposes no credentials in its locals."""
     with pytest.raises(ConfigurationError) as caught:
         Client(**SETTINGS, base_url="https://host.invalid").complete(MESSAGES, **wrong)
     assert hunted(caught.value) == []
@@ -167,7 +167,7 @@ def test_locals_of_a_refused_call(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["extra_headers", "extra_query", "headers"])
 def test_headers_of_a_call(name: str) -> None:
-    """What other clients send as headers or query is refused, and does not end up in the body with its credentials."""
+    """Arguments for extra headers or queries are rejected rather than sent in the body with their credentials."""
     with Loopback(echo) as server, pytest.raises(ConfigurationError, match=name) as caught:
         Client(**SETTINGS, base_url=server.url).complete(MESSAGES, **{name: {"x-key": KEY}})
     assert server.received == []

@@ -1,4 +1,4 @@
-"""Which errors are tried again, and after how long: the policy, and the server's wishes."""
+"""The retry policy: which errors are retried, after what delay, and how `Retry-After` is read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def status(code: int, retry_after: float | None = None) -> APIStatusError:
-    """A refusal by its status."""
+    """Return an error with this status."""
     error = error_from_response(code, {}, b"")
     error.retry_after = retry_after
     return error
@@ -62,21 +62,21 @@ def status(code: int, retry_after: float | None = None) -> APIStatusError:
     ids=lambda value: f"{type(value).__name__}-{getattr(value, 'status_code', value)}",
 )
 def test_which_errors(error: TIRError, again: bool) -> None:
-    """What may pass by itself is tried again; what the user has to mend is not, whatever the server's headers say."""
+    """Temporary errors are retried; errors that the user has to fix are not, whatever headers the server sends."""
     assert (RetryPolicy().delay(error, 1) is not None) is again
 
 
 def test_an_error_may_say_so_itself() -> None:
-    """A connection error that will not pass, such as a bad certificate, is not tried again."""
+    """A connection error marked as permanent, such as a bad certificate, is not retried."""
     error = APIConnectionError()
     error.is_retryable = False
     assert RetryPolicy().delay(error, 1) is None
 
 
 @pytest.mark.parametrize(("max_retries", "requests"), [(0, 1), (1, 2), (2, 3), (5, 6)], ids=str)
-def test_how_often(max_retries: int, requests: int) -> None:
-    """`max_retries` counts the requests after the first one."""
-    policy = RetryPolicy(max_retries) if max_retries != 2 else RetryPolicy()  # the default
+def test_requests_stop_after_max_retries(max_retries: int, requests: int) -> None:
+    """`max_retries` counts the requests after the first."""
+    policy = RetryPolicy(max_retries) if max_retries != 2 else RetryPolicy()  # 2 is the default
     made = 1
     while policy.delay(status(503), made) is not None:
         made += 1
@@ -92,14 +92,14 @@ def test_how_often(max_retries: int, requests: int) -> None:
     ],
 )
 def test_waits_double_up_to_eight_seconds(jitter: float, waits: list[float]) -> None:
-    """Without a wish of the server's the waits double up to 8 s, each shortened by up to a quarter."""
+    """Without `Retry-After`, delays double up to 8 seconds, each reduced by up to a quarter at random."""
     policy = RetryPolicy(10_000, lambda: jitter)
     assert [policy.delay(status(503), attempts) for attempts in range(1, 8)] == waits
     assert policy.delay(status(503), 10_000) == waits[-1]
 
 
 def test_waits_differ() -> None:
-    """Clients that fail together do not come back together."""
+    """Delays are random, so that clients that fail together do not retry together."""
     waits = {RetryPolicy().delay(status(503), 1) for _ in range(50)}
     assert len(waits) > 25
     assert all(wait is not None and 0.375 <= wait <= 0.5 for wait in waits)
@@ -109,13 +109,13 @@ def test_waits_differ() -> None:
     ("wish", "wait"), [(0.0, 0.0), (0.02, 0.02), (7, 7), (60.0, 60.0), (61.0, 60.0), (1e308, 60.0)], ids=str
 )
 def test_the_servers_wish(wish: float, wait: float) -> None:
-    """A server that says when to come back is obeyed to the second, but for no more than a minute."""
+    """`Retry-After` is followed exactly, up to a maximum of one minute."""
     assert RetryPolicy(2, lambda: 0.9).delay(status(429, wish), 1) == wait
     assert RetryPolicy(2, lambda: 0.9).delay(status(429, wish), 3) is None
 
 
 def test_stale_connections() -> None:
-    """Idle connections that turn out to be closed cost neither an attempt nor a wait; one of them is enough."""
+    """Stale connections cost neither an attempt nor a wait, up to a maximum number per call."""
     request = Request("http://[::1]/v1", {}, b"{}")
     call = Call(Dialect([], {}, Capabilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0), Deadline(Timeout()))
     error = APIConnectionError()
@@ -128,7 +128,7 @@ def test_stale_connections() -> None:
 
 
 def http_date(seconds: float) -> str:
-    """The date of so many seconds from now, as HTTP writes it."""
+    """Return the time this many seconds from now as an HTTP date."""
     return format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
 
 
@@ -167,8 +167,8 @@ def http_date(seconds: float) -> str:
     ],
     ids=str,
 )
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """The server's wish is read in every form that HTTP and its users know; nonsense is no wish, and hides nothing."""
+def test_retry_after_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    """`Retry-After` is read in every form in use; an invalid header is ignored, and does not hide a valid one."""
     assert retry_after_seconds(headers) == seconds
     error = error_from_response(429, headers, b"local_rate_limited")
     assert error.retry_after == seconds
@@ -180,7 +180,7 @@ words = st.text(st.sampled_from("0123456789 -+:.,eEinfaGMTNov_")) | st.text() | 
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), words), st.integers(1, 50))
 def test_no_header_breaks_the_policy(headers: dict[str, str], attempts: int) -> None:
-    """Whatever a server writes into the header, the wait is between nothing and a minute."""
+    """Whatever the header contains, the delay is between zero and one minute."""
     error = error_from_response(503, headers, b"")
     assert error.retry_after is None or error.retry_after >= 0
     wait = RetryPolicy(100).delay(error, attempts)
@@ -190,7 +190,7 @@ def test_no_header_breaks_the_policy(headers: dict[str, str], attempts: int) -> 
 
 @given(st.integers(0, 60), st.floats(0, 1, exclude_max=True))
 def test_waits_never_shrink(max_retries: int, jitter: float) -> None:
-    """Each wait is at least as long as the one before, and there are as many of them as retries."""
+    """Delays never decrease, and there is one for each retry."""
     policy = RetryPolicy(max_retries, lambda: jitter)
     waits = [policy.delay(APITimeoutError(), attempts) for attempts in range(1, max_retries + 2)]
     assert waits.pop() is None
@@ -201,7 +201,7 @@ def test_waits_never_shrink(max_retries: int, jitter: float) -> None:
 @pytest.mark.parametrize("date", ["Sun Nov 22 08:50:07 2026", "Sun, 22 Nov 2026 08:50:07 -0000"])
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
 def test_dates_without_a_zone(monkeypatch: pytest.MonkeyPatch, date: str, zone: str) -> None:
-    """HTTP's dates are UTC wherever the machine stands, those in its oldest form too."""
+    """HTTP dates are read as UTC in every local time zone, including the obsolete asctime format."""
     monkeypatch.setenv("TZ", {"UTC": "UTC0", "Asia/Kolkata": "IST-5:30"}[zone])
     time.tzset()
     try:

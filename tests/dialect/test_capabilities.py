@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demo.replay import Received
-from tests.client.test_client_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
+from tests.client.test_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
 from tests.support.decode import chunk, decode, events
 from tests.support.server import MESSAGES, Driver, Loopback, both_clients, completion, response, whole_and_streamed
 from tir_qwen import BadRequestError, Choice, Completion

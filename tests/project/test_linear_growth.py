@@ -15,7 +15,7 @@ from tests.support.decode import DONE, bytewise, chunk, events, native, whole
 from tir_qwen._dialect.json_schema import find_mismatch
 from tir_qwen._response.choice import DecodingOptions
 from tir_qwen._response.response import MAX_BODY_BYTES, ResponseDecoder
-from tir_qwen._response.server_errors import error_from_response
+from tir_qwen._response.server_errors import error_from_frame, error_from_response
 from tir_qwen._response.sse import MAX_EVENT_BYTES, SSEDecoder
 from tir_qwen._response.text.newlines import NewlineTrimmer
 from tir_qwen._response.text.think_tags import ThinkSplitter
@@ -338,3 +338,10 @@ def test_a_refusal_made_to_take_long_does_not(kind: str, form: str) -> None:
     else:
         error_from_response(400, {}, text.encode() if form == "text" else json.dumps({"message": text}).encode())
     assert process_time() - began < 5  # it takes hundredths; what looks again from each place takes minutes
+
+
+@pytest.mark.parametrize("body", [b" " * 2_000_000, b"'loc': (" * 100_000, b"x " * 500_000 + b"'input': "])
+def test_refusals_take_linear_time(body: bytes) -> None:
+    """An error body crafted to be slow to parse is read in linear time; a quadratic pattern would take minutes here."""
+    assert str(error_from_response(400, {}, body)).startswith("400 Bad Request")
+    assert str(error_from_frame({"error": body.decode()})).startswith("the server reported an error")

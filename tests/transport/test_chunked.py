@@ -1,4 +1,4 @@
-"""The chunked coding: the body out of bytes, however these are cut, and as h11 reads them."""
+"""The decoder of chunked bodies, fed with arbitrary pieces and compared with h11."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TAILS = [b"", b"", b"\n", b"\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"0\r\n\r\n"]
 
 
 class Verdict(NamedTuple):
-    """What is known once some bytes have come."""
+    """The state of the decoder after some bytes."""
 
     body: bytes
     state: str
-    """`ended`, `broken`, or `open` as long as more has to come."""
+    """`ended`, `broken`, or `open` while more is expected."""
     rest: bytes = b""
-    """What came after the end."""
+    """The bytes after the end of the body."""
 
 
 def read(*pieces: bytes) -> Verdict:
-    """What the decoder makes of a body that comes in these pieces."""
+    """Feed the decoder a body in these pieces."""
     decoder = ChunkedDecoder()
     body = b"".join(map(decoder.feed, pieces))
     assert not (decoder.ended and decoder.broken)
@@ -41,7 +41,7 @@ def read(*pieces: bytes) -> Verdict:
 
 
 def by_h11(raw: bytes) -> Verdict:
-    """What h11 makes of it; to its refusal of a trailer, which nobody reads here, we prefer the body's end."""
+    """Decode with h11; if it rejects a trailer, which our decoder ignores, the body counts as ended."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=2**30)
     connection.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
     connection.send(h11.EndOfMessage())
@@ -62,7 +62,7 @@ def by_h11(raw: bytes) -> Verdict:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Chunks with sizes in any form, extensions, and trailers; perhaps more than a body."""
+    """Generate bodies with chunk sizes in any form, extensions and trailers, possibly followed by more bytes."""
     raw = b""
     for data in (*draw(st.lists(st.binary(min_size=1, max_size=20), max_size=6)), b""):
         form = draw(st.sampled_from(["{:x}", "{:X}", "{:04x}", "{:020X}"]))
@@ -80,7 +80,7 @@ SLIPS = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 1), st.sampled_fr
 @FIXED
 @given(bodies(), CUTS)
 def test_any_cut_of_any_body_gives_what_h11_gives(raw: bytes, cuts: list[int]) -> None:
-    """A body with any sizes, extensions and trailers is the same as before, wherever the network cuts it."""
+    """Valid bodies decode as in h11, wherever the network splits them."""
     expected = by_h11(raw)
     assert [read(raw), read(*pieces_of(raw, cuts)), read(*bytewise(raw))] == [expected] * 3
 
@@ -90,7 +90,7 @@ def test_any_cut_of_any_body_gives_what_h11_gives(raw: bytes, cuts: list[int]) -
 def test_any_cut_of_what_is_nearly_a_body_gives_what_h11_gives(
     raw: bytes, slips: list[tuple[int, int, int]], cuts: list[int]
 ) -> None:
-    """A body with faults is read as far as before, and given up where it was before, wherever it is cut."""
+    """Malformed bodies decode as far as in h11 and fail where it fails, wherever the network splits them."""
     for place, length, byte in slips:
         raw = raw[:place] + bytes([byte]) + raw[place + length :]
     expected = by_h11(raw)
@@ -100,7 +100,7 @@ def test_any_cut_of_what_is_nearly_a_body_gives_what_h11_gives(
 @FIXED
 @given(st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b"0", b"1", b";", b" ", b"x"]), max_size=14).map(b"".join))
 def test_any_line_ends_give_what_h11_gives(raw: bytes) -> None:
-    """Line ends of every kind, wherever they come, mean what they meant before."""
+    """Line ends of any kind, in any place, mean the same as in h11."""
     assert [read(raw), read(*bytewise(raw))] == [by_h11(raw)] * 2
 
 
@@ -137,7 +137,7 @@ def test_any_line_ends_give_what_h11_gives(raw: bytes) -> None:
     ],
 )
 def test_forms_of_a_body(raw: bytes, verdict: Verdict) -> None:
-    """Every form of a chunk is read, what is none breaks the body, and what had come before that is not lost."""
+    """Every valid form of a chunk is read; an invalid one breaks the body but keeps the data before it."""
     assert by_h11(raw) == verdict
     assert read(raw) == verdict
     assert read(*bytewise(raw)) == verdict
@@ -146,19 +146,19 @@ def test_forms_of_a_body(raw: bytes, verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("trailer", [b"no field", b": x", b"a b: c", b" continued", b"\x00: x", b"content-length: x"])
 def test_trailers_are_not_judged(trailer: bytes) -> None:
-    """An answer that has come whole is not lost for a malformed trailer; h11 refuses it, and is not followed here."""
+    """Unlike in h11, a malformed trailer does not discard an answer that arrived in full."""
     raw = b"1\r\na\r\n0\r\n" + trailer + b"\r\n\r\n"
     assert read(raw) == read(*bytewise(raw)) == Verdict(b"a", "ended")
 
 
 def test_nothing_after_a_broken_chunk_is_read() -> None:
-    """What looks like chunks after a broken one is not taken for the answer."""
+    """Bytes after a broken chunk are never decoded as chunks."""
     more = b"1\r\nb\r\n0\r\n\r\n"
     assert read(b"1\r\na\r\nzz\r\n" + more) == read(b"1\r\na\r\nzz\r\n", more) == Verdict(b"a", "broken")
 
 
 def test_bytes_wait_for_nothing() -> None:
-    """What has come of a chunk comes out at once, and the body ends with the byte that ends it."""
+    """The data of a partial chunk is returned at once, and the body ends with its last byte."""
     decoder = ChunkedDecoder()
     fed = [decoder.feed(piece) for piece in (b"5\r\nhe", b"l", b"lo", b"\r\n1\r", b"\n!\r\n2\r\n?", b"?\r\n0\r\n\r")]
     assert fed == [b"he", b"l", b"lo", b"", b"!?", b"?"]
@@ -168,7 +168,7 @@ def test_bytes_wait_for_nothing() -> None:
 
 
 def cut(raw: bytes, size: int) -> Iterable[bytes]:
-    """Pieces of this size."""
+    """Split the data into pieces of this size."""
     return (raw[at : at + size] for at in range(0, len(raw), size))
 
 
@@ -181,7 +181,7 @@ SIZES = pytest.mark.parametrize("size", [7, 1000, 10**6])
 @ENDLESS
 @SIZES
 def test_what_does_not_end_is_broken(begin: bytes, size: int) -> None:
-    """A head or a trailer without an end is waited for up to a limit, whatever the pieces in which it comes."""
+    """An unterminated chunk head or trailer is rejected at a size limit, however it is split."""
     body = b"a" if begin else b""
     assert read(*cut(begin + b"x" * (MAX_HEAD - 100), size)) == Verdict(body, "open")
     assert read(*cut(begin + b"x" * (MAX_HEAD + 100), size)) == Verdict(body, "broken")
@@ -190,7 +190,7 @@ def test_what_does_not_end_is_broken(begin: bytes, size: int) -> None:
 @pytest.mark.parametrize("begin", [b"1\r\na\r\n1;", b"1\r\na\r\n0\r\n"], ids=["extension", "trailer"])
 @SIZES
 def test_what_ends_too_late_is_broken(begin: bytes, size: int) -> None:
-    """A head or a trailer over the limit is refused also if its end comes in the same piece, and one below it never."""
+    """A chunk head or trailer over the limit is rejected even if it ends in the same piece; one below it never is."""
     end = b"\r\nb\r\n0\r\n\r\n" if b";" in begin else b"\r\n\r\n"
     body = b"ab" if b";" in begin else b"a"
     assert read(*cut(begin + b"x" * (MAX_HEAD - 100) + end, size)) == Verdict(body, "ended")
@@ -199,7 +199,7 @@ def test_what_ends_too_late_is_broken(begin: bytes, size: int) -> None:
 
 @pytest.mark.parametrize("size", [b"7fffffff", b"8000000000000000", b"f" * 20])
 def test_a_huge_size_is_no_memory(size: bytes) -> None:
-    """A chunk that is said to be larger than all memory takes as much as has come of it."""
+    """A chunk that claims a size beyond all memory uses only as much as has arrived."""
     tracemalloc.start()
     try:
         assert read(size + b"\r\nab", b"c", b"") == Verdict(b"abc", "open")
@@ -209,7 +209,7 @@ def test_a_huge_size_is_no_memory(size: bytes) -> None:
 
 
 class Piece(bytes):
-    """Bytes that count what is copied out of them and onto them."""
+    """Bytes that count how many of them are copied."""
 
     copied = 0
 
@@ -230,7 +230,7 @@ class Piece(bytes):
 
 
 def copied(pieces: Iterable[bytes]) -> int:
-    """How many bytes a decoder copies about while it reads these."""
+    """Return how many bytes the decoder copies while reading these pieces."""
     Piece.copied = 0
     decoder = ChunkedDecoder()
     for piece in pieces:
@@ -251,7 +251,7 @@ def copied(pieces: Iterable[bytes]) -> int:
     ids=["one read", "small reads", "extensions", "extensions in small reads", "one chunk"],
 )
 def test_work_is_linear(head: bytes, unit: bytes, size: int) -> None:
-    """A body of eight times as many chunks, or bytes, is copied about eight times as much, and not more."""
+    """Decoding eight times as many chunks or bytes copies about eight times as much."""
     few, many = (copied(cut(head + unit * number, size)) for number in (100, 800))
     assert len(unit) * 100 <= few
     assert many <= 8 * few

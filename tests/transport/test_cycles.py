@@ -1,4 +1,4 @@
-"""Errors, and what they hold alive."""
+"""Errors hold no reference cycles that would keep sockets alive."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _no_garbage_collection() -> Iterator[None]:
 @failures
 @pytest.mark.parametrize("call", CALLS.values(), ids=list(CALLS))
 def test_an_error_goes_with_its_last_user(answer: Callable[[], Answer], call: Callable[[str], Any]) -> None:
-    """An error, and the frames and sockets that it holds, do not wait for the garbage collector."""
+    """An error, with its frames and sockets, is freed with its last reference, without the garbage collector."""
     with Loopback(answer()) as server:
         try:
             call(server.base_url)
@@ -53,7 +53,7 @@ def test_an_error_goes_with_its_last_user(answer: Callable[[], Answer], call: Ca
 
 @failures
 async def test_so_it_does_in_a_task(answer: Callable[[], Answer]) -> None:
-    """The same holds for asynchronous calls."""
+    """Errors from asynchronous calls are freed without the garbage collector too."""
     with Loopback(answer()) as server:
         client = AsyncClient(base_url=server.base_url, max_retries=0)
         try:

@@ -1,4 +1,4 @@
-"""What goes over a connection besides an answer: proxies, requests that are not taken, answers that are no body."""
+"""Connections that carry more than plain answers: proxies, rejected requests, and responses without a body."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from tests.support.server import (
     echo,
     event,
     failure,
-    whole_and_streamed,
 )
-from tir_qwen import Client, ConfigurationError, StreamInterruptedError
+from tir_qwen import Client, StreamInterruptedError
 from tir_qwen._transport.engine import _client_options
 
 CERTIFICATE = DATA / "self_signed.pem"
@@ -36,13 +35,13 @@ SERVER_TLS.load_cert_chain(CERTIFICATE)
 
 
 def trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have clients trust the server's certificate."""
+    """Make clients trust the server's certificate."""
     options = {**_client_options(), "verify": ssl.create_default_context(cafile=CERTIFICATE)}
     monkeypatch.setattr("tir_qwen._transport.engine._client_options", lambda: options)
 
 
 def receive(connection: socket.socket, end: bytes) -> bytes:
-    """All up to an end."""
+    """Receive everything up to this delimiter."""
     data = b""
     while not data.endswith(end):
         data += connection.recv(1)
@@ -50,7 +49,7 @@ def receive(connection: socket.socket, end: bytes) -> bytes:
 
 
 def forward(connection: socket.socket, port: int) -> None:
-    """Forward a request whose target is a whole URL."""
+    """Forward a request whose target is an absolute URL."""
     method, target, rest = receive(connection, b"\r\n").split(b" ", 2)
     with socket.create_connection(("127.0.0.1", port)) as server:
         server.sendall(b" ".join([method, b"/" + target.split(b"/", 3)[3], rest]))
@@ -58,7 +57,7 @@ def forward(connection: socket.socket, port: int) -> None:
 
 
 def tunnel(connection: socket.socket, port: int) -> None:
-    """Open a tunnel, as HTTP proxies do for what is encrypted."""
+    """Open a tunnel, as an HTTP proxy does for TLS."""
     assert receive(connection, b"\r\n\r\n").startswith(b"CONNECT localhost:")
     with socket.create_connection(("127.0.0.1", port)) as server:
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -66,7 +65,7 @@ def tunnel(connection: socket.socket, port: int) -> None:
 
 
 def socks(connection: socket.socket, port: int) -> None:
-    """Open a tunnel by SOCKS5; the address that it names, 10.10.10.10, looks like blank lines."""
+    """Open a SOCKS5 tunnel; the reported address, 10.10.10.10, consists of newline bytes."""
     greeting = connection.recv(2)
     connection.recv(greeting[1])
     connection.sendall(b"\x05\x00")
@@ -78,7 +77,7 @@ def socks(connection: socket.socket, port: int) -> None:
 
 
 def exchange(one: socket.socket, other: socket.socket) -> None:
-    """Pass on what comes, both ways, until one side ends."""
+    """Relay data in both directions until one side ends."""
     while True:
         for end in select.select([one, other], [], [])[0]:
             data = end.recv(65536)
@@ -89,7 +88,7 @@ def exchange(one: socket.socket, other: socket.socket) -> None:
 
 @contextmanager
 def proxy(kind: Callable[[socket.socket, int], None], port: int) -> Iterator[int]:
-    """A proxy before the server at `port`; its own port."""
+    """Run a proxy in front of the server at `port`, and yield its own port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve(connection: socket.socket) -> None:
@@ -120,10 +119,10 @@ def proxy(kind: Callable[[socket.socket, int], None], port: int) -> Iterator[int
     ids=["forward", "tunnel", "socks", "socks, encrypted"],
 )
 @both_clients
-def test_proxies(
+def test_calls_go_through_a_proxy_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, driver: Driver, kind: Any, variable: str, scheme: str, encrypted: bool
 ) -> None:
-    """Through a proxy of the environment's, streams and whole answers come as they do without."""
+    """Whole and streamed answers arrive through a proxy from the environment."""
     trust(monkeypatch)
     with Loopback(echo, tls=SERVER_TLS if encrypted else None) as server, proxy(kind, server.server_address[1]) as port:
         monkeypatch.setenv(variable, f"{scheme}://127.0.0.1:{port}")
@@ -134,14 +133,14 @@ def test_proxies(
 
 
 def test_locals_of_a_write_that_is_interrupted() -> None:
-    """Ctrl-C while a long prompt is sent leaves neither credentials nor the prompt in the traceback's locals."""
+    """Ctrl-C while a long prompt is being sent leaves neither credentials nor the prompt in the traceback's locals."""
     main, stopped = threading.get_ident(), threading.Event()
 
     def interrupt() -> None:
         connection, _ = deaf.accept()
         with connection:
             connection.recv(1)  # it is being sent
-            while not stopped.wait(1):  # until it is heard: one within a collection of garbage is swallowed
+            while not stopped.wait(1):  # repeat until it is noticed: during garbage collection, Ctrl-C is swallowed
                 signal.pthread_kill(main, signal.SIGINT)
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -155,22 +154,9 @@ def test_locals_of_a_write_that_is_interrupted() -> None:
     assert hunted(caught.value) == []
 
 
-@pytest.mark.parametrize(
-    "address", ["https://1.2.3.999/v1", f"https://localhost/{'v' * 70_000}"], ids=["host", "length"]
-)
-@whole_and_streamed
-@both_clients
-def test_a_url_that_the_engine_refuses(driver: Driver, streamed: bool, address: str) -> None:
-    """A URL that the HTTP engine cannot use is a ConfigurationError, without the key in it."""
-    error = failure(driver, driver.make(**{**SETTINGS, "base_url": address}), streamed)
-    assert type(error) is ConfigurationError
-    assert str(error) == "the HTTP engine cannot use the URL: check base_url and model."
-    assert hunted(error) == []
-
-
 @both_clients
 def test_an_answer_without_a_body(driver: Driver) -> None:
-    """A status that has no body has none, whatever its head says of one: nobody waits for it."""
+    """A status that has no body ends the response immediately, even if the headers announce a body."""
     head = STREAM_HEAD.replace(b"200 OK", b"204 No Content")
     with Loopback(lambda _: [head]) as server:
         error = failure(driver, driver.make(base_url=server.base_url, timeout=5, max_retries=0), True)
@@ -179,7 +165,7 @@ def test_an_answer_without_a_body(driver: Driver) -> None:
 
 @both_clients
 def test_encryption_that_breaks(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
-    """Bytes that are not what was encrypted end an answer that has begun in a StreamInterruptedError."""
+    """Corrupt TLS data within an answer raises `StreamInterruptedError` with the partial answer."""
     trust(monkeypatch)
 
     def answer(_: Any) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""No socket is left: counted among the files that this process has open."""
+"""No socket stays open, as counted in the list of open files of this process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tir_qwen import AsyncClient, Client, TIRError
 @whole_and_streamed
 @both_clients
 def test_closed_clients(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
-    """A client that is closed has no socket, and one that is asked again opens one again."""
+    """A closed client has no open socket; it opens one when it is used again."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         client = driver.make(base_url=server.base_url)
@@ -51,7 +51,7 @@ def test_closed_clients(monkeypatch: pytest.MonkeyPatch, driver: Driver, streame
 
 
 def test_forgotten_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that are garbage have no sockets."""
+    """Garbage-collected clients leave no socket open."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         clients = [Client(base_url=server.base_url) for _ in range(5)]
@@ -66,7 +66,7 @@ def test_forgotten_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_forgotten_async_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So have asynchronous ones, as soon as the event loop comes to it."""
+    """Garbage-collected async clients leave no socket open, once the event loop has run."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         clients = [AsyncClient(base_url=server.base_url) for _ in range(5)]
@@ -80,7 +80,7 @@ async def test_forgotten_async_clients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_event_loops_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred `asyncio.run` on one client leave as many open files as there were before."""
+    """Two hundred `asyncio.run` calls with one client do not change the number of open files."""
     complaints = record_complaints(monkeypatch)
     with Loopback(echo) as server:
         client = AsyncClient(base_url=server.base_url)
@@ -94,7 +94,7 @@ def test_event_loops_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_event_loop_that_ends_within_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event loop that ends while calls wait and streams are open closes their sockets."""
+    """An event loop that ends during calls and streams closes their sockets."""
     complaints = record_complaints(monkeypatch)
 
     def answer(request: Received) -> Iterator[bytes]:
@@ -124,7 +124,7 @@ def test_event_loop_that_ends_within_calls(monkeypatch: pytest.MonkeyPatch) -> N
 
 @both_clients
 def test_fifty_breaks(driver: Driver) -> None:
-    """Fifty streams that were left leave no socket."""
+    """Fifty abandoned streams leave no socket open."""
 
     def answer(_: Received) -> Iterator[bytes]:
         yield STREAM_HEAD + event("0")
@@ -171,8 +171,10 @@ BROKEN: dict[str, bytes | None] = {
 @pytest.mark.parametrize("kind", BROKEN)
 @whole_and_streamed
 @both_clients
-def test_errors(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool, kind: str) -> None:
-    """No error keeps a socket open, though it is held, once its client is closed; nothing complains."""
+def test_errors_leave_no_socket_open(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool, kind: str
+) -> None:
+    """After an error, even one still referenced, a closed client has no open socket and nothing warns of one."""
     record_waits(monkeypatch)
     complaints = record_complaints(monkeypatch)
 
@@ -199,7 +201,7 @@ def test_errors(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool,
 
 @both_clients
 def test_refused_connections(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
-    """A server that is not there costs no socket."""
+    """Failed connections leave no socket open."""
     record_waits(monkeypatch)
     with Loopback(echo) as server:
         base_url = server.base_url
@@ -213,7 +215,7 @@ def test_refused_connections(monkeypatch: pytest.MonkeyPatch, driver: Driver) ->
 
 @both_clients
 def test_errors_of_the_consumer(driver: Driver) -> None:
-    """An exception in the body of the loop over a stream leaves no socket, though its traceback is held."""
+    """An exception in the loop over a stream leaves no socket open, although its traceback is still referenced."""
 
     def fail() -> None:
         for _ in client.stream(MESSAGES):
@@ -234,7 +236,7 @@ def test_errors_of_the_consumer(driver: Driver) -> None:
 
 
 def test_threads_that_end() -> None:
-    """Threads that have ended leave no more sockets than there were calls at once, and none after `close`."""
+    """Finished threads leave at most one socket for each concurrent call, and none after `close`."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
         for _ in range(5):
             with ThreadPoolExecutor(8) as threads:
@@ -245,12 +247,12 @@ def test_threads_that_end() -> None:
 
 
 def ask_whole(client: Client) -> str:
-    """A whole answer."""
+    """Return a whole answer."""
     return client.complete(MESSAGES).content
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """Do it in a forked child; return its exit status."""
+    """Run this in a forked child and return its exit status."""
     child = os.fork()
     if not child:
         status = 1
@@ -264,7 +266,7 @@ def in_child(work: Callable[[], Any]) -> int:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_forked_children() -> None:
-    """A forked child that closes its client leaves the parent's connections alone, and none of its own."""
+    """A forked child that closes its client leaves none of its sockets open, and the parent's connections intact."""
     with Loopback(echo) as server, Client(base_url=server.base_url) as client:
         assert ask_whole(client) == QUESTION
         inherited = open_sockets(server)

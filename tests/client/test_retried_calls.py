@@ -1,4 +1,4 @@
-"""How often both clients ask a server that refuses, and when they leave it at that."""
+"""When both clients retry a rejected request, and when they give up."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ BUSY = response({"error": {"message": "busy"}}, "503 Service Unavailable")
 
 
 def refusal(status: str, **headers: str) -> bytes:
-    """A refusal without a body."""
+    """Return an error response without a body."""
     return response(b"", status, **headers)
 
 
 @whole_and_streamed
 @both_clients
 def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
-    """Two refusals by a busy server cost time and nothing else: the third request is the same as the first."""
+    """Requests to a busy server are retried after a delay, and each retry is identical to the first request."""
     waits = record_waits(monkeypatch)
     with Loopback(in_turn(BUSY, BUSY, stream("Hi") if streamed else completion("Hi"))) as server:
         assert ask(driver, driver.make(base_url=server.base_url), streamed) == "Hi"
@@ -58,7 +58,7 @@ def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, driver: D
 @whole_and_streamed
 @both_clients
 def test_a_server_that_stays_busy(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
-    """After the last retry the last refusal is the error, and says how many requests there were."""
+    """After the last retry, the last error is raised and carries the number of attempts."""
     waits = record_waits(monkeypatch)
     with Loopback(lambda _: [BUSY]) as server:
         error = failure(driver, driver.make(base_url=server.base_url), streamed)
@@ -71,8 +71,10 @@ def test_a_server_that_stays_busy(monkeypatch: pytest.MonkeyPatch, driver: Drive
 
 @pytest.mark.parametrize("max_retries", [0, 1, 4])
 @both_clients
-def test_max_retries(monkeypatch: pytest.MonkeyPatch, driver: Driver, max_retries: int) -> None:
-    """`max_retries` counts the requests after the first one: 0 means one request."""
+def test_max_retries_counts_requests_after_the_first(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, max_retries: int
+) -> None:
+    """`max_retries` counts the requests after the first, so 0 means a single request."""
     record_waits(monkeypatch)
     with Loopback(lambda _: [BUSY]) as server:
         error = failure(driver, driver.make(base_url=server.base_url, max_retries=max_retries), streamed=False)
@@ -81,7 +83,7 @@ def test_max_retries(monkeypatch: pytest.MonkeyPatch, driver: Driver, max_retrie
 
 @both_clients
 def test_max_retries_of_one_call(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
-    """A call may have more or fewer retries than its client."""
+    """A call can override its client's `max_retries`."""
     record_waits(monkeypatch)
     with Loopback(lambda _: [BUSY]) as server:
         client = driver.make(base_url=server.base_url, max_retries=1)
@@ -101,7 +103,7 @@ def test_max_retries_of_one_call(monkeypatch: pytest.MonkeyPatch, driver: Driver
 )
 @both_clients
 def test_settings_of_the_constructor(driver: Driver, name: str) -> None:
-    """A setting of the client's that is given to a call is refused: in the body it would give a secret away."""
+    """Constructor arguments are rejected in calls, where they could leak a secret into the request body."""
     client = driver.make(base_url="http://127.0.0.1:9/v1")
     with pytest.raises(ConfigurationError) as caught:
         driver.complete(client, **{name: "canary"})
@@ -122,8 +124,10 @@ def test_settings_of_the_constructor(driver: Driver, name: str) -> None:
     ids=str,
 )
 @both_clients
-def test_retry_after(monkeypatch: pytest.MonkeyPatch, driver: Driver, headers: dict[str, str], wait: float) -> None:
-    """A server that says when to come back is obeyed, within reason."""
+def test_retry_after_sets_the_wait(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, headers: dict[str, str], wait: float
+) -> None:
+    """The server's `Retry-After` is respected, up to a limit."""
     waits = record_waits(monkeypatch)
     with Loopback(in_turn(refusal("429 Too Many Requests", **headers), completion("Hi"))) as server:
         assert driver.complete(driver.make(base_url=server.base_url)).content == "Hi"
@@ -146,7 +150,7 @@ def test_retry_after(monkeypatch: pytest.MonkeyPatch, driver: Driver, headers: d
 def test_what_the_user_has_to_mend_is_asked_once(
     monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool, status: str, kind: type[TIRError]
 ) -> None:
-    """A request that is wrong is not sent again, whatever the server's headers say."""
+    """A request that the user has to fix is not retried, whatever headers the server sends."""
     waits = record_waits(monkeypatch)
     with Loopback(lambda _: [refusal(status, retry_after="1", x_request_id="r-1")]) as server:
         error = failure(driver, driver.make(base_url=server.base_url), streamed)
@@ -163,7 +167,7 @@ def test_what_the_user_has_to_mend_is_asked_once(
 @whole_and_streamed
 @both_clients
 def test_redirects_are_not_followed(driver: Driver, streamed: bool, status: str) -> None:
-    """Neither the token nor the question goes to another address than the configured one."""
+    """Redirects are not followed, so the token and the question go only to the configured address."""
     with Loopback(in_turn()) as elsewhere:
         to = refusal(status, location=f"{elsewhere.url}/v1/chat/completions")
         with Loopback(lambda _: [to]) as server:
@@ -177,7 +181,7 @@ def test_redirects_are_not_followed(driver: Driver, streamed: bool, status: str)
 @whole_and_streamed
 @both_clients
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
-    """A server that does not listen is tried again, and named as the trouble."""
+    """A refused connection is retried, and the final error says that there is no connection."""
     waits = record_waits(monkeypatch)
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
@@ -191,8 +195,8 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, driver: Driver, streame
 
 @whole_and_streamed
 @both_clients
-def test_on_retry(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
-    """A caller may be told of each failed attempt, before the wait for the next one."""
+def test_on_retry_is_called_before_each_wait(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: bool) -> None:
+    """`on_retry` is called with each error and delay, before the client waits."""
     told: list[tuple[str, int, float, int]] = []
     waits = record_waits(monkeypatch)
 
@@ -215,9 +219,22 @@ def test_on_retry(monkeypatch: pytest.MonkeyPatch, driver: Driver, streamed: boo
 @pytest.mark.parametrize("where", ["client", "call"])
 @both_clients
 def test_timeout_that_is_none(driver: Driver, where: str, timeout: Any) -> None:
-    """A time limit that no socket can keep is refused before anything is sent."""
+    """A timeout that no socket supports is rejected before anything is sent."""
     ours, theirs = ({"timeout": timeout}, {}) if where == "client" else ({}, {"timeout": timeout})
     with Loopback(in_turn(completion("Hi"))) as server:
         with pytest.raises(ConfigurationError, match=r"^timeout must be "):
             driver.complete(driver.make(base_url=server.base_url, **ours), **theirs)
         assert server.connections == 0
+
+
+LOCAL = {"base_url": "http://127.0.0.1:9/v1"}
+
+
+@pytest.mark.parametrize("wrong", ["2", -1, 1.5, True])
+@both_clients
+def test_an_invalid_max_retries_is_rejected(driver: Driver, wrong: Any) -> None:
+    """An invalid `max_retries` is rejected by the constructor or the call, not at the first failure."""
+    with pytest.raises(ConfigurationError, match="max_retries"):
+        driver.make(**LOCAL, max_retries=wrong)
+    with pytest.raises(ConfigurationError, match="max_retries"):
+        driver.complete(driver.make(**LOCAL), max_retries=wrong)

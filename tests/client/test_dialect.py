@@ -1,4 +1,4 @@
-"""Both clients on servers that refuse or ignore what the API reference does not document."""
+"""Both clients against servers that reject or ignore undocumented request fields."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ from tests.support.server import (
     Loopback,
     both_clients,
     chunk,
+    completion,
+    in_turn,
     response,
     whole_and_streamed,
 )
-from tir_qwen import BadRequestError, Client, Completion
+from tir_qwen import (
+    BadRequestError,
+    Client,
+    Completion,
+)
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
@@ -47,14 +53,14 @@ Reply = Callable[[dict[str, Any]], str]
 
 
 def refusal(message: str, **more: Any) -> list[bytes]:
-    """A request that is not accepted."""
+    """Reject a request with a 400 error."""
     return [
         response({"error": {"message": message, "type": "BadRequestError", "code": 400}, **more}, "400 Bad Request")
     ]
 
 
 def answer(body: dict[str, Any], content: str, finish_reason: str = "stop") -> list[bytes]:
-    """An answer, as it was asked for; streamed, in pieces of five characters."""
+    """Answer in the requested form; a stream comes in pieces of five characters."""
     if not body["stream"]:
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}
         return [response({"id": "x", "choices": [choice]})]
@@ -69,13 +75,13 @@ def answer(body: dict[str, Any], content: str, finish_reason: str = "stop") -> l
 
 
 def says(*contents: str) -> Reply:
-    """A model that says these in turn."""
+    """Simulate a model that gives these answers in turn."""
     left: Iterator[str] = iter(contents)
     return lambda _: next(left)
 
 
 def without_parser(reply: Reply) -> Any:
-    """A vLLM server without a tool parser."""
+    """Simulate a vLLM server without a tool parser."""
 
     def serve(request: Received) -> list[bytes]:
         body = request.json()
@@ -85,7 +91,7 @@ def without_parser(reply: Reply) -> Any:
 
 
 def strict(reply: Reply, *, at_once: bool, known: set[str] = DOCUMENTED) -> Any:
-    """A gateway that refuses every field it does not know: the first one in alphabetic order, or all at once."""
+    """Simulate a gateway that rejects unknown fields, naming the alphabetically first one or all of them."""
 
     def serve(request: Received) -> list[bytes]:
         body = request.json()
@@ -99,7 +105,7 @@ def strict(reply: Reply, *, at_once: bool, known: set[str] = DOCUMENTED) -> Any:
 
 
 def dropping(reply: Reply) -> Any:
-    """A gateway that silently drops every field it does not know."""
+    """Simulate a gateway that silently drops unknown fields."""
 
     def serve(request: Received) -> list[bytes]:
         body = request.json()
@@ -109,7 +115,7 @@ def dropping(reply: Reply) -> Any:
 
 
 def ask(driver: Driver, client: Any, streamed: bool, messages: Any = MESSAGES, **params: Any) -> Completion:
-    """Ask the one way or the other."""
+    """Ask for a whole or a streamed answer."""
     if not streamed:
         return driver.complete(client, messages, **params)
     fold = Accumulator()
@@ -119,18 +125,18 @@ def ask(driver: Driver, client: Any, streamed: bool, messages: Any = MESSAGES, *
 
 
 def said(completion: Completion) -> tuple[str, str, list[tuple[str, str]]]:
-    """Reasoning, content and calls of an answer."""
+    """Return the reasoning, content and tool calls of an answer."""
     return completion.reasoning, completion.content, [(one.name, one.arguments) for one in completion.tool_calls]
 
 
 def sent(server: Loopback) -> list[dict[str, Any]]:
-    """The bodies of the requests, without what all of them have."""
+    """Return the request bodies, without the fields that every request has."""
     bodies = [request.json() for request in server.received]
     return [{name: value for name, value in body.items() if name not in ("model", "stream")} for body in bodies]
 
 
 def options(streamed: bool) -> dict[str, Any]:
-    """What a stream is asked for besides."""
+    """Return the extra options that a stream is requested with."""
     return {"stream_options": {"include_usage": True}} if streamed else {}
 
 
@@ -140,7 +146,7 @@ CALLED = ("", "I look.", [("get_time", '{"zone": "IST"}')])
 @whole_and_streamed
 @both_clients
 def test_no_tool_parser(driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A server without a tool parser gets the tools in the messages, at once and from then on, and it says so once."""
+    """Without a tool parser on the server, tools move into the messages from the first call on, logged once."""
     with Loopback(without_parser(lambda _: CALL)) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
         retries: list[Any] = []
@@ -162,8 +168,8 @@ def test_no_tool_parser(driver: Driver, streamed: bool, caplog: pytest.LogCaptur
 
 @whole_and_streamed
 @both_clients
-def test_native(driver: Driver, streamed: bool) -> None:
-    """Who wants native tools gets the server's refusal."""
+def test_native_tool_calling_raises_the_rejection(driver: Driver, streamed: bool) -> None:
+    """With `tool_calling="native"`, the server's rejection of tools is raised as an error."""
     with Loopback(without_parser(lambda _: CALL)) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
         with pytest.raises(BadRequestError) as caught:
@@ -177,8 +183,8 @@ def test_native(driver: Driver, streamed: bool) -> None:
 
 @whole_and_streamed
 @both_clients
-def test_prompted(driver: Driver, streamed: bool) -> None:
-    """Who wants the tools in the messages has them there from the first request."""
+def test_prompted_tool_calling_puts_tools_in_the_messages(driver: Driver, streamed: bool) -> None:
+    """With `tool_calling="prompted"`, tools are in the messages from the first request."""
     with Loopback(without_parser(lambda _: CALL)) as server:
         client = driver.make(base_url=server.base_url)
         assert said(ask(driver, client, streamed, tools=[TOOL], tool_calling="prompted")) == CALLED
@@ -189,7 +195,7 @@ def test_prompted(driver: Driver, streamed: bool) -> None:
 @whole_and_streamed
 @both_clients
 def test_calls_that_the_server_has_not_parsed(driver: Driver, streamed: bool) -> None:
-    """A call that a server passes on as text is a call, though the tools were in the request; without tools, text."""
+    """A tool call the server returns as text is parsed, but only if tools were in the request."""
     with Loopback(dropping(lambda _: CALL)) as server:
         client = driver.make(base_url=server.base_url)
         assert said(ask(driver, client, streamed, tools=[TOOL])) == CALLED
@@ -199,7 +205,7 @@ def test_calls_that_the_server_has_not_parsed(driver: Driver, streamed: bool) ->
 
 
 def test_first_calls_at_once() -> None:
-    """Many calls at once, before anything is known of the server, are all asked again without its tools."""
+    """Concurrent first calls are all repeated without native tools once the server rejects them."""
     together = Barrier(4)
 
     def serve(request: Received) -> list[bytes]:
@@ -223,7 +229,7 @@ def test_first_calls_at_once() -> None:
 @whole_and_streamed
 @both_clients
 def test_everything_refused(driver: Driver, streamed: bool, at_once: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A gateway that refuses all but the documented fields still gives calls; after the first one, in one request."""
+    """Tool calls work on a gateway that rejects every undocumented field; after the first, each takes one request."""
     params: dict[str, Any] = {"tools": [TOOL], "enable_thinking": False, "max_tokens": 99}
     with Loopback(strict(lambda _: CALL, at_once=at_once)) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
@@ -241,7 +247,7 @@ def test_everything_refused(driver: Driver, streamed: bool, at_once: bool, caplo
 @whole_and_streamed
 @both_clients
 def test_response_format_refused(driver: Driver, streamed: bool, at_once: bool) -> None:
-    """Where response_format is refused, the schema is in the messages, and the answer is the object alone."""
+    """If `response_format` is rejected, the schema moves into the messages and the answer is the bare object."""
     reply = says(f"Here:\n```json\n{PARIS}\n```", PARIS)
     with Loopback(strict(reply, at_once=at_once)) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
@@ -264,8 +270,10 @@ def test_response_format_refused(driver: Driver, streamed: bool, at_once: bool) 
 )
 @whole_and_streamed
 @both_clients
-def test_repair(driver: Driver, streamed: bool, second: str, content: str, serve: Any, switch: str) -> None:
-    """An answer that is not the object is asked for once more, with the schema; that answer is passed on as it is."""
+def test_an_answer_without_the_object_is_asked_for_once_more(
+    driver: Driver, streamed: bool, second: str, content: str, serve: Any, switch: str
+) -> None:
+    """An answer that is not the requested object is asked for once more, with the schema; the second is final."""
     with Loopback(serve(says("It is Paris.", second))) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
         completion = ask(driver, client, streamed, response_format=FORMAT, schema_in="both")
@@ -284,7 +292,7 @@ TOWN = '{"town": "Paris"}'
 )
 @both_clients
 def test_repair_names_the_problem(driver: Driver, streamed: bool, text: str) -> None:
-    """An object that does not fit its schema is asked for again with the place where it does not."""
+    """If an object violates its schema, the repair request names the location of the violation."""
     with Loopback(dropping(says(text, PARIS))) as server:
         client = driver.make(base_url=server.base_url)
         completion = ask(driver, client, streamed, response_format=FORMAT, schema_in="messages")
@@ -302,7 +310,7 @@ def test_repair_names_the_problem(driver: Driver, streamed: bool, text: str) -> 
 @pytest.mark.parametrize("schema_in", ["request", "messages", "both"])
 @both_clients
 def test_a_stream_that_begins_with_a_wrong_object(driver: Driver, schema_in: str, text: str) -> None:
-    """It has been passed on by the time it shows that it is wrong: it is not asked for again."""
+    """A stream whose object turns out to be invalid is not asked for again, since it has already been passed on."""
     with Loopback(dropping(says(text))) as server:
         client = driver.make(base_url=server.base_url)
         completion = ask(driver, client, True, response_format=FORMAT, schema_in=schema_in)
@@ -313,7 +321,7 @@ def test_a_stream_that_begins_with_a_wrong_object(driver: Driver, schema_in: str
 
 @both_clients
 def test_the_schema_is_in_the_repair(driver: Driver) -> None:
-    """Whoever left the schema to the request has it in the messages too, once the server has not held to it."""
+    """The repair request contains the schema even if only `response_format` carried it before."""
     with Loopback(dropping(says("It is Paris.", PARIS, PARIS))) as server:
         client = driver.make(base_url=server.base_url)
         for _ in range(2):
@@ -330,7 +338,7 @@ SHOWN = {"messages": [DESCRIBED, *MESSAGES], **options(True)}
 @pytest.mark.parametrize(("schema_in", "body"), [("request", ENFORCED), ("messages", SHOWN)])
 @both_clients
 def test_an_object_streams(driver: Driver, schema_in: str, body: dict[str, Any], text: str) -> None:
-    """An object, or one in a fence, streams as it is written, in one request, whether it is enforced or not."""
+    """An object, bare or in a code fence, is streamed in one request as it arrives, whether or not it is enforced."""
     with Loopback(dropping(says(text))) as server:
         client = driver.make(base_url=server.base_url)
         deltas = driver.deltas(client, response_format=FORMAT, schema_in=schema_in)
@@ -342,7 +350,7 @@ def test_an_object_streams(driver: Driver, schema_in: str, body: dict[str, Any],
 
 @both_clients
 def test_a_sentence_before_the_object(driver: Driver) -> None:
-    """An answer that does not begin with the object is held back until it is known to hold one, which is passed on."""
+    """An answer that starts with other text is held back until it contains an object, which alone is passed on."""
 
     def serve(request: Received) -> list[bytes]:
         return answer(request.json(), f"Here you are: {PARIS}.")
@@ -358,7 +366,7 @@ def test_a_sentence_before_the_object(driver: Driver) -> None:
 @whole_and_streamed
 @both_clients
 def test_thinking_is_not_switched(driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the switch is dropped, the first answer shows it, and the soft switch is used from then on."""
+    """If the server ignores the thinking switch, the first answer reveals it and later calls use `/no_think`."""
 
     def reply(body: dict[str, Any]) -> str:
         quiet = body["messages"][-1]["content"].endswith(" /no_think")
@@ -378,7 +386,7 @@ def test_thinking_is_not_switched(driver: Driver, streamed: bool, caplog: pytest
 @whole_and_streamed
 @both_clients
 def test_reasoning_refused(driver: Driver, streamed: bool) -> None:
-    """A gateway that knows no reasoning in the history gets the rest of it, from then on."""
+    """If a gateway rejects reasoning in the history, it is left out from then on."""
 
     def serve(request: Received) -> list[bytes]:
         body = request.json()
@@ -400,7 +408,7 @@ def test_reasoning_refused(driver: Driver, streamed: bool) -> None:
 
 @both_clients
 def test_a_refusal_that_stays(driver: Driver) -> None:
-    """A server that refuses all the same gives its error, after one further request, and nothing is learned of it."""
+    """A rejection that persists is raised after one further request, and the client learns nothing from it."""
     policy = "Blocked by the content policy: the prompt asks for tools that are forbidden."
 
     def serve(_: Received) -> list[bytes]:
@@ -413,3 +421,13 @@ def test_a_refusal_that_stays(driver: Driver) -> None:
         driver.close(client)
     assert len(server.received) == 2
     assert client.capabilities == Capabilities()
+
+
+@both_clients
+def test_template_arguments_in_extra_body(driver: Driver) -> None:
+    """`chat_template_kwargs` in `extra_body` is merged with the thinking switch instead of overwriting it."""
+    extra = {"chat_template_kwargs": {"custom": 1}}
+    with Loopback(in_turn(completion("Hi"))) as server:
+        driver.complete(driver.make(base_url=server.base_url), enable_thinking=False, extra_body=extra)
+    assert server.received[0].json()["chat_template_kwargs"] == {"enable_thinking": False, "custom": 1}
+    assert extra == {"chat_template_kwargs": {"custom": 1}}
