@@ -89,8 +89,6 @@ def test_what_an_event_loop_tells(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     assert leaked(text) == []
 
 
-
-
 HOSTILE = "../a?b#c%2f\r\nx-evil: 1\x1b"
 
 

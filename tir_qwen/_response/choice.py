@@ -22,7 +22,7 @@ class DecodingOptions:
 
     Attributes:
         tools: Tools were offered: text between `<tool_call>` tags is a call that the server has not parsed.
-        required_tool: Name of the tool that the model must call: an answer that is a JSON object contains its arguments.
+        required_tool: Name of the tool that the model must call: an answer that is a JSON object is its arguments.
         prompted_tools: Tools were offered in the messages: an answer that is a JSON object may be a call without its
             tags.
         single_call: `parallel_tool_calls` was false: only the first call counts.
@@ -294,7 +294,7 @@ class ChoiceDecoder:
 
 
 def _arguments_of_untagged_call(text: str) -> str:
-    """Return the arguments in `{"name": ..., "arguments": {...}}`, or `text` itself if it consists of arguments only."""
+    """Return the arguments in `{"name": ..., "arguments": {...}}`, or `text` if it is the arguments alone."""
     call = parse_object(text) or {}
     arguments = call.get("arguments", call.get("parameters"))
     is_call = len(call) == 2 and "name" in call and isinstance(arguments, dict)

@@ -104,7 +104,7 @@ def _parse(body: bytes) -> Any:
 
 
 def _find_message(parsed: Any) -> str:
-    """Return the `error.message`, `error`, `message` or `detail` of a JSON body, the title of an HTML page, or the text."""
+    """Return the `error.message`, `error`, `message` or `detail` of a JSON body, the title of a page, or the text."""
     if isinstance(parsed, dict):
         for key in ("error", "message", "detail"):
             if parsed.get(key):
