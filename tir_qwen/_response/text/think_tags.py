@@ -6,7 +6,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class ThinkSplitter:
-    """Separates reasoning from answer in text that starts with `<think>`, as servers without a reasoning parser send it.
+    """Separates reasoning from answer in text that starts with `<think>`, sent by servers without a reasoning parser.
 
     Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it; tags quoted
     in the answer are text. It holds back at most the length of a tag, or white space before the first word.
