@@ -89,7 +89,7 @@ def test_wheel(wheel: Path) -> None:
     assert written <= files.keys()
     assert {name for name in files if name.endswith("py.typed")} == {f"{package}/py.typed" for package in PACKAGES}
     assert {PurePosixPath(name).suffix for name in SOURCES} == {".py", ".typed"}
-    assert files[f"{about}/entry_points.txt"].decode().split("\n")[1] == "tir-qwen = tir_qwen.__main__:main"
+    assert files[f"{about}/entry_points.txt"].decode().split("\n")[1] == "tir-qwen = tir_qwen._doctor.cli:main"
 
 
 def test_sdist(released: tuple[Path, Path], tmp_path: Path) -> None:
