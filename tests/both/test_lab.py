@@ -39,7 +39,7 @@ def body(turns: Any, way: Way, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_answer(server: Server, way: Way) -> None:
+async def test_answers_come_with_reasoning_apart_and_token_counts(server: Server, way: Way) -> None:
     """Every method of both integrations returns the answer, separate reasoning and the server's token counts."""
     answer = await way(server.settings, FRANCE)
 
@@ -93,7 +93,7 @@ async def test_conversation(server: Server, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
-async def test_stop(server: Server, way: Way) -> None:
+async def test_a_stop_string_ends_the_answer(server: Server, way: Way) -> None:
     """A stop string ends the answer, and is not part of it."""
     turns = [("user", "Count from 1 to 20.")]
     answer = await way({**server.settings, "enable_thinking": False}, turns, stop=["5"])
@@ -108,7 +108,7 @@ SCRIPTS = {"Hindi": "नमस्ते! आप कैसे हैं? मै�
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_unicode(server: Server, script: str, way: Way) -> None:
+async def test_text_in_any_script_arrives_intact(server: Server, script: str, way: Way) -> None:
     """Text in any script arrives intact, however its characters are split into tokens."""
     answer = await way(server.settings, [("user", f"Say hello in {script}.")], enable_thinking=False)
 
@@ -151,7 +151,7 @@ def candidates(frames: list[dict[str, Any]]) -> list[list[LogProb]]:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-async def test_two_answers(server: Server, asynchronous: bool) -> None:
+async def test_n_gives_several_answers(server: Server, asynchronous: bool) -> None:
     """With `n=2`, LangChain returns two generations, and LlamaIndex the first answer with both in `raw`."""
     settings = {**server.settings, "n": 2, "enable_thinking": False}
     chat, llm = ChatTIRQwen(**settings), TIRQwen(**settings)
@@ -167,7 +167,7 @@ async def test_two_answers(server: Server, asynchronous: bool) -> None:
     assert server.bodies == [body(FRANCE, SYNC[0], **fields)] * 2
 
 
-def test_chain(server: Server) -> None:
+def test_a_chain_returns_only_the_answer(server: Server) -> None:
     """A chain of prompt, model and parser returns only the text of the answer, whole or streamed."""
     prompt = ChatPromptTemplate.from_messages([("user", "What is the capital of {country}?")])
     chain = prompt | ChatTIRQwen(**server.settings) | StrOutputParser()
@@ -177,7 +177,7 @@ def test_chain(server: Server) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-async def test_batch(server: Server, asynchronous: bool) -> None:
+async def test_a_batch_keeps_the_order_of_its_questions(server: Server, asynchronous: bool) -> None:
     """The answers of a batch are in the order of its questions."""
     model = ChatTIRQwen(**server.settings)
     questions = [f"What is the capital of {country}?" for country in ("France", "India", "Germany")]

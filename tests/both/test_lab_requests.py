@@ -62,7 +62,7 @@ async def test_all_parameters(server: Server, way: Way, at_call: bool) -> None:
 
 @pytest.mark.parametrize("way", CHATS, ids=str)
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_refusal(server: Server, wrong: str, way: Way) -> None:
+async def test_a_refusal_raises_the_matching_error(server: Server, wrong: str, way: Way) -> None:
     """A refusal raises the matching error, in LangChain also as its own class, and is not retried."""
     settings, params, error, status = WRONG[wrong]
 
@@ -75,7 +75,7 @@ async def test_refusal(server: Server, wrong: str, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", SYNC, ids=str)
-async def test_soft_switch(server: Server, way: Way) -> None:
+async def test_no_think_in_a_prompt_gives_no_reasoning(server: Server, way: Way) -> None:
     """`/no_think` in a prompt gives an answer without reasoning and without the newlines of the empty think block."""
     answer = await way(server.settings, [("user", "Hello /no_think")])
 

@@ -115,7 +115,7 @@ CHOICES = {"auto": None, "required": "any", "named": "get_weather"}
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 @pytest.mark.parametrize("choice", CHOICES)
-async def test_call(server: Server, choice: str, way: ToolWay) -> None:
+async def test_an_offered_tool_is_called_with_its_arguments(server: Server, choice: str, way: ToolWay) -> None:
     """A tool that is offered, required or named is called with its arguments, and no part of the call is content."""
     answer, _ = await way.ask(server.settings, PARIS, CHOICES[choice])
 
@@ -124,7 +124,7 @@ async def test_call(server: Server, choice: str, way: ToolWay) -> None:
 
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", [*LANGCHAIN, *LLAMA_INDEX], ids=str)
-async def test_two_calls(server: Server, way: ToolWay) -> None:
+async def test_two_calls_in_one_answer_stay_separate(server: Server, way: ToolWay) -> None:
     """Two calls in one answer stay separate, each with its own arguments."""
     answer, _ = await way.ask(server.settings, "What is the weather in Paris and London?", None)
 
@@ -213,7 +213,7 @@ async def test_native_tools_only(server: Server, way: ToolWay) -> None:
 
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", SYNC, ids=str)
-async def test_broken_call(server: Server, way: ToolWay) -> None:
+async def test_a_call_with_broken_arguments_is_not_repaired(server: Server, way: ToolWay) -> None:
     """A call with broken arguments is not repaired: it is invalid, or has none if the server withholds them."""
     _, said = await way.ask(server.settings, "Make a broken tool call.", None)
 

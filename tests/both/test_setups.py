@@ -109,7 +109,7 @@ AGENTS = {"langchain": langchain_agent, "llama_index": llama_index_agent}
 )
 @pytest.mark.parametrize("calling", ["auto", "prompted"])
 @pytest.mark.parametrize("face", AGENTS)
-async def test_agent(server: Server, face: str, calling: str) -> None:
+async def test_an_agent_behaves_the_same_on_every_server(server: Server, face: str, calling: str) -> None:
     """An agent makes the same calls with the same reasoning and answer on every server."""
     if calling == "auto" and server.name.endswith("-dropping"):
         calling = "prompted"  # dropped tools cannot be detected, so the user has to choose this
@@ -162,7 +162,7 @@ def test_thinking_off(server: Server) -> None:
     assert ["reasoning_content" in message.additional_kwargs for message in (first, second)] == [ignored, False]
 
 
-def test_doctor(server: Server) -> None:
+def test_the_doctor_describes_each_set_up(server: Server) -> None:
     """The `doctor` describes each set-up correctly."""
     settings = {**server.settings}
     doctor = Examination(

@@ -1,4 +1,4 @@
-"""The lifecycle of a client: its connections, closing, and copying."""
+"""The lifecycle of a client: leaving streams, closing, garbage collection, and copying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No secret leaks through what the HTTP library stores, logs or reads by itself, or through event loop messages."""
+"""No secret leaks through reprs, event loop messages, request addresses, `doctor` or recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One client shared by several threads, tasks and event loops."""
+"""One client shared by several threads or tasks."""
 
 from __future__ import annotations
 

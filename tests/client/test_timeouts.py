@@ -1,4 +1,4 @@
-"""The accepted forms of `timeout`, and the deadlines that both clients enforce."""
+"""The accepted forms of `timeout`, and how both clients enforce it."""
 
 from __future__ import annotations
 

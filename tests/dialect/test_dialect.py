@@ -103,7 +103,9 @@ def asked(text: str) -> list[dict[str, Any]]:
         (("stream_options",), {"stream_options": STREAM}, ASKED, {}),
     ],
 )
-def test_written(lost: tuple[str, ...], params: dict[str, Any], messages: Any, sent: dict[str, Any]) -> None:
+def test_what_a_server_cannot_do_is_written_into_the_messages(
+    lost: tuple[str, ...], params: dict[str, Any], messages: Any, sent: dict[str, Any]
+) -> None:
     """What a server does not do is asked for in the messages, and everything else as it was."""
     given, kept = json.dumps(params), [*ASKED]
     assert Dialect(kept, dict(params), without(*lost)).write() == (messages, sent)
@@ -131,7 +133,7 @@ def test_calls_of_the_past() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("tool_calling", "nativ"), ("schema_in", "prompt"), ("schema_in", 1)])
-def test_values(name: str, value: Any) -> None:
+def test_an_unknown_value_of_an_option_is_refused(name: str, value: Any) -> None:
     """A setting that is none of its values is refused, with those that there are."""
     with pytest.raises(ConfigurationError, match=rf"^{name} must be one of \w+, \w+, \w+\.$"):
         Dialect(ASKED, {name: value}, Capabilities())
@@ -155,7 +157,7 @@ def part(text: str) -> dict[str, str]:
         ([part("Hi /think")], False, [part("Hi /think")]),
     ],
 )
-def test_soft_switch(content: Any, thinking: bool, switched: Any) -> None:
+def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool, switched: Any) -> None:
     """The switch comes once, at the end of the last message of the user; one that the user wrote there counts."""
     messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
     last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
@@ -337,7 +339,7 @@ NEWS = {
 
 
 @pytest.mark.parametrize("name", ABILITIES)
-def test_news(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """What a server turns out not to do is said in the log, once."""
     capabilities = Capabilities()
     for _ in range(3):
@@ -387,7 +389,7 @@ OF_TEMPLATE = {"chat_template_kwargs": {"enable_thinking": True}}
         ({"enable_thinking": False, **OF_TEMPLATE}, THINKS, []),
     ],
 )
-def test_learned(params: dict[str, Any], choice: Choice, lost: list[str]) -> None:
+def test_an_answer_shows_what_the_server_ignored(params: dict[str, Any], choice: Choice, lost: list[str]) -> None:
     """An answer shows what the server did not hold to, unless a grammar, a cut or the user decided that."""
     assert learned(params, choice) == lost
 
@@ -439,7 +441,9 @@ def test_switch_against_the_users_own_template() -> None:
         ({"enable_thinking": False, "extra_body": OF_TEMPLATE}, (False, None, False, False)),
     ],
 )
-def test_expected(params: dict[str, Any], expected: tuple[bool, str | None, bool, bool]) -> None:
+def test_decoding_options_follow_from_the_request(
+    params: dict[str, Any], expected: tuple[bool, str | None, bool, bool]
+) -> None:
     """An answer is read by what was asked for, wherever the user has said that."""
     found = Dialect(ASKED, params, Capabilities()).decoding_options
     assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected

@@ -20,7 +20,7 @@ VALUES = st.recursive(
 )
 
 
-def test_description() -> None:
+def test_the_model_is_shown_the_schema() -> None:
     """The model is shown the schema itself, and told to write nothing else."""
     assert describe_schema({"type": "object", "description": "नाम"}) == (
         "Give your answer as one JSON object that follows this JSON schema, and nothing else:\n"
@@ -38,7 +38,7 @@ def test_description() -> None:
         ("}{", ""),
     ],
 )
-def test_object_text(text: str, found: str) -> None:
+def test_a_fence_or_a_sentence_is_not_part_of_the_object(text: str, found: str) -> None:
     """A fence or a sentence around an object does not belong to it."""
     assert extract_object(text) == found
 
@@ -51,7 +51,7 @@ def test_object_text(text: str, found: str) -> None:
         ("{}", None, "the answer is not the requested object: boom"),
     ],
 )
-def test_problem(text: str, finish_reason: str | None, problem: str) -> None:
+def test_the_reason_of_a_failure_is_explained(text: str, finish_reason: str | None, problem: str) -> None:
     """What is wrong with an answer is said so that a person can act on it."""
     assert explain_failure(text, finish_reason, ValueError("boom")) == problem
 
@@ -76,13 +76,13 @@ def test_problem(text: str, finish_reason: str | None, problem: str) -> None:
         ('{"a" "b"}', None),
     ],
 )
-def test_begun(text: str, value: Any) -> None:
+def test_an_incomplete_object_contains_what_is_certain(text: str, value: Any) -> None:
     """Of an object that has begun there is what is certain: a number only once it has ended, a string as it grows."""
     assert PartialJSON().read(text) == value
 
 
 @given(value=st.dictionaries(st.text(), VALUES, max_size=4), cut=st.integers(min_value=1, max_value=9))
-def test_grown(value: dict[str, Any], cut: int) -> None:
+def test_a_growing_object_ends_as_the_whole_object(value: dict[str, Any], cut: int) -> None:
     """However its text is cut, what is read at the end is the object, and what is read before is never another type."""
     text = json.dumps(value)
     growing = PartialJSON()
@@ -98,7 +98,7 @@ def test_reading_backwards() -> None:
     assert growing.read('{"a": "x') == {"a": "x"}
 
 
-def test_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_object_is_not_parsed_at_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object that streams in for long is parsed at fewer and fewer of its tokens, not at each anew."""
     parsed: list[int] = []
     monkeypatch.setattr("tir_qwen._integrations.partial_json._parse_partial", lambda text: parsed.append(len(text)))
@@ -194,7 +194,7 @@ PERSON: dict[str, Any] = {
         ({"name": "x", "pets": [{"name": "y", "of": {"name": 1}}]}, "at /pets/0/of/name, it is not of type string"),
     ],
 )
-def test_misfit(value: Any, problem: str | None) -> None:
+def test_the_first_mismatch_with_a_schema_is_named(value: Any, problem: str | None) -> None:
     """The first place where an object does not fit its schema is named; what fits has none."""
     assert find_mismatch(value, PERSON) == problem
 

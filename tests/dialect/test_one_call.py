@@ -15,7 +15,7 @@ DISABLED = [one for one in CAPTURES if (one.request or {}).get("parallel_tool_ca
 
 @both_clients
 @pytest.mark.parametrize("capture", DISABLED, ids=lambda capture: capture.id)
-def test_one_call(driver: Driver, capture: Capture) -> None:
+def test_only_the_first_call_is_returned(driver: Driver, capture: Capture) -> None:
     """The first call alone comes out of every version's answer, whole or streamed, where the request allows no more."""
     request = dict(capture.request or {})
     messages, streamed = request.pop("messages"), request.pop("stream", False)
@@ -51,7 +51,7 @@ def calls(*names: str) -> list[dict[str, object]]:
     ],
     ids=str,
 )
-def test_who_asked(driver: Driver, params: dict[str, object], kept: list[str]) -> None:
+def test_calls_are_dropped_only_on_request(driver: Driver, params: dict[str, object], kept: list[str]) -> None:
     """Calls are only left out where the request says so; of several answers each keeps its own first."""
     choices = [
         {"index": number, "message": {"content": "", "tool_calls": calls("a", "b")}, "finish_reason": "tool_calls"}

@@ -180,7 +180,7 @@ def test_arguments_that_quote_a_think_tag() -> None:
         ),
     ],
 )
-def test_tool_choice(choice: Any, told: str) -> None:
+def test_a_required_tool_is_named_in_the_prompt(choice: Any, told: str) -> None:
     """A tool that has to be called is named below the offer."""
     offer = messages_with_tools([user()], TOOLS)[0]["content"]
     assert messages_with_tools([user()], TOOLS, choice) == [{"role": "system", "content": offer + told}, user()]
@@ -289,7 +289,7 @@ GARBAGE = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map(lambda some: "<t
 @given(text=GARBAGE, cuts=st.lists(st.integers(0, 120), max_size=8))
 @example(text='<tool_call>{"name": "a", "name": "b"}</tool_call>', cuts=range(50))
 @example(text='<tool_call>{"name": "a", "arguments": {"x": 1}, "parameters": {"y": 2}}</tool_call>', cuts=range(90))
-def test_garbage(text: str, cuts: Sequence[int]) -> None:
+def test_garbage_is_read_the_same_wherever_it_is_cut(text: str, cuts: Sequence[int]) -> None:
     """Garbage is read without an error, and as the same wherever it is cut."""
     assert read(text, cuts) == read(text)
 
@@ -314,7 +314,7 @@ def test_garbage(text: str, cuts: Sequence[int]) -> None:
         "{}",
     ],
 )
-def test_malformed(inner: str) -> None:
+def test_a_malformed_call_has_no_valid_arguments(inner: str) -> None:
     """A malformed call is a call whose arguments are no JSON object: the tool is never run on what was not written."""
     text = written(inner)
     (found,) = read(text)
@@ -333,7 +333,7 @@ def test_malformed(inner: str) -> None:
         ('{"arguments": {"x": 1}, "name": "a"}', '{"arguments": {"x": 1}, "name": "a'),
     ],
 )
-def test_truncated(call: str, until: str) -> None:
+def test_a_truncated_call_has_no_valid_arguments(call: str, until: str) -> None:
     """A call that is cut before its arguments (and its name) are whole is one whose arguments are no JSON object."""
     taken = []
     for end in range(1, len(until) + 1):
@@ -379,7 +379,7 @@ class _Counted:
     ],
     ids=["string", "array", "marks", "braces", "white space"],
 )
-def test_linear(monkeypatch: pytest.MonkeyPatch, before: str, unit: str, after: str) -> None:
+def test_a_long_answer_is_scanned_once(monkeypatch: pytest.MonkeyPatch, before: str, unit: str, after: str) -> None:
     """A long answer in small pieces is read once, not anew with every piece."""
     counters = [_Counted(calls._START), _Counted(calls._POSSIBLE_START)]
     monkeypatch.setattr(calls, "_START", counters[0])

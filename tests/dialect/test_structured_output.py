@@ -163,7 +163,9 @@ def test_calls_with_a_plan(params: dict[str, Any]) -> None:
 )
 @pytest.mark.parametrize("tools", [[TOOL], None])
 @both_clients
-def test_mended_once(driver: Driver, tools: Any, text: str, problem: str | None) -> None:
+def test_an_answer_that_is_not_the_object_is_sent_back_once(
+    driver: Driver, tools: Any, text: str, problem: str | None
+) -> None:
     """An answer that is not the object is sent back once, with what is wrong; an empty one, and the object, are not."""
     last = {"content": "Sorry.", "reasoning": "Hm."}
     completion, bodies = ask(driver, answers({"content": text}, last), tools=tools)
@@ -179,7 +181,7 @@ def test_mended_once(driver: Driver, tools: Any, text: str, problem: str | None)
 
 
 @both_clients
-def test_any_object(driver: Driver) -> None:
+def test_without_a_schema_any_object_is_accepted(driver: Driver) -> None:
     """Without a schema, any object will do, and nothing else."""
     any_object = {"tools": None, "response_format": {"type": "json_object"}}
     assert ask(driver, answers({"content": '{"a": 1}'}), **any_object)[0].content == '{"a": 1}'
@@ -321,7 +323,7 @@ def test_calls_stream() -> None:
         ),
     ],
 )
-def test_usage(first: Any, second: Any, total: Any) -> None:
+def test_the_usage_of_both_requests_is_added(first: Any, second: Any, total: Any) -> None:
     """The tokens of both requests add up, in detail too."""
     plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
     assert plan.second_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None

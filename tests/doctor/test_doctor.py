@@ -134,7 +134,7 @@ def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return Terminal(capsys)
 
 
-def test_all_is_well(terminal: Terminal) -> None:
+def test_a_healthy_endpoint_needs_no_action(terminal: Terminal) -> None:
     """Where all is well, each check is asked once, nothing is to be done, and the exit status is 0."""
     with Loopback(answering({})) as server:
         seen = terminal(server)
@@ -144,7 +144,7 @@ def test_all_is_well(terminal: Terminal) -> None:
     assert "\nIt used 80 + 20 tokens (prompts + answers).\n" in seen.out
 
 
-def test_json(terminal: Terminal) -> None:
+def test_json_contains_the_printed_results(terminal: Terminal) -> None:
     """The JSON holds the findings that are printed, and nothing else is on stdout."""
     with Loopback(answering({})) as server:
         printed, seen = terminal(server).out, terminal(server, "--json")
@@ -217,7 +217,7 @@ FAILURES: dict[str, tuple[list[bytes], str]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_failed(terminal: Terminal, failure: str) -> None:
+def test_an_endpoint_that_does_not_answer_is_reported(terminal: Terminal, failure: str) -> None:
     """Where the endpoint does not answer, that is said with what to do; nothing else is asked, the exit status is 1."""
     raws, _ = FAILURES[failure]
     with Loopback(lambda _: raws) as server:
@@ -246,7 +246,7 @@ def test_not_the_address(terminal: Terminal, failure: str) -> None:
         assert "address" not in terminal.findings(server)["answers"][2]
 
 
-def test_unreachable(terminal: Terminal) -> None:
+def test_an_unreachable_endpoint_advises_to_check_the_url(terminal: Terminal) -> None:
     """Where nobody listens, the address is to be checked."""
     with Loopback(answering({})) as server:
         pass
@@ -257,7 +257,7 @@ def test_unreachable(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("model", ["", "."])
-def test_wrong_model(terminal: Terminal, model: str) -> None:
+def test_an_invalid_argument_is_not_a_failure_of_the_endpoint(terminal: Terminal, model: str) -> None:
     """An argument that no request can be made of is told as such, not as a failure of the endpoint."""
     with Loopback(answering({})) as server:
         seen = terminal(server, "--model", model)
@@ -277,7 +277,9 @@ ECHOES = {
 
 @pytest.mark.parametrize("echo", ECHOES)
 @pytest.mark.parametrize("path", ["", f"/project/p-{PROJECT}/genai/qwen3_32b/v1"], ids=["host", "complete"])
-def test_secrets(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, echo: str, path: str) -> None:
+def test_no_secret_is_printed(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, echo: str, path: str
+) -> None:
     """Token, project id, header values and keys show nowhere, though the server repeats them."""
     with Loopback(answering(ECHOES[echo])) as server:
         headers = {"X-Tenant": HEADER}
@@ -294,7 +296,7 @@ def expiring(**until: float) -> tuple[str, datetime]:
     return jwt({"exp": int(date.timestamp())}), date
 
 
-def test_expired(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_token_is_reported_without_a_request(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """An expired token is told without a request; the exit status is 1."""
     token, date = expiring(days=-1)
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", token)
@@ -307,7 +309,9 @@ def test_expired(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("days", "status", "advice"), [(12, "limited", "create a new one in time"), (200, "ok", "")])
-def test_expires(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, days: int, status: str, advice: str) -> None:
+def test_a_token_that_expires_soon_is_to_be_renewed(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, days: int, status: str, advice: str
+) -> None:
     """A token that expires within 30 days is to be renewed; the endpoint is examined all the same."""
     token, date = expiring(days=days, hours=12)
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", token)
@@ -317,7 +321,7 @@ def test_expires(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, days: int,
     assert findings["answers"][0] == "ok"
 
 
-def test_no_token(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_token_there_is_no_expiry(capsys: pytest.CaptureFixture[str]) -> None:
     """Where no token is needed and none is given, none is said to hide its date of expiry."""
     with Loopback(answering({})) as server:
         seen = Terminal(capsys).run("doctor", "--base-url", server.base_url, "--json")
@@ -325,7 +329,7 @@ def test_no_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_name(json.loads(seen.out)).get("token", ("", "", ""))[1] != "it does not say when it expires"
 
 
-def test_no_call(terminal: Terminal) -> None:
+def test_a_model_that_calls_no_tool_is_not_called_unable(terminal: Terminal) -> None:
     """A model that calls no tool, though it has read of it, is not said to be unable to."""
     with Loopback(answering({"tools": whole("Sunny.", tokens=50)})) as server:
         assert terminal.findings(server)["native tools"] == (
@@ -344,7 +348,7 @@ def test_no_call_and_no_count(terminal: Terminal, usage: dict[str, Any]) -> None
         assert terminal.findings(server)["native tools"][:2] == ("unknown", "the model did not call the tool")
 
 
-def test_no_usage(terminal: Terminal) -> None:
+def test_missing_token_counts_are_reported(terminal: Terminal) -> None:
     """A server that counts no tokens is said to; doctor counts none itself."""
     answers = {name: whole("391", tokens=None) for name in ("switch", "no tools")}
     answers["tools"] = whole(None, tokens=None, tool_calls=[CALL])
@@ -367,7 +371,7 @@ def test_reasoning_alone(terminal: Terminal) -> None:
     assert findings["reasoning"] == ("ok", "comes in the field reasoning", "")
 
 
-def test_no_answer(terminal: Terminal) -> None:
+def test_an_empty_answer_is_not_called_reasoning(terminal: Terminal) -> None:
     """An answer of nothing at all is not called reasoning."""
     with Loopback(answering({"stream": frames({"content": ""})})) as server:
         assert "reasoning" not in terminal.findings(server)["answers"][1]
@@ -397,7 +401,7 @@ NO_SCHEMA = {
 
 
 @pytest.mark.parametrize("answer", NO_SCHEMA)
-def test_no_schema(terminal: Terminal, answer: str) -> None:
+def test_a_server_without_schemas_is_reported(terminal: Terminal, answer: str) -> None:
     """A server that refuses a schema or does not hold to it is said to, with what is done instead."""
     with Loopback(answering({"structured": NO_SCHEMA[answer]})) as server:
         assert terminal.findings(server)["structured output"] == (
@@ -413,7 +417,7 @@ def test_another_object(terminal: Terminal) -> None:
         assert terminal.findings(server)["structured output"][0] == "limited"
 
 
-def test_no_object(terminal: Terminal) -> None:
+def test_an_empty_answer_does_not_show_an_enforced_schema(terminal: Terminal) -> None:
     """An empty answer does not show that a schema is held to."""
     with Loopback(answering({"structured": whole(None, reasoning_content="Hm.")})) as server:
         assert terminal.findings(server)["structured output"][0] == "unknown"
@@ -441,7 +445,9 @@ def test_nothing_beside_the_table(terminal: Terminal, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_encoding(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+def test_a_terminal_with_few_characters_gets_the_whole_report(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     """A terminal that cannot show every character gets the whole table all the same."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", out)
@@ -460,7 +466,7 @@ raise SystemExit(main())
 """
 
 
-def test_interrupted() -> None:
+def test_ctrl_c_ends_without_a_traceback() -> None:
     """Ctrl-C ends it without a traceback, by the exit status that shells expect."""
 
     def interrupt(_: Received) -> Iterator[bytes]:
@@ -478,7 +484,7 @@ def test_interrupted() -> None:
 OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--timeout", "--json"}
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_options_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` names the options, what it costs, and where the token comes from; a token is no option."""
     with pytest.raises(SystemExit, match="0"):
         main(["doctor", "--help"])
@@ -488,14 +494,14 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "The token is read from E2E_TIR_ACCESS_TOKEN." in text
 
 
-def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a command it says which there may be; the exit status is 2."""
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert capsys.readouterr().out == ""
 
 
-def test_script() -> None:
+def test_the_script_runs_the_same_command() -> None:
     """The script `tir-qwen` runs the same."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"tir-qwen": f"{main.__module__}:{main.__name__}"}

@@ -26,7 +26,7 @@ def jwt(claims: Any) -> str:
 
 
 @pytest.mark.parametrize("user", ["", "a", "ab", "abc", "abcd", "आशा", "???>>>"])
-def test_expiry(user: str) -> None:
+def test_the_expiry_of_any_token_is_read(user: str) -> None:
     """The date of expiry is read whatever the length of the token, and whichever characters it is made of."""
     assert token_expiry(jwt({"sub": user, "exp": 1_900_000_000})) == datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC)
 
@@ -66,7 +66,7 @@ NO_DATE = {
 
 
 @pytest.mark.parametrize("token", NO_DATE.values(), ids=NO_DATE.keys())
-def test_no_expiry(token: str | None) -> None:
+def test_a_token_without_a_valid_date_has_no_expiry(token: str | None) -> None:
     """A token that names no date of expiry, or nonsense for one, has none."""
     assert token_expiry(token) is None
 
@@ -158,6 +158,6 @@ ERAS = [
 
 
 @pytest.mark.parametrize(("frames", "era"), ERAS)
-def test_era(frames: list[Any], era: str | None) -> None:
+def test_the_version_of_vllm_is_guessed(frames: list[Any], era: str | None) -> None:
     """The version of vLLM is what it says itself, or else is read off the fields of its answers."""
     assert guess_vllm_version(frames) == era

@@ -79,7 +79,7 @@ LOOP = [
 @pytest.mark.parsers(True)
 @pytest.mark.cassettes("agents")
 @pytest.mark.parametrize("strategy", ["automatic", "provider"])
-def test_agent(server: Server, strategy: str) -> None:
+def test_an_agent_calls_tools_in_parallel_and_returns_an_object(server: Server, strategy: str) -> None:
     """An agent makes two parallel calls, reasons about the results and returns the user's object."""
     agent = create_agent(ChatTIRQwen(**server.settings), [get_weather], response_format=STRATEGIES[strategy])
 
@@ -239,7 +239,7 @@ def test_graph_resumes(server: Server, form: str) -> None:
 
 @pytest.mark.parsers(True)
 @pytest.mark.cassettes("agents")
-def test_next_turn(server: Server) -> None:
+def test_reasoning_of_an_earlier_turn_is_not_sent_again(server: Server) -> None:
     """Reasoning from an earlier turn of the conversation is not sent again."""
     agent = create_agent(ChatTIRQwen(**server.settings), [get_weather], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}

@@ -388,7 +388,7 @@ PERSON = "Extract the person: Ravi Kumar, 34, is an engineer in Bengaluru who sp
 @pytest.mark.cassettes("structured")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", METHODS)
-async def test_person(server: Server, method: str, form: str) -> None:
+async def test_each_method_returns_the_object(server: Server, method: str, form: str) -> None:
     """Each method returns the object on a real server."""
     question = f"{PERSON} Answer with a JSON object with the keys name and age."
     chain = ChatTIRQwen(**server.settings).with_structured_output(Person, method=method)
@@ -423,7 +423,9 @@ async def test_schema_without_thinking(server: Server, form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 @pytest.mark.parametrize("case", QUESTIONS)
-async def test_schema(server: Server, case: str, method: str, form: str) -> None:
+async def test_recursive_schemas_enums_and_optional_fields_are_accepted(
+    server: Server, case: str, method: str, form: str
+) -> None:
     """The server accepts recursive schemas, enums and optional fields, and its answers match them."""
     question, schema, expected = QUESTIONS[case]
     chain = ChatTIRQwen(**server.settings).with_structured_output(schema, method=method)
@@ -435,7 +437,7 @@ async def test_schema(server: Server, case: str, method: str, form: str) -> None
 @pytest.mark.cassettes("structured")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("tokens", ["3", "64"])
-async def test_cut(server: Server, tokens: str, form: str) -> None:
+async def test_a_truncated_answer_raises_an_error_that_says_so(server: Server, tokens: str, form: str) -> None:
     """An answer that `max_tokens` cuts off, in its reasoning or in its object, raises an error that says so."""
     chain = ChatTIRQwen(**server.settings, max_tokens=int(tokens)).with_structured_output(Relative)
 

@@ -109,7 +109,7 @@ TOOL = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_two_tools(server: Server, form: str) -> None:
+async def test_reasoning_calls_results_and_answer_come_in_order(server: Server, form: str) -> None:
     """The caller sees reasoning, calls, results and answer in order; the model gets its reasoning and calls back."""
     output, events = await run(agent_on(server, form), BOTH)
 
@@ -171,7 +171,7 @@ async def engine() -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.mark.parametrize("kind", ["buffer", "database"])
-async def test_memory(server: Server, engine: AsyncEngine, kind: str) -> None:
+async def test_a_memory_keeps_reasoning_that_is_not_sent_again(server: Server, engine: AsyncEngine, kind: str) -> None:
     """A memory keeps the conversation with its reasoning, which is not sent in the next turn."""
     kept = memory_of() if kind == "buffer" else Memory.from_defaults(token_limit=8000, async_engine=engine)
     agent = agent_on(server, "whole")
@@ -253,7 +253,7 @@ async def test_initial_tool_choice(server: Server, form: str) -> None:
     assert [body["tool_choice"] for body in server.bodies] == [named, "auto"]
 
 
-async def test_output_cls(server: Server) -> None:
+async def test_output_cls_returns_the_object(server: Server) -> None:
     """With `output_cls`, the answer is returned as text and then as the object."""
     output, events = await run(agent_on(server, "whole", output_cls=Comparison), OSLO)
 
@@ -269,7 +269,7 @@ async def test_output_cls(server: Server) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_early_stop(server: Server, form: str) -> None:
+async def test_an_agent_at_its_step_limit_summarizes(server: Server, form: str) -> None:
     """An agent that reaches its step limit summarizes what it knows, and its memory can be used for the next run."""
     agent = agent_on(server, form, tools=[check_job], early_stopping_method="generate")
     memory = memory_of()
@@ -329,7 +329,7 @@ BROKEN = "Make a broken tool call."
 
 
 @pytest.mark.sets("new")
-async def test_broken_call(server: Server) -> None:
+async def test_a_broken_call_ends_the_run_with_an_error(server: Server) -> None:
     """A call with incomplete JSON arguments ends the run with an error naming the tool, which is not called."""
     calls: list[dict[str, Any]] = []
 
@@ -391,7 +391,7 @@ async def test_tool_that_returns_directly(server: Server) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_hand_off(server: Server, form: str) -> None:
+async def test_an_agent_hands_over_a_question(server: Server, form: str) -> None:
     """An agent hands over a question; the other continues the conversation, and its answer is the result."""
     prompt = "You know the weather."
     desk = agent_on(server, form, name="desk", description="Talks to guests.", tools=None)

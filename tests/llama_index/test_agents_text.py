@@ -67,7 +67,7 @@ def action(thought: str, city: str, mark: str) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_react(server: Server, form: str) -> None:
+async def test_an_agent_acts_on_text_and_not_on_reasoning(server: Server, form: str) -> None:
     """The agent acts on the model's text, and never on its reasoning, even if that uses the same keywords."""
     output, events = await run(react_on(server, form), BOTH)
 
@@ -174,7 +174,7 @@ def runner(ran: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_code(server: Server, form: str) -> None:
+async def test_code_in_reasoning_is_not_run(server: Server, form: str) -> None:
     """Code in the model's text is run, but code in its reasoning is not."""
     ran: list[str] = []
     llm = TIRQwen(**server.settings)

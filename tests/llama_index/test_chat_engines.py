@@ -74,7 +74,7 @@ async def test_simple_engine(server: Server, way: Way) -> None:
 
 
 @pytest.mark.cassettes("rag")
-async def test_reset(server: Server) -> None:
+async def test_reset_empties_the_history(server: Server) -> None:
     """After `reset` the history is empty, and a call can be given another one."""
     engine = SimpleChatEngine.from_defaults(**model_and_memory(server))
 
@@ -182,7 +182,7 @@ PREDICTIONS = [Way(ask.__name__[1:], ask) for ask in (_predict, _apredict, _stre
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("kind", TEMPLATES)
 @pytest.mark.parametrize("way", PREDICTIONS, ids=str)
-async def test_predict(server: Server, way: Way, kind: str) -> None:
+async def test_a_template_is_answered_without_reasoning(server: Server, way: Way, kind: str) -> None:
     """A template is filled, sent as its messages, and answered with text without reasoning."""
     llm = TIRQwen(**server.settings)
 

@@ -446,7 +446,7 @@ async def test_events_of_errors(way: Way, told: tuple[list[Any], list[Any]]) -> 
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_raw(way: Way, server: Server) -> None:
+async def test_raw_is_the_response_in_wire_format(way: Way, server: Server) -> None:
     """`raw` is the same plain dict in the wire format for a whole answer and for the last delta of a stream."""
     response = await way(TIRQwen(**server.settings), "What is the capital of Japan?")
     thinking = "It has been Tokyo since 1868."

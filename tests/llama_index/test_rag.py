@@ -68,7 +68,7 @@ def files_in(folder: Path) -> list[Path]:
 
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
-async def test_query(server: Server, way: Way) -> None:
+async def test_a_query_sends_the_nearest_paragraphs(server: Server, way: Way) -> None:
     """A question is sent with the nearest paragraphs in one request, and the answer comes without its reasoning."""
     engine = vector_index().as_query_engine(llm=TIRQwen(**server.settings), similarity_top_k=2, streaming=way.streaming)
 
@@ -107,7 +107,7 @@ async def test_print_response_stream_async(server: Server, capsys: pytest.Captur
 
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
-async def test_refine(server: Server, way: Way) -> None:
+async def test_refine_sends_the_answer_so_far(server: Server, way: Way) -> None:
     """`refine` asks once per paragraph and sends the answer so far, without its reasoning."""
     engine = vector_index().as_query_engine(
         llm=TIRQwen(**server.settings), response_mode="refine", similarity_top_k=2, streaming=way.streaming
@@ -126,7 +126,7 @@ async def test_refine(server: Server, way: Way) -> None:
 
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
-async def test_compact(server: Server, way: Way) -> None:
+async def test_compact_fills_the_context_window(server: Server, way: Way) -> None:
     """`compact` fills the context window except for the answer, and refines the answer with the rest."""
     index = SummaryIndex.from_documents(documents())
     engine = index.as_query_engine(llm=TIRQwen(**server.settings, **SMALL_TO_REFINE), streaming=way.streaming)
@@ -196,7 +196,7 @@ async def test_tree_summarize_at_once(server: Server, way: Way) -> None:
 
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES, ids=str)
-async def test_bm25(
+async def test_bm25_finds_the_paragraph_and_the_answer_streams(
     server: Server, way: Way, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BM25 finds the paragraph by keywords, and the answer is streamed; nothing is printed, and no file is written."""
@@ -225,7 +225,7 @@ def settings() -> Iterator[Any]:
 
 
 @pytest.mark.cassettes("rag")
-def test_settings(server: Server, settings: Any) -> None:
+def test_an_engine_uses_the_model_of_settings(server: Server, settings: Any) -> None:
     """An engine without a model of its own uses that of `Settings.llm`."""
     settings.llm = TIRQwen(**server.settings)
 
@@ -282,7 +282,7 @@ class Warranty(BaseModel):
 
 @pytest.mark.cassettes("rag")
 @pytest.mark.parametrize("way", QUERIES[:2], ids=str)
-async def test_object(server: Server, way: Way) -> None:
+async def test_a_query_engine_returns_an_object(server: Server, way: Way) -> None:
     """A query engine with `output_cls` returns the object."""
     engine = vector_index().as_query_engine(
         llm=TIRQwen(**server.settings), output_cls=Warranty, response_mode="tree_summarize", similarity_top_k=1

@@ -202,7 +202,7 @@ async def check(server: Server, mode: str, case: str, way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mode", ["default", "llm"])
-async def test_object(server: Server, mode: str, case: str, way: Way) -> None:
+async def test_the_whole_answer_is_the_object(server: Server, mode: str, case: str, way: Way) -> None:
     """The whole answer is the object, in every form and on every server, with an enforced or a described schema."""
     await check(server, mode, case, way)
 

@@ -549,7 +549,7 @@ QUESTIONS = {
 @pytest.mark.cassettes("llama_structured")
 @pytest.mark.parametrize("form", ["whole", "stream"])
 @pytest.mark.parametrize("case", QUESTIONS)
-async def test_program(server: Server, case: str, form: str) -> None:
+async def test_programs_of_core_return_objects(server: Server, case: str, form: str) -> None:
     """Core's own program returns the object, or all of them with `allow_parallel_tool_calls`, in sync and async."""
     question, parallel, expected = QUESTIONS[case]
     program = program_on(TIRQwen(**server.settings), allow_parallel_tool_calls=parallel)

@@ -183,7 +183,7 @@ def users_own(base_url: str) -> Callable[[], int]:
 @pytest.mark.parametrize(
     ("way", "writes"), [(sync_client, 1), (async_client, 1), (users_own, 2)], ids=["sync", "async", "the user's own"]
 )
-def test_writes(way: Callable[[str], Callable[[], int]], writes: int) -> None:
+def test_a_request_is_a_single_write(way: Callable[[str], Callable[[], int]], writes: int) -> None:
     """A request's head and content are sent together; what a client of the user's does is left to it."""
     sent: list[str] = []
 

@@ -59,7 +59,7 @@ def page(folder: Path, module: str) -> str:
     return (folder / f"{module.replace('.', '/')}.html").read_text("utf-8")
 
 
-def test_builds(built: tuple[Path, list[str]]) -> None:
+def test_the_reference_builds_without_warnings(built: tuple[Path, list[str]]) -> None:
     """The reference builds without a warning, a link that leads nowhere or a page that fetches something."""
     folder, problems = built
     assert problems == []
@@ -104,7 +104,7 @@ def attributes(cls: type) -> set[str]:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_members(name: str) -> None:
+def test_public_members_are_documented(name: str) -> None:
     """Each public field and method says what it is, in a docstring of its own or under Attributes of its class."""
     cls = CLASSES[name]
     listed = attributes(cls.obj)
@@ -116,7 +116,7 @@ def test_members(name: str) -> None:
     assert {one for one in listed if one not in public} == set()
 
 
-def test_classes() -> None:
+def test_all_public_classes_are_checked() -> None:
     """The classes that are looked at are those that users meet."""
     names = {name.rpartition(".")[2] for name in CLASSES}
     assert {*tir_qwen.__all__, "ChatTIRQwen", "TIRQwen"} <= names
@@ -136,7 +136,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("face", OWN, ids=lambda face: face.__name__)
-def test_fields(face: type[ModelSettings], built: tuple[Path, list[str]]) -> None:
+def test_pages_show_the_fields_of_this_package(face: type[ModelSettings], built: tuple[Path, list[str]]) -> None:
     """A model's page shows and its search finds the fields of this package; the framework's are named, folded."""
     module, own = face.__module__.partition(".")[0], OWN[face]
     html = page(built[0], module)
@@ -188,7 +188,7 @@ def answer(request: Received) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples(
+def test_examples_of_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each example of a docstring runs as it stands, and prints the answer if it prints anything."""

@@ -155,7 +155,7 @@ print(Client(base_url=sys.argv[1]).complete([{"role": "user", "content": "Hi"}])
         ("sys.modules['httpx'] = None", "", "httpx2"),
     ],
 )
-def test_engine(before: str, wanted: str, engine: str) -> None:
+def test_a_call_loads_one_http_library(before: str, wanted: str, engine: str) -> None:
     """A call loads one HTTP library: the one that is asked for, else httpx2 where it is installed, else httpx."""
     with Loopback(echo) as server:
         packages = loaded(f"{before}\n{CALL}", server.base_url, TIR_QWEN_HTTP_ENGINE=wanted)
@@ -285,7 +285,7 @@ def test_no_circle_between_files() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_strangers(path: Path) -> None:
+def test_the_transport_knows_no_framework(path: Path) -> None:
     """The transport knows no framework, the faces know not each other, and one file alone knows the HTTP library."""
     name = str(path.relative_to(ROOT))
     strangers = {

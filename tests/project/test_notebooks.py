@@ -91,7 +91,7 @@ def test_stored_outputs(name: str, temporary: Path) -> None:
 
 
 @each_notebook
-def test_first_cell(name: str) -> None:
+def test_notebooks_say_whom_they_ask(name: str) -> None:
     """Each notebook begins with a title and with the cell that says whom it asks; stored offline, in order."""
     stored = execute.read(FOLDER / f"{name}.ipynb")
 
@@ -110,7 +110,7 @@ def test_nothing_private(path: Path) -> None:
     assert re.findall(r"lab-token|LAB:|Bearer \w|/home/|/root/|/tmp/|/work/|127\.0\.0\.1|localhost|p-1234", text) == []
 
 
-def test_live() -> None:
+def test_notebooks_run_live_with_credentials() -> None:
     """With credentials the same notebook asks the endpoint that the environment names, and says so."""
     path = FOLDER / f"{QUICKSTART}.ipynb"
     _, exchanges = recorded.load(QUICKSTART)
@@ -164,7 +164,7 @@ def endpoint(request: Received) -> list[bytes]:
     return [stream("Hi", " there") if request.json()["stream"] else completion("Hi!")]
 
 
-def test_recording(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_recordings_replay_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a notebook asks is recorded with what was answered, and replayed to the same effect; without credentials."""
     path = notebook_of(tmp_path, ASK)
     monkeypatch.setattr(recorded, "EXCHANGES", tmp_path)
@@ -210,7 +210,9 @@ def test_secret_in_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert [*tmp_path.glob("*.json")] == []
 
 
-def test_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_stores_only_the_outputs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`python -m notebooks` stores the outputs and nothing else that varies, with a line for each notebook."""
     path = notebook_of(tmp_path, "print('Hello')\n6 * 7")
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
@@ -248,7 +250,9 @@ def test_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.
     }
 
 
-def test_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_notebook_is_left_unchanged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A notebook that fails is left as it was; its cell and its error are shown, and the exit status is 1."""
     path = notebook_of(tmp_path, "print('Hello')", "print('so far')\n1 / 0")
     before = path.read_bytes()
@@ -370,7 +374,7 @@ def test_every_text_is_kept() -> None:
     assert "".join(f"{event}\n\n" for event, _ in recorded.unfold(kept)) == body
 
 
-def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_are_replayed_at_the_given_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream's texts come at the pace, its other events at once; a whole answer after the time of its tokens."""
     waits: list[float] = []
     monkeypatch.setattr(recorded, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=waits.append))

@@ -79,7 +79,7 @@ def metadata(wheel: Path) -> Message:
     return email.message_from_string(read_wheel(wheel)[f"tir_qwen-{VERSION}.dist-info/METADATA"].decode())
 
 
-def test_wheel(wheel: Path) -> None:
+def test_the_wheel_contains_the_three_packages(wheel: Path) -> None:
     """The wheel holds the three packages as they are here, with `py.typed` in each, the licence, and nothing else."""
     files = read_wheel(wheel)
     about = f"tir_qwen-{VERSION}.dist-info"
@@ -92,7 +92,7 @@ def test_wheel(wheel: Path) -> None:
     assert files[f"{about}/entry_points.txt"].decode().split("\n")[1] == "tir-qwen = tir_qwen._doctor.cli:main"
 
 
-def test_sdist(released: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_sdist_builds_the_same_wheel(released: tuple[Path, Path], tmp_path: Path) -> None:
     """The sdist holds what a wheel is built of and no more, and that wheel equals the one built of the checkout."""
     sdist, of_sdist = released
     with tarfile.open(sdist) as archive:
@@ -110,7 +110,7 @@ def test_index_accepts_it(released: tuple[Path, Path]) -> None:
     assert re.findall("PASSED|FAILED|WARNING", said) == ["PASSED", "PASSED"]
 
 
-def test_metadata(metadata: Message) -> None:
+def test_the_metadata_match_pyproject(metadata: Message) -> None:
     """The wheel says of itself what pyproject.toml says, and brings README."""
     one = ("Name", "Version", "Summary", "Requires-Python", "License-Expression", "License-File")
     assert [metadata[name] for name in one] == [
@@ -145,7 +145,7 @@ def sessions() -> list[dict[str, Any]]:
     return [session for session in listed if session["name"] != "suite_with"]
 
 
-def test_pythons(metadata: Message, sessions: list[dict[str, Any]]) -> None:
+def test_the_classifiers_name_the_tested_pythons(metadata: Message, sessions: list[dict[str, Any]]) -> None:
     """The Pythons that the classifiers name are those that `make matrix` tries."""
     named = re.findall(r"Python :: (3\.\d+)", "\n".join(metadata.get_all("Classifier", [])))
     assert named == list(dict.fromkeys(session["python"] for session in sessions))
@@ -170,7 +170,7 @@ def test_what_is_tried(sessions: list[dict[str, Any]]) -> None:
     assert tried >= set(product(noxfile.PYTHONS, ("newest", "lowest"), for_users))
 
 
-def test_lowest() -> None:
+def test_the_lowest_versions_are_the_lower_bounds() -> None:
     """The lowest versions are the lower bounds of pyproject.toml, of an extra and of all that it includes."""
     bounds = dict(line.split("==") for line in noxfile.lowest_versions("ray"))
     assert bounds.keys() == {"httpx", "pydantic", "langchain-core", "tenacity", "httpx2", "ray"}
@@ -240,7 +240,7 @@ def link(wanted: Distribution, site: Path) -> None:
     [(), ("langchain",), ("llama-index",), ("langchain", "llama-index")],
     ids=lambda extras: "+".join(extras) or "none",
 )
-def test_extras(environment: Make, extras: tuple[str, ...], tmp_path: Path) -> None:
+def test_each_extra_is_enough_for_its_integration(environment: Make, extras: tuple[str, ...], tmp_path: Path) -> None:
     """With what an extra declares and no more, its face answers and streams; another face says what to install."""
     run(environment(*extras), "-I", ROOT / "tests" / "support" / "wheel_smoke.py", *extras, cwd=tmp_path)
 

@@ -28,7 +28,7 @@ def answer(request: Received) -> list[bytes]:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
-def test_snippets(
+def test_snippets_of_the_readme_run(
     snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Each snippet runs as it stands, and prints the answer if it prints anything."""
@@ -82,7 +82,7 @@ def test_another_ones_names(name: str) -> None:
         ChatTIRQwen(project_id=6530, access_token="token", **{name: 1})
 
 
-def test_links() -> None:
+def test_links_of_the_readme_lead_to_files() -> None:
     """Each link within the repository leads to a file."""
     links = re.findall(r"\]\((?!https?://)([^)#]+)", README)
     assert len(links) > 10

@@ -137,7 +137,7 @@ def test_none_is_unset(name: str) -> None:
         (UserList(["a"]), {"stop": ["a"]}),
     ],
 )
-def test_stop(stop: Any, body: dict[str, Any]) -> None:
+def test_stop_strings_become_a_list(stop: Any, body: dict[str, Any]) -> None:
     """Stop strings may be one or several, in any sequence; none of them is none."""
     assert sent(stop=stop) == body
 
@@ -175,13 +175,13 @@ def test_stream_options_only_with_a_stream(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("messages", [[], ()])
-def test_no_messages(messages: Any) -> None:
+def test_empty_messages_are_refused(messages: Any) -> None:
     """There must be something to answer."""
     assert refusal(messages=messages) == "messages is empty: there is nothing to answer."
 
 
 @pytest.mark.parametrize("model", ["", "  ", None, 3])
-def test_no_model(model: Any) -> None:
+def test_an_empty_model_is_refused(model: Any) -> None:
     """There must be someone to answer."""
     assert refusal(model=model) == "model must be the name of a model, such as qwen3_32b."
 

@@ -66,7 +66,7 @@ def test_model_is_quoted(model: str, quoted: str) -> None:
     ],
 )
 @pytest.mark.parametrize("source", ["base_url", "E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST"])
-def test_host_alone(monkeypatch: pytest.MonkeyPatch, source: str, host: str, root: str) -> None:
+def test_a_host_alone_serves_the_same_paths(monkeypatch: pytest.MonkeyPatch, source: str, host: str, root: str) -> None:
     """Another host serves the same paths, wherever it is named and however it ends."""
     if source != "base_url":
         monkeypatch.setenv(source, host)
@@ -80,7 +80,7 @@ def test_host_without_a_scheme(monkeypatch: pytest.MonkeyPatch, host: str) -> No
     assert url() == f"https://{host.rstrip('/')}{TIR}"
 
 
-def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The argument wins over E2E_TIR_BASE_URL, that over MODEL_API_CLIENT_HOST, that over TIR's host."""
     monkeypatch.setenv("MODEL_API_CLIENT_HOST", "https://third.example.com/")
     assert url() == f"https://third.example.com{TIR}"

@@ -65,12 +65,12 @@ def defined() -> dict[str, type[Exception]]:
     }
 
 
-def test_tree() -> None:
+def test_the_tree_of_exceptions_is_exactly_this() -> None:
     """The tree is exactly this, so that `except` clauses written today catch the same tomorrow."""
     assert {cls: cls.__bases__ for cls in defined().values()} == TREE
 
 
-def test_picture() -> None:
+def test_the_picture_shows_every_exception() -> None:
     """The picture in the docstring shows every class, under its base, in the right place."""
     bases, path = {}, []
     for line in (errors.__doc__ or "").splitlines():

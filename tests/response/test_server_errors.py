@@ -113,7 +113,7 @@ TOO_LONG = "the prompt exceeds the maximum context length"
         (302, b"", "APIStatusError", "", None),
     ],
 )
-def test_gateways(status: int, body: Any, kind: str, words: str, kept: Any) -> None:
+def test_errors_of_gateways_become_one_sentence(status: int, body: Any, kind: str, words: str, kept: Any) -> None:
     """What a gateway in front of the server says becomes a sentence too: no page, no blank, no second status line."""
     error = refuse(status, body)
     assert type(error).__name__ == kind
@@ -131,7 +131,7 @@ def test_gateways(status: int, body: Any, kind: str, words: str, kept: Any) -> N
         "your prompt contains at least 32769 input tokens",
     ],
 )
-def test_overflow(words: str) -> None:
+def test_every_wording_of_an_overflow_is_recognized(words: str) -> None:
     """Every wording of a prompt that does not fit is the one error by which frameworks know to shorten it."""
     assert {type(refuse(status, {"error": words})).__name__ for status in (400, 413, 422)} == {"ContextOverflowError"}
     assert type(refuse(500, {"error": words})).__name__ == "InternalServerError"

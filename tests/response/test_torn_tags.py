@@ -268,6 +268,6 @@ def test_the_answer_streams() -> None:
         pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
     ],
 )
-def test_lag(params: dict[str, Any], lag: int) -> None:
+def test_the_lag_follows_from_the_longest_stop_string(params: dict[str, Any], lag: int) -> None:
     """The text lags by one character less than the longest stop string, unless stop strings are part of the answer."""
     assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

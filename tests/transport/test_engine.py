@@ -1,4 +1,4 @@
-"""HTTP clients passed in by the user, from either httpx or httpx2, regardless of the engine in use."""
+"""The HTTP library underneath: clients passed in by the user, its defaults, and what it reads from the environment."""
 
 from __future__ import annotations
 
