@@ -26,16 +26,15 @@ _CONSEQUENCES = {
     "stream_options": "does not accept stream_options: streams have no token counts",
     "reasoning_history": "does not accept reasoning in the history: it is left out",
 }
-_NO_TOOL_PARSER = re.compile(r"tool-call-parser|enable-auto-tool-choice")
-_REFUSAL = re.compile(
-    r"\bnot (?:\w+ )?(?:support|permitted|allowed|available|enabled|recogni[sz]ed|accept)|unsupported"
-    r"|unavailable|unknown|unrecogni[sz]ed|unexpected|\bextra\b|additional propert|forbidden|disabled|undocumented",
-    re.IGNORECASE,
+# Patterns of error messages. They are compiled when a request is refused, not at import.
+_NO_TOOL_PARSER = r"tool-call-parser|enable-auto-tool-choice"
+_REFUSAL = (
+    r"(?i)\bnot (?:\w+ )?(?:support|permitted|allowed|available|enabled|recogni[sz]ed|accept)|unsupported"
+    r"|unavailable|unknown|unrecogni[sz]ed|unexpected|\bextra\b|additional propert|forbidden|disabled|undocumented"
 )
-_REFUSED_VALUE = re.compile(
-    r"(?<!json_)schema|keyword '|unexpected keyword\b(?! argument)|parameter type|too many"
-    r"|\bfunction '|\bfunction \w+ in",
-    re.IGNORECASE,
+_REFUSED_VALUE = (
+    r"(?i)(?<!json_)schema|keyword '|unexpected keyword\b(?! argument)|parameter type|too many"
+    r"|\bfunction '|\bfunction \w+ in"
 )
 
 
@@ -70,14 +69,16 @@ class Capabilities:
 
 def refuses(text: str, name: str) -> bool:
     """Whether an error message says that the server does not accept the fields of a capability."""
-    if name == "tools" and _NO_TOOL_PARSER.search(text):
+    if name == "tools" and re.search(_NO_TOOL_PARSER, text):
         return True
     # A path into the field (tools.0.function) means that its value is wrong. Other sentences may just list fields.
-    field = re.compile(rf"\b(?:{'|'.join(_FIELDS[name])})\b(?!['\"`]?(?:, |[.\[])\d)")
+    field = rf"\b(?:{'|'.join(_FIELDS[name])})\b(?!['\"`]?(?:, |[.\[])\d)"
     sentences = re.split(r"[.;]\s", text)
-    return any(_REFUSAL.search(sentence) is not None and field.search(sentence) is not None for sentence in sentences)
+    return any(
+        re.search(_REFUSAL, sentence) is not None and re.search(field, sentence) is not None for sentence in sentences
+    )
 
 
 def is_about_value(text: str) -> bool:
     """Whether an error message is about the value of a field, such as the user's schema."""
-    return _REFUSED_VALUE.search(text) is not None
+    return re.search(_REFUSED_VALUE, text) is not None

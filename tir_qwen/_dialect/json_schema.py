@@ -8,9 +8,9 @@ from typing import Any
 from ..types import JSON
 
 _LAX_FORMS = {
-    "integer": re.compile(r"[+-]?\d+(\.0+)?"),
-    "number": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
-    "boolean": re.compile(r"true|false|yes|no|on|off|[01tfyn]", re.IGNORECASE),
+    "integer": r"[+-]?\d+(\.0+)?",
+    "number": r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?",
+    "boolean": r"(?i)true|false|yes|no|on|off|[01tfyn]",
 }
 """Strings that pydantic accepts for these types in lax mode."""
 _PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -118,7 +118,7 @@ def _is_instance(value: Any, type_name: str) -> bool:
     if type_name in ("integer", "number") and isinstance(value, bool):
         return False
     if isinstance(value, str) and type_name in _LAX_FORMS:
-        return bool(_LAX_FORMS[type_name].fullmatch(value.strip()))
+        return bool(re.fullmatch(_LAX_FORMS[type_name], value.strip()))
     if type_name == "integer" and isinstance(value, float):
         return value.is_integer()
     return isinstance(value, _PYTHON_TYPES.get(type_name, object))

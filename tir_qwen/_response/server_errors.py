@@ -45,18 +45,14 @@ _HINTS: dict[int, str] = {
     404: "Check the project id, the model name and the base URL.",
 }
 # All wordings of vLLM 0.9 to 0.32 for a prompt, or prompt and max_tokens, that exceed the context window.
-_OVERFLOW = re.compile(
-    r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens",
-)
+_OVERFLOW = r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens"
 # vLLM 0.9 to 0.11 parses calls with `tool_choice: required` as JSON, even truncated ones, and fails.
-_TRUNCATED_CALL = re.compile(r"validation error for list\[.*Invalid JSON: EOF while parsing", re.DOTALL)
+_TRUNCATED_CALL = r"(?s)validation error for list\[.*Invalid JSON: EOF while parsing"
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
-_ECHO = re.compile(r"(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*", re.DOTALL)
-_PYDANTIC_ERROR = re.compile(
-    r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
-)
-_PYDANTIC_WRAPPER = re.compile(r"'function-wrap\[[^']*'")
-_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,1000})</title>", re.IGNORECASE)
+_ECHO = r"(?s)(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*"
+_PYDANTIC_ERROR = r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
+_PYDANTIC_WRAPPER = r"'function-wrap\[[^']*'"
+_TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,1000})</title>"
 
 
 def error_from_response(
@@ -72,9 +68,9 @@ def error_from_response(
     """
     parsed = _parse(body)
     detail = redact(_find_message(parsed), secrets)[:MAX_TEXT]
-    if status_code == 400 and _TRUNCATED_CALL.search(detail):
+    if status_code == 400 and re.search(_TRUNCATED_CALL, detail):
         detail = "max_tokens (or the context window) truncated the tool call"
-    if status_code in (400, 413, 422) and _OVERFLOW.search(detail):
+    if status_code in (400, 413, 422) and re.search(_OVERFLOW, detail):
         error_class: type[APIStatusError] = ContextOverflowError
     else:
         fallback = InternalServerError if status_code >= 500 else APIStatusError
@@ -117,7 +113,7 @@ def _find_message(parsed: Any) -> str:
         return ""
     parsed = parsed[:_MAX_SCANNED_TEXT]
     if "<html" in parsed[:1000].lower():
-        title = _TITLE.search(parsed)
+        title = re.search(_TITLE, parsed)
         return " ".join(title[1].split()) if title else "an HTML page"
     return _without_echo(parsed)
 
@@ -125,9 +121,9 @@ def _find_message(parsed: Any) -> str:
 def _without_echo(text: str) -> str:
     """Remove parts of the request that the server repeats, and the structure around pydantic's messages."""
     text = " ".join(text.split())  # first, since the patterns take quadratic time on runs of spaces
-    text = _ECHO.sub("", text)  # keeps the first error, which says enough
-    if found := _PYDANTIC_ERROR.search(text):
-        loc = _PYDANTIC_WRAPPER.sub("", found["loc"])
+    text = re.sub(_ECHO, "", text)  # keeps the first error, which says enough
+    if found := re.search(_PYDANTIC_ERROR, text):
+        loc = re.sub(_PYDANTIC_WRAPPER, "", found["loc"])
         field = ".".join(re.findall(r"\w+", loc)).removeprefix("body").removeprefix(".")
         message = found["msg"][1:-1]
         text = f"{field}: {message}" if field else message.removeprefix("Value error, ")
