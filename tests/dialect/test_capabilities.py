@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -213,3 +214,30 @@ def test_a_named_call_after_a_refusal(driver: Driver, streamed: bool) -> None:
     with Loopback(without_parser(says(call))) as server:
         done = ask(driver, driver.make(base_url=server.base_url), streamed, tools=[TOOL], tool_choice=choice)
     assert [(one.name, one.arguments) for one in done.tool_calls] == [("get_time", '{"zone":"IST"}')]
+
+
+NEWS = {
+    "parallel_switch": "The server does not accept parallel_tool_calls: surplus calls are dropped from now on.",
+    "tools": "The server does not accept tools: they are written into the messages from now on.",
+    "response_format": (
+        "The server does not enforce response_format: the schema is written into the messages from now on."
+    ),
+    "template_kwargs": (
+        "The server does not accept chat_template_kwargs: thinking is switched by /think and /no_think from now on."
+    ),
+    "thinking_switch": (
+        "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on."
+    ),
+    "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
+    "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities)])
+def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What a server turns out not to do is said in the log, once."""
+    capabilities = Capabilities()
+    for _ in range(3):
+        capabilities.mark_unsupported(name)
+    assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
+    assert capabilities == Capabilities(**{name: False})

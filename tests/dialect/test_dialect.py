@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import fields
 from typing import Any
 
@@ -137,39 +136,6 @@ def test_an_unknown_value_of_an_option_is_refused(name: str, value: Any) -> None
     """A setting that is none of its values is refused, with those that there are."""
     with pytest.raises(ConfigurationError, match=rf"^{name} must be one of \w+, \w+, \w+\.$"):
         Dialect(ASKED, {name: value}, Capabilities())
-
-
-def part(text: str) -> dict[str, str]:
-    """A part of a content."""
-    return {"type": "text", "text": text}
-
-
-@pytest.mark.parametrize(
-    ("content", "thinking", "switched"),
-    [
-        ("Hi.", False, "Hi. /no_think"),
-        ("Hi.", True, "Hi. /think"),
-        ("Hi /no_think", False, "Hi /no_think"),
-        ("Hi /no_think\n", True, "Hi /no_think\n"),
-        ("Is it /no_think?", False, "Is it /no_think? /no_think"),
-        ([part("Hi."), part("You?")], False, [part("Hi."), part("You?"), part(" /no_think")]),
-        ([part("Hi /no_think")], False, [part("Hi /no_think")]),
-        ([part("Hi /think")], False, [part("Hi /think")]),
-    ],
-)
-def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool, switched: Any) -> None:
-    """The switch comes once, at the end of the last message of the user; one that the user wrote there counts."""
-    messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
-    last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
-    dialect = Dialect([*messages, last, after], {"enable_thinking": thinking}, without("template_kwargs"))
-    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
-    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
-
-
-def test_soft_switch_of_no_one() -> None:
-    """Where no user has spoken, there is nothing to switch."""
-    messages = [system("Be kind.")]
-    assert Dialect(messages, {"enable_thinking": False}, without("template_kwargs")).write() == (messages, {})
 
 
 def refused(
@@ -321,33 +287,6 @@ def test_refusals_that_cross() -> None:
     assert [call.write() for call in calls] == [(messages_with_tools(ASKED, [TOOL]), {})] * 2
 
 
-NEWS = {
-    "parallel_switch": "The server does not accept parallel_tool_calls: surplus calls are dropped from now on.",
-    "tools": "The server does not accept tools: they are written into the messages from now on.",
-    "response_format": (
-        "The server does not enforce response_format: the schema is written into the messages from now on."
-    ),
-    "template_kwargs": (
-        "The server does not accept chat_template_kwargs: thinking is switched by /think and /no_think from now on."
-    ),
-    "thinking_switch": (
-        "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on."
-    ),
-    "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
-    "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
-}
-
-
-@pytest.mark.parametrize("name", ABILITIES)
-def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What a server turns out not to do is said in the log, once."""
-    capabilities = Capabilities()
-    for _ in range(3):
-        capabilities.mark_unsupported(name)
-    assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
-    assert capabilities == without(name)
-
-
 def learned(params: dict[str, Any], *choices: Choice, known: Capabilities | None = None) -> list[str]:
     """What a server is believed not to do after this answer."""
     known = Capabilities() if known is None else known
@@ -447,3 +386,26 @@ def test_decoding_options_follow_from_the_request(
     """An answer is read by what was asked for, wherever the user has said that."""
     found = Dialect(ASKED, params, Capabilities()).decoding_options
     assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "lag"),
+    [
+        pytest.param({}, 0, id="none"),
+        pytest.param({"stop": None}, 0, id="null"),
+        pytest.param({"stop": []}, 0, id="an empty list"),
+        pytest.param({"stop": ""}, 0, id="an empty text"),
+        pytest.param({"stop": "z"}, 0, id="one character"),
+        pytest.param({"stop": "zzz"}, 2, id="a text"),
+        pytest.param({"stop": ["zz", "\nObservation:", "z"]}, 12, id="several"),
+        pytest.param({"stop": ("🚀🚀",)}, 1, id="characters, not bytes"),
+        pytest.param({"stop": ["z"], "extra_body": {"stop": ["zz"]}}, 1, id="in extra_body"),
+        pytest.param({"stop": ["zz"], "include_stop_str_in_output": True}, 0, id="included"),
+        pytest.param({"stop": ["zz"], "extra_body": {"include_stop_str_in_output": True}}, 0, id="included in extra"),
+        pytest.param({"extra_body": {"stop": 7}}, 0, id="a number"),
+        pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
+    ],
+)
+def test_the_lag_follows_from_the_longest_stop_string(params: dict[str, Any], lag: int) -> None:
+    """The text lags by one character less than the longest stop string, unless stop strings are part of the answer."""
+    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

@@ -34,7 +34,6 @@ from tir_qwen import (
     ToolCall,
     errors,
 )
-from tir_qwen._response.server_errors import error_from_response
 
 TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     TIRError: (Exception,),
@@ -132,9 +131,6 @@ def test_errors_need_no_arguments(cls: type[Any]) -> None:
     assert error.partial is None
 
 
-RETRYABLE_STATUSES = {408, 409, 429, *range(500, 600)}
-
-
 @pytest.mark.parametrize(
     ("cls", "retryable"),
     [
@@ -151,22 +147,3 @@ RETRYABLE_STATUSES = {408, 409, 429, *range(500, 600)}
 def test_is_retryable_by_class(cls: type[TIRError], retryable: bool) -> None:
     """An error says whether the same call may well succeed if it is made again."""
     assert cls().is_retryable is retryable
-
-
-def test_class_and_is_retryable_by_status() -> None:
-    """Every status has its class, and 408, 409, 429 and 5xx are worth another request."""
-    classes = {
-        400: BadRequestError,
-        401: AuthenticationError,
-        403: PermissionDeniedError,
-        404: NotFoundError,
-        422: BadRequestError,
-        429: RateLimitError,
-        **dict.fromkeys(range(500, 600), InternalServerError),
-    }
-    found = {status: error_from_response(status, {}, b"") for status in range(300, 600)}
-    assert {status: type(error) for status, error in found.items()} == {
-        status: classes.get(status, APIStatusError) for status in found
-    }
-    assert {status for status, error in found.items() if error.is_retryable} == RETRYABLE_STATUSES
-    assert {error.status_code for error in found.values()} == set(found)

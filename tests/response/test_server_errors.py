@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from tests.support.captures import CAPTURES, Capture
 from tests.support.paths import DATA
-from tir_qwen import APIStatusError
+from tir_qwen import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
 from tir_qwen._response.server_errors import MAX_TEXT, error_from_response
 
 REFUSALS = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
@@ -172,3 +180,25 @@ def test_what_is_kept_of_a_body() -> None:
     assert refuse(400, {"object": "error", **fields, "type": None}).body == {"message": "no", "param": "n", "code": 400}
     detail = [{"loc": ["a"], "msg": "b"}, {"loc": ["c"], "msg": "d"}, "e"]
     assert refuse(422, {"detail": detail}).body == {"message": "['a']: b; ['c']: d"}
+
+
+RETRYABLE_STATUSES = {408, 409, 429, *range(500, 600)}
+
+
+def test_class_and_is_retryable_by_status() -> None:
+    """Every status has its class, and 408, 409, 429 and 5xx are worth another request."""
+    classes = {
+        400: BadRequestError,
+        401: AuthenticationError,
+        403: PermissionDeniedError,
+        404: NotFoundError,
+        422: BadRequestError,
+        429: RateLimitError,
+        **dict.fromkeys(range(500, 600), InternalServerError),
+    }
+    found = {status: error_from_response(status, {}, b"") for status in range(300, 600)}
+    assert {status: type(error) for status, error in found.items()} == {
+        status: classes.get(status, APIStatusError) for status in found
+    }
+    assert {status for status, error in found.items() if error.is_retryable} == RETRYABLE_STATUSES
+    assert {error.status_code for error in found.values()} == set(found)

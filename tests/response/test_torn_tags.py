@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from tests.support.captures import CAPTURES
 from tests.support.decode import FIXED, bytewise, decode, events, native, pieces_of, stream, whole
-from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.choice import DecodingOptions
 from tir_qwen._response.response import ResponseDecoder
 
@@ -248,26 +246,3 @@ def test_the_answer_streams() -> None:
     outcome = decode(stream(*server.deltas), expected=DecodingOptions(stop_lag=server.lag))
     texts = [(delta.reasoning, delta.content) for delta in outcome.deltas if delta.reasoning or delta.content]
     assert texts == [("H", ""), ("m", ""), ("", "Les"), ("", "s i"), ("", "s mor"), ("", "e.")]
-
-
-@pytest.mark.parametrize(
-    ("params", "lag"),
-    [
-        pytest.param({}, 0, id="none"),
-        pytest.param({"stop": None}, 0, id="null"),
-        pytest.param({"stop": []}, 0, id="an empty list"),
-        pytest.param({"stop": ""}, 0, id="an empty text"),
-        pytest.param({"stop": "z"}, 0, id="one character"),
-        pytest.param({"stop": "zzz"}, 2, id="a text"),
-        pytest.param({"stop": ["zz", "\nObservation:", "z"]}, 12, id="several"),
-        pytest.param({"stop": ("🚀🚀",)}, 1, id="characters, not bytes"),
-        pytest.param({"stop": ["z"], "extra_body": {"stop": ["zz"]}}, 1, id="in extra_body"),
-        pytest.param({"stop": ["zz"], "include_stop_str_in_output": True}, 0, id="included"),
-        pytest.param({"stop": ["zz"], "extra_body": {"include_stop_str_in_output": True}}, 0, id="included in extra"),
-        pytest.param({"extra_body": {"stop": 7}}, 0, id="a number"),
-        pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
-    ],
-)
-def test_the_lag_follows_from_the_longest_stop_string(params: dict[str, Any], lag: int) -> None:
-    """The text lags by one character less than the longest stop string, unless stop strings are part of the answer."""
-    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag
