@@ -1,4 +1,4 @@
-"""JSON objects as answers: what is found of them, whole and while they grow."""
+"""Prompting for JSON objects and extracting them from answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tir_qwen._dialect.json_answer import describe_schema, explain_failure, extr
 
 
 def test_the_model_is_shown_the_schema() -> None:
-    """The model is shown the schema itself, and told to write nothing else."""
+    """The prompt contains the schema and asks for nothing but the object."""
     assert describe_schema({"type": "object", "description": "नाम"}) == (
         "Give your answer as one JSON object that follows this JSON schema, and nothing else:\n"
         '{"type":"object","description":"नाम"}'
@@ -29,7 +29,7 @@ def test_the_model_is_shown_the_schema() -> None:
     ],
 )
 def test_a_fence_or_a_sentence_is_not_part_of_the_object(text: str, found: str) -> None:
-    """A fence or a sentence around an object does not belong to it."""
+    """A code fence or a sentence around the object is removed."""
     assert extract_object(text) == found
 
 
@@ -42,7 +42,7 @@ def test_a_fence_or_a_sentence_is_not_part_of_the_object(text: str, found: str) 
     ],
 )
 def test_the_reason_of_a_failure_is_explained(text: str, finish_reason: str | None, problem: str) -> None:
-    """What is wrong with an answer is said so that a person can act on it."""
+    """The error explains what is wrong with the answer in terms the user can act on."""
     assert explain_failure(text, finish_reason, ValueError("boom")) == problem
 
 
@@ -69,8 +69,8 @@ QUESTION = {"role": "user", "content": "Where?"}
         ),
     ],
 )
-def test_with_description(messages: list[Any], described: list[Any]) -> None:
-    """The description ends the system message, once however often it is added, and the caller's messages stay."""
+def test_the_description_is_added_once_to_the_system_message(messages: list[Any], described: list[Any]) -> None:
+    """The description is appended to the system message once, and the caller's messages stay unchanged."""
     before = json.dumps(messages)
     assert with_description(messages, "As JSON.") == described
     assert with_description(with_description(messages, "As JSON."), "As JSON.") == described

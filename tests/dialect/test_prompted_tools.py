@@ -1,4 +1,4 @@
-"""Tools through the messages alone: the prompt is the one that native tools make, and calls in a text are found."""
+"""Tools in the messages produce exactly the prompt that native tools produce."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TEMPLATE = _template()
 
 
 def prompt(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
-    """What the model reads: vLLM joins the parts of a content, and parses the arguments of calls, for the template."""
+    """Render the prompt as vLLM does: it joins content parts and parses the arguments of tool calls."""
     shown = []
     for message in copy.deepcopy([*messages]):
         if isinstance(message.get("content"), list):
@@ -55,12 +55,12 @@ def prompt(messages: Sequence[Any], tools: Sequence[Any] | None = None) -> str:
 
 
 def user(content: Any = "What is the weather?") -> dict[str, Any]:
-    """A message of the user."""
+    """Return a user message."""
     return {"role": "user", "content": content}
 
 
 def called(*calls: tuple[str, str], content: str | None = "", **more: Any) -> dict[str, Any]:
-    """A message that calls tools: their names and arguments."""
+    """Return an assistant message that calls tools, given their names and arguments."""
     wire = [
         {"id": f"c{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
         for number, (name, arguments) in enumerate(calls)
@@ -69,7 +69,7 @@ def called(*calls: tuple[str, str], content: str | None = "", **more: Any) -> di
 
 
 def result(content: Any) -> dict[str, Any]:
-    """The result of a call."""
+    """Return the result of a call."""
     return {"role": "tool", "tool_call_id": "c0", "content": content}
 
 
@@ -114,8 +114,8 @@ HISTORIES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES.keys())
-def test_the_prompt_is_the_native_one(history: list[dict[str, Any]]) -> None:
-    """Whatever the history, the model reads what it would have read of tools in the request, with tools or without."""
+def test_the_prompt_equals_the_native_one(history: list[dict[str, Any]]) -> None:
+    """For any history, the model sees the same prompt as with native tools."""
     given_ = copy.deepcopy(history)
     assert prompt(messages_with_tools(history, TOOLS)) == prompt(history, TOOLS)
     assert prompt(messages_with_tools(history, [])) == prompt(history)
@@ -136,7 +136,7 @@ CALLS = st.tuples(
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Questions, each with calls and results in turn, and perhaps an answer."""
+    """Generate questions, each followed by calls with results and sometimes by an answer."""
     messages = [{"role": "system", "content": draw(TEXTS)}] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(1, 3))):
         messages.append(user(draw(TEXTS)))
@@ -152,14 +152,14 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @FIXED
 @given(history=conversations(), offered=st.booleans())
-def test_any_prompt_is_the_native_one(history: list[dict[str, Any]], offered: bool) -> None:
-    """The prompts are equal for conversations of any kind."""
+def test_any_prompt_equals_the_native_one(history: list[dict[str, Any]], offered: bool) -> None:
+    """The prompts are equal for arbitrary conversations."""
     tools = TOOLS if offered else []
     assert prompt(messages_with_tools(history, tools)) == prompt(history, tools)
 
 
-def test_arguments_that_quote_a_think_tag() -> None:
-    """A call of the past whose arguments hold `</think>` still stands whole in the prompt, name and all."""
+def test_arguments_with_a_think_tag_stay_intact() -> None:
+    """An earlier call whose arguments contain `</think>` stays intact in the prompt."""
     arguments = '{"text": "a</think>b"}'
     written = prompt(messages_with_tools([user(), called(("note", arguments)), result("ok")], []))
     text = written.partition("<|im_start|>assistant\n")[2].partition("<|im_end|>")[0]
@@ -180,21 +180,21 @@ def test_arguments_that_quote_a_think_tag() -> None:
     ],
 )
 def test_a_required_tool_is_named_in_the_prompt(choice: Any, told: str) -> None:
-    """A tool that has to be called is named below the offer."""
+    """A required tool is named below the list of tools."""
     offer = messages_with_tools([user()], TOOLS)[0]["content"]
     assert messages_with_tools([user()], TOOLS, choice) == [{"role": "system", "content": offer + told}, user()]
 
 
-def test_tool_choice_none() -> None:
-    """Tools that must not be called are not offered; the calls of the past remain."""
+def test_tool_choice_none_offers_no_tools() -> None:
+    """With `tool_choice="none"` no tools are offered, but earlier calls remain."""
     history = [SYSTEM, user(), called(PARIS), result("20")]
     assert messages_with_tools(history, TOOLS, "none") == messages_with_tools(history, [])
 
 
 @FIXED
 @given(names=st.lists(CALLS, min_size=1, max_size=3), between=TEXTS, cuts=st.lists(st.integers(0, 300), max_size=8))
-def test_what_the_prompt_shows_is_what_is_read(names: list[tuple[str, str]], between: str, cuts: list[int]) -> None:
-    """Calls that are written into the messages are read back as they were, wherever the text is cut."""
+def test_calls_in_the_prompt_can_be_parsed_back(names: list[tuple[str, str]], between: str, cuts: list[int]) -> None:
+    """Calls written into the messages are parsed back unchanged, wherever the text is cut."""
     (message,) = messages_with_tools([called(*names)], [])
     calls = [each for each in read(message["content"] + "\n" + between.replace("<", ""), cuts) if each[:1] != "\n"]
     read_back = [(each[1], json.loads(each[2])) for each in calls if isinstance(each, tuple)]

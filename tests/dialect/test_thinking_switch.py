@@ -11,7 +11,7 @@ from tir_qwen._dialect.dialect import Dialect
 
 
 def part(text: str) -> dict[str, str]:
-    """A part of a content."""
+    """Return a text part."""
     return {"type": "text", "text": text}
 
 
@@ -29,7 +29,7 @@ def part(text: str) -> dict[str, str]:
     ],
 )
 def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool, switched: Any) -> None:
-    """The switch comes once, at the end of the last message of the user; one that the user wrote there counts."""
+    """The switch is appended once to the last user message, unless that already ends with one."""
     messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
     last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
     dialect = Dialect([*messages, last, after], {"enable_thinking": thinking}, Capabilities(template_kwargs=False))
@@ -37,7 +37,7 @@ def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool
     assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
 
 
-def test_soft_switch_of_no_one() -> None:
-    """Where no user has spoken, there is nothing to switch."""
+def test_messages_without_a_user_get_no_soft_switch() -> None:
+    """Messages without a user message stay unchanged."""
     messages = [{"role": "system", "content": "Be kind."}]
     assert Dialect(messages, {"enable_thinking": False}, Capabilities(template_kwargs=False)).write() == (messages, {})

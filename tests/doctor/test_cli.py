@@ -22,10 +22,10 @@ VARIABLES = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
 
 
 @pytest.mark.parametrize("known", [(), ("E2E_TIR_ACCESS_TOKEN",), ("E2E_TIR_PROJECT_ID",)], ids=repr)
-def test_no_credentials(
+def test_missing_credentials_are_explained(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...]
 ) -> None:
-    """Without credentials one screen says what to set and where it is found, on stderr alone; the exit status is 2."""
+    """Without credentials, stderr explains on one screen what to set and where to find it; the exit status is 2."""
     for name in known:
         monkeypatch.setenv(name, "987654")
     seen = Terminal(capsys).run("doctor")
@@ -40,7 +40,7 @@ def test_no_credentials(
     assert "987654" not in seen.err
 
 
-# Where the tests run in the background, a shell may have had them ignore the signal.
+# A shell that runs the tests in the background may make them ignore the signal.
 INTERRUPTIBLE = """
 import signal
 from tir_qwen._doctor.cli import main
@@ -50,7 +50,7 @@ raise SystemExit(main())
 
 
 def test_ctrl_c_ends_without_a_traceback() -> None:
-    """Ctrl-C ends it without a traceback, by the exit status that shells expect."""
+    """Ctrl-C ends the command without a traceback, with exit status 130."""
 
     def interrupt(_: Received) -> Iterator[bytes]:
         process.send_signal(signal.SIGINT)
@@ -68,7 +68,7 @@ OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--timeout",
 
 
 def test_help_names_options_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` names the options, what it costs, and where the token comes from; a token is no option."""
+    """`--help` lists the options, the cost and the source of the token, which is not an option."""
     with pytest.raises(SystemExit, match="0"):
         main(["doctor", "--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -78,13 +78,13 @@ def test_help_names_options_and_cost(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_missing_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a command it says which there may be; the exit status is 2."""
+    """Without a command, stdout stays empty and the exit status is 2."""
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert capsys.readouterr().out == ""
 
 
 def test_the_script_runs_the_same_command() -> None:
-    """The script `tir-qwen` runs the same."""
+    """The script `tir-qwen` runs the same function."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"tir-qwen": f"{main.__module__}:{main.__name__}"}

@@ -1,4 +1,4 @@
-"""JSON objects that are read while they stream."""
+"""Reading JSON objects while they stream."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ VALUES = st.recursive(
     ],
 )
 def test_an_incomplete_object_contains_what_is_certain(text: str, value: Any) -> None:
-    """Of an object that has begun there is what is certain: a number only once it has ended, a string as it grows."""
+    """Numbers appear once they are complete, strings while they grow."""
     assert PartialJSON().read(text) == value
 
 
 @given(value=st.dictionaries(st.text(), VALUES, max_size=4), cut=st.integers(min_value=1, max_value=9))
 def test_a_growing_object_ends_as_the_whole_object(value: dict[str, Any], cut: int) -> None:
-    """However its text is cut, what is read at the end is the object, and what is read before is never another type."""
+    """Every prefix yields a dict, and the full text yields the whole object."""
     text = json.dumps(value)
     growing = PartialJSON()
     for end in range(cut, len(text) + cut, cut):
@@ -53,15 +53,15 @@ def test_a_growing_object_ends_as_the_whole_object(value: dict[str, Any], cut: i
     assert growing.read(text) == value
 
 
-def test_reading_backwards() -> None:
-    """A shorter text of an earlier response still gives what it holds."""
+def test_a_shorter_text_can_be_read_again() -> None:
+    """Reading a shorter, earlier text again returns what it contains."""
     growing = PartialJSON()
     assert growing.read('{"a": "xyz') == {"a": "xyz"}
     assert growing.read('{"a": "x') == {"a": "x"}
 
 
 def test_a_long_object_is_not_parsed_at_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An object that streams in for long is parsed at fewer and fewer of its tokens, not at each anew."""
+    """The longer a streamed object gets, the less often it is parsed again."""
     parsed: list[int] = []
     monkeypatch.setattr("tir_qwen._integrations.partial_json._parse_partial", lambda text: parsed.append(len(text)))
     growing = PartialJSON()

@@ -1,4 +1,4 @@
-"""Requests with any parameters."""
+"""Requests with arbitrary parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXT = st.text(max_size=12) | st.text(st.sampled_from("p-0 \r\n\t\0:/?#[]@%é.ht
 
 
 def check_parameters(params: dict[str, Any], messages: Any = QUESTION, streamed: bool = False) -> None:
-    """Check that a call is written as JSON, or refused."""
+    """Check that the call is either written as JSON or rejected."""
     try:
         request = build_request(ENDPOINT, "m", messages, params, stream=streamed)
     except ConfigurationError as error:
@@ -32,7 +32,7 @@ def check_parameters(params: dict[str, Any], messages: Any = QUESTION, streamed:
 
 
 def loop(value: Any) -> Any:
-    """A value that holds itself."""
+    """Return a list that contains itself."""
     value.append(value)
     return value
 
@@ -78,6 +78,6 @@ ENDPOINT = resolve_endpoint(project_id=6530, access_token="c4n4ry-token")
     streamed=True,
 )
 @example(params={"stop": {1}}, messages=QUESTION, streamed=True)
-def test_parameters_of_any_kind(params: dict[str, Any], messages: Any, streamed: bool) -> None:
-    """Whatever a call holds is written as JSON, numbers that JSON knows included, or refused."""
+def test_any_parameters_are_written_as_json_or_rejected(params: dict[str, Any], messages: Any, streamed: bool) -> None:
+    """Any parameters are either written as valid JSON or rejected."""
     check_parameters(params, messages, streamed)

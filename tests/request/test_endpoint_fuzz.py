@@ -1,4 +1,4 @@
-"""Settings, parameters and refusals of any kind: a request without a second line, or an error without a secret."""
+"""Arbitrary settings produce either a safe request or an error without secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CANARY = "c4n4ry"
 ODD = st.sampled_from(
     [None, True, 0, -5, 10**400, 0.5, math.nan, b"x", b"https://h.invalid/v1", (), {1}, ...]
 ) | st.builds(object)
-"""No texts."""
+"""Values that are not strings."""
 ANY = (
     TEXT
     | ODD
@@ -30,16 +30,16 @@ ANY = (
 ADDRESS = st.builds("{}://{}{}".format, st.sampled_from(["http", "https", "HTTPS", "ftp"]), TEXT, TEXT)
 HEADER = st.sampled_from(["X-A", "Authorization", "x-a\r\n", "é", "host", ""]) | TEXT
 ENDS = ["\r\nX-Evil: 1", "\n", "\r", "\0", "\x0b", "\x7f", "\x85", "é", "\u2028", "\ud800"]
-"""What would end a line or does not belong into one."""
+"""Characters that end a line or are not allowed in one."""
 
 
 def secret(text: str) -> str:
-    """A text that must not show."""
+    """Return a text that must not leak."""
     return CANARY + text
 
 
 def check_request(endpoint: Endpoint, model: Any) -> None:
-    """Check that a request is written on one line each, or refused."""
+    """Check that the request is either safe or rejected."""
     try:
         request = build_request(endpoint, model, QUESTION, {}, stream=True)
     except ConfigurationError as error:
@@ -53,7 +53,7 @@ def check_request(endpoint: Endpoint, model: Any) -> None:
 
 
 def check(arguments: dict[str, Any], model: Any) -> None:
-    """Check what comes of settings, which hold the canary wherever there is a secret."""
+    """Check the result of settings whose secrets contain the canary."""
     try:
         endpoint = resolve_endpoint(**arguments)
     except ConfigurationError as error:
@@ -78,8 +78,8 @@ def check(arguments: dict[str, Any], model: Any) -> None:
 @example(project_id=1, access_token="t", base_url=5, apikey=None, headers=None, allow_http=False, model="m")
 @example(project_id=1, access_token="t", base_url=None, apikey=None, headers="x", allow_http=False, model="m")
 @example(project_id=1, access_token="t", base_url=None, apikey=None, headers=None, allow_http=False, model="\ud800")
-def test_settings_of_any_kind(model: Any, **arguments: Any) -> None:
-    """Whatever is passed, even what is no text, makes a request of clean lines or an error that repeats no secret."""
+def test_any_settings_give_a_safe_request_or_an_error_without_secrets(model: Any, **arguments: Any) -> None:
+    """Any settings, of any type, produce either a safe request or an error without secrets."""
     check(arguments, model)
 
 
@@ -87,7 +87,7 @@ def test_settings_of_any_kind(model: Any, **arguments: Any) -> None:
 @pytest.mark.parametrize("middle", [True, False], ids=["within", "at the end"])
 @pytest.mark.parametrize("name", ["access_token", "apikey", "project_id", "base_url", "headers", "header name"])
 def test_a_second_line_is_refused(name: str, middle: bool, end: str) -> None:
-    """A line end, a NUL or a letter beyond ASCII in any setting never reaches the head of a request."""
+    """A line break, NUL or non-ASCII character in a setting never reaches the request."""
     value = f"{CANARY}{end}{'x' if middle else ''}"
     given_as: dict[str, Any] = {
         "base_url": {"base_url": f"https://h.invalid/v1?k={value}"},
@@ -105,15 +105,15 @@ def test_a_second_line_is_refused(name: str, middle: bool, end: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS, ids=ascii)
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_second_line_in_the_name_of_a_model(end: str, complete: bool) -> None:
-    """The name of a model is quoted in the path, or refused."""
+def test_a_second_line_in_the_model_is_quoted_or_refused(end: str, complete: bool) -> None:
+    """A line break in the model is percent-encoded or rejected."""
     address = {"base_url": "https://h.invalid/v1"} if complete else {"project_id": 1}
     check_request(resolve_endpoint(access_token="t", **address), f"m{end}x")
 
 
 @pytest.mark.parametrize("digits", [21, 400, 5000])
-def test_a_number_of_too_many_digits(digits: int) -> None:
-    """A number beyond what Python itself writes down is refused like any other that is no project, or is sent whole."""
+def test_very_large_integers_are_handled(digits: int) -> None:
+    """An integer too large for Python to print is rejected as a project id and sent in full as a parameter."""
     with pytest.raises(ConfigurationError, match="project_id"):
         resolve_endpoint(project_id=10**digits, access_token="t")
     check_parameters({"seed": 10**digits})
@@ -132,7 +132,7 @@ def test_a_number_of_too_many_digits(digits: int) -> None:
         *(("max_retries", value) for value in ("5", 1.0, -1, [1], None, True)),
     ],
 )
-def test_a_client_of_a_wrong_setting(make: Any, name: str, value: Any) -> None:
-    """A setting of a wrong kind is refused by its name as soon as the client is made."""
+def test_an_invalid_client_setting_is_named(make: Any, name: str, value: Any) -> None:
+    """An invalid setting raises an error that names it when the client is created."""
     with pytest.raises(ConfigurationError, match=name):
         make(**{"project_id": 1, "access_token": "t", name: value})

@@ -1,4 +1,4 @@
-"""Newlines of the chat template around a streamed text."""
+"""Removing the template's newlines around streamed text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tir_qwen._response.text.newlines import NewlineTrimmer
 
 
 def trim(*pieces: str, leading: bool = False) -> tuple[str, str]:
-    """What comes of a text in these pieces, and what is still held back at its end."""
+    """Return the trimmed text and the newlines still held back."""
     trimmer = NewlineTrimmer(leading=leading)
     return "".join(trimmer.feed(piece) for piece in pieces), trimmer.release()
 
@@ -31,7 +31,7 @@ def trim(*pieces: str, leading: bool = False) -> tuple[str, str]:
     ],
 )
 def test_trailing_newlines_wait_for_more_text(text: str, kept: str, held: str) -> None:
-    """Newlines at the end are held back until it is known whose they are; those within the text are kept."""
+    """Trailing newlines are held back until more text follows; inner newlines are kept."""
     assert trim(text) == trim(*text) == (kept, held)
 
 
@@ -39,15 +39,15 @@ def test_trailing_newlines_wait_for_more_text(text: str, kept: str, held: str) -
     ("text", "kept", "held"),
     [("\n\na\n", "a", "\n"), ("\n\n", "", ""), (" \na", " \na", ""), ("a\n\nb", "a\n\nb", ""), ("\n \n", " ", "\n")],
 )
-def test_leading_newlines_are_dropped_where_the_template_puts_them(text: str, kept: str, held: str) -> None:
-    """Newlines at the beginning are dropped, up to the first other character."""
+def test_leading_newlines_are_dropped(text: str, kept: str, held: str) -> None:
+    """Leading newlines are dropped up to the first other character."""
     assert trim(text, leading=True) == trim(*text, leading=True) == (kept, held)
 
 
 @FIXED
 @given(TEXTS, CUTS, st.booleans())
-def test_any_cut_of_any_text_is_trimmed_as_the_whole(text: str, cuts: list[int], leading: bool) -> None:
-    """However a text is cut, nothing but the newlines at its ends is withheld."""
+def test_text_is_trimmed_the_same_wherever_it_is_cut(text: str, cuts: list[int], leading: bool) -> None:
+    """Only leading and trailing newlines are withheld, wherever the text is cut."""
     started = text.lstrip("\n") if leading else text
     kept = started.rstrip("\n")
     assert trim(*pieces_of(text, cuts), leading=leading) == (kept, started[len(kept) :])
@@ -55,8 +55,8 @@ def test_any_cut_of_any_text_is_trimmed_as_the_whole(text: str, cuts: list[int],
 
 @FIXED
 @given(TEXTS, TEXTS, CUTS)
-def test_newlines_around_a_dropped_seam_are_the_templates(before: str, after: str, cuts: list[int]) -> None:
-    """`drop` forgets the newlines before it and those after it, and nothing else."""
+def test_drop_removes_only_the_newlines_around_it(before: str, after: str, cuts: list[int]) -> None:
+    """`drop` removes the newlines before and after it, and nothing else."""
     trimmer = NewlineTrimmer(leading=False)
     kept = "".join(trimmer.feed(piece) for piece in pieces_of(before, cuts))
     trimmer.drop()
@@ -64,7 +64,7 @@ def test_newlines_around_a_dropped_seam_are_the_templates(before: str, after: st
     assert kept == before.rstrip("\n") + after.lstrip("\n")
 
 
-def test_released_newlines_come_once() -> None:
-    """`release` gives back what was held, and then nothing."""
+def test_release_returns_newlines_once() -> None:
+    """`release` returns the held newlines once."""
     trimmer = NewlineTrimmer(leading=False)
     assert [trimmer.feed("a\n"), trimmer.release(), trimmer.release(), trimmer.feed("b")] == ["a", "\n", "", "b"]

@@ -1,4 +1,4 @@
-"""Refusals and errors with any content."""
+"""Arbitrary error responses and error frames."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ DATES = st.builds(
 @example({"retry-after": "9" * 5000})
 @example({"retry-after": "1 Jan 1 0:0:0 " + "9" * 400})
 @example({"retry-after-ms": "1e308", "retry-after": "-1"})
-def test_a_wish_to_wait_of_any_kind(headers: Mapping[str, str]) -> None:
-    """Whatever a server writes into Retry-After is a time from now on, or nothing."""
+def test_any_retry_after_is_a_valid_delay_or_none(headers: Mapping[str, str]) -> None:
+    """Any Retry-After header gives a non-negative finite delay, or None."""
     seconds = retry_after_seconds(headers)
     assert seconds is None or (0 <= seconds < math.inf)
 
@@ -81,7 +81,7 @@ WORDS = st.lists(st.sampled_from([*PIECES, " [type=x", ", input_value=", CANARY,
 
 
 def refused(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
-    """The error for a refusal by a server that repeats the token."""
+    """Return the exception for an error response of a server that repeats the token."""
     error = error_from_response(status, headers, body, (CANARY,))
     assert pickle.loads(pickle.dumps(error)).args == error.args
     return error
@@ -95,8 +95,10 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusEr
     | WORDS.map(lambda words: " ".join(words).encode())
     | SAID.map(lambda said: json.dumps(said).encode()),
 )
-def test_a_refusal_of_any_kind(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Whatever a server refuses by, the error has its status, few words, and the token in none of them."""
+def test_any_error_response_gives_a_short_error_without_secrets(
+    status: int, headers: Mapping[str, str], body: bytes
+) -> None:
+    """Any error response gives an exception with its status, a short message and no token."""
     error = refused(status, headers, body)
     assert error.status_code == status
     assert str(error).startswith(f"{status}")
@@ -107,8 +109,8 @@ def test_a_refusal_of_any_kind(status: int, headers: Mapping[str, str], body: by
 
 @FIXED
 @given(SAID)
-def test_an_error_within_an_answer_of_any_kind(said: Any) -> None:
-    """Whatever JSON a server reports an error by within its answer, the error is ours and short."""
+def test_any_error_frame_gives_a_short_error(said: Any) -> None:
+    """Any error frame gives a ServerStreamError with a short message."""
     error = error_from_frame(said, (CANARY,))
     assert type(error) is ServerStreamError
     assert len(str(error)) < 2 * MAX_TEXT

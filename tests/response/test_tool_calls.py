@@ -1,4 +1,4 @@
-"""Tool calls that the model writes into its text."""
+"""Parsing tool calls out of the text of an answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Found = list[str | tuple[str, str, str]]
 
 
 def read(text: str, cuts: Sequence[int] = ()) -> Found:
-    """What is found in a text that comes in pieces: texts, and calls as id, name and arguments."""
+    """Parse text that arrives in pieces; calls are returned as id, name and arguments."""
     splitter = ToolCallParser(lambda number: f"c{number}")
     found: list[Any] = []
     calls: dict[int, list[str]] = {}
@@ -39,7 +39,7 @@ def read(text: str, cuts: Sequence[int] = ()) -> Found:
 
 
 def written(*inner: str) -> str:
-    """Calls as the model writes them."""
+    """Return calls as the model writes them."""
     return "\n".join(f"<tool_call>\n{each}\n</tool_call>" for each in inner)
 
 
@@ -87,8 +87,8 @@ TEXTS_WITH_CALLS: dict[str, tuple[str, Found]] = {
 
 
 @pytest.mark.parametrize(("text", "found"), TEXTS_WITH_CALLS.values(), ids=TEXTS_WITH_CALLS.keys())
-def test_calls_in_a_text(text: str, found: Any) -> None:
-    """Calls are found in every spelling that models write, and all else stays text, wherever the text is cut."""
+def test_calls_are_found_in_text_cut_anywhere(text: str, found: Any) -> None:
+    """Calls are found in every notation that models use, and everything else stays text, wherever it is cut."""
     expected = [text] if found is ... else found
     assert read(text) == expected
     assert read(text, range(len(text))) == expected
@@ -109,7 +109,7 @@ GARBAGE = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map(lambda some: "<t
 @example(text='<tool_call>{"name": "a", "name": "b"}</tool_call>', cuts=range(50))
 @example(text='<tool_call>{"name": "a", "arguments": {"x": 1}, "parameters": {"y": 2}}</tool_call>', cuts=range(90))
 def test_garbage_is_read_the_same_wherever_it_is_cut(text: str, cuts: Sequence[int]) -> None:
-    """Garbage is read without an error, and as the same wherever it is cut."""
+    """Garbage raises no error and gives the same result wherever it is cut."""
     assert read(text, cuts) == read(text)
 
 
@@ -134,7 +134,7 @@ def test_garbage_is_read_the_same_wherever_it_is_cut(text: str, cuts: Sequence[i
     ],
 )
 def test_a_malformed_call_has_no_valid_arguments(inner: str) -> None:
-    """A malformed call is a call whose arguments are no JSON object: the tool is never run on what was not written."""
+    """The arguments of a malformed call are not a JSON object, so no tool runs with invented arguments."""
     text = written(inner)
     (found,) = read(text)
     assert read(text, range(len(text))) == [found]
@@ -153,7 +153,7 @@ def test_a_malformed_call_has_no_valid_arguments(inner: str) -> None:
     ],
 )
 def test_a_truncated_call_has_no_valid_arguments(call: str, until: str) -> None:
-    """A call that is cut before its arguments (and its name) are whole is one whose arguments are no JSON object."""
+    """The arguments of a truncated call are not a JSON object."""
     taken = []
     for end in range(1, len(until) + 1):
         found = read("<tool_call>\n" + call[:end])
@@ -164,8 +164,8 @@ def test_a_truncated_call_has_no_valid_arguments(call: str, until: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"text": "0123456789"}', '{"a": [1, 2, 3]}'])
-def test_arguments_stream(arguments: str) -> None:
-    """The name of a call comes as soon as it is known, and its arguments as they are written."""
+def test_the_name_and_the_arguments_of_a_call_stream(arguments: str) -> None:
+    """The name arrives as soon as it is known, and the arguments as they are written."""
     splitter = ToolCallParser(lambda number: f"c{number}")
     text = written('{"name": "a", "arguments": ' + arguments + "}")
     pieces = [event for char in text for event in splitter.feed(char)]
@@ -177,7 +177,7 @@ def test_arguments_stream(arguments: str) -> None:
 
 
 class _Counted:
-    """A pattern that counts the characters it is given."""
+    """A pattern that counts the characters it searches."""
 
     def __init__(self, pattern: Any) -> None:
         self.pattern, self.characters = pattern, 0
@@ -199,7 +199,7 @@ class _Counted:
     ids=["string", "array", "marks", "braces", "white space"],
 )
 def test_a_long_answer_is_scanned_once(monkeypatch: pytest.MonkeyPatch, before: str, unit: str, after: str) -> None:
-    """A long answer in small pieces is read once, not anew with every piece."""
+    """A long answer in small pieces is scanned in linear time."""
     counters = [_Counted(calls._START), _Counted(calls._POSSIBLE_START)]
     monkeypatch.setattr(calls, "_START", counters[0])
     monkeypatch.setattr(calls, "_POSSIBLE_START", counters[1])
