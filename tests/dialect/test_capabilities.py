@@ -1,9 +1,10 @@
-"""What is learnt of an endpoint, and what must not be: one call's bad luck is not every call's."""
+"""What the client learns about an endpoint, and what it must not learn from a single call."""
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from tir_qwen._response.server_errors import error_from_response
 
 
 def refused(message: str, **params: Any) -> Dialect:
-    """A call that was refused like this, and written again."""
+    """Return a dialect whose request was rejected with `message` and then rewritten."""
     dialect = Dialect(MESSAGES, params, params.pop("capabilities"))
     dialect.write()
     assert dialect.request_refused(error_from_response(400, {}, json.dumps({"error": {"message": message}}).encode()))
@@ -36,15 +37,15 @@ def refused(message: str, **params: Any) -> Dialect:
         ("Function get_x in tools has unsupported parameter type 'date'", {"tools": [TOOL]}),
     ],
 )
-def test_a_mistake_of_one_call(message: str, params: dict[str, Any]) -> None:
-    """What the user wrote into a field may cost this call the field, but no other."""
+def test_an_invalid_value_affects_only_its_own_call(message: str, params: dict[str, Any]) -> None:
+    """A rejected value disables the field for this call only."""
     known = Capabilities()
     refused(message, capabilities=known, **params).request_accepted()
     assert known == Capabilities()
 
 
-def test_nothing_is_learnt_before_it_helped() -> None:
-    """A field is given up for all calls only when the call was taken without it."""
+def test_a_field_is_disabled_only_once_a_request_without_it_succeeds() -> None:
+    """A field is disabled for later calls only after a request without it has been accepted."""
     known = Capabilities()
     dialect = refused("Unknown field: tools", capabilities=known, tools=[TOOL])
     assert known == Capabilities()
@@ -53,8 +54,10 @@ def test_nothing_is_learnt_before_it_helped() -> None:
 
 
 @both_clients
-def test_refused_for_another_reason(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
-    """A refusal that stays, in other words, was not that of the field: nothing is learnt, and nothing said."""
+def test_a_request_rejected_for_another_reason_teaches_nothing(
+    driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the request is rejected again without the field, nothing is learned or logged."""
     numbers = iter(range(9))
     with Loopback(lambda _: refusal(f"Request {next(numbers)}: forbidden by policy, it asks for tools")) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
@@ -64,7 +67,7 @@ def test_refused_for_another_reason(driver: Driver, caplog: pytest.LogCaptureFix
 
 
 def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> Capabilities:
-    """What is known after an answer."""
+    """Return the capabilities after an answer."""
     known = Capabilities()
     dialect = Dialect(messages, params, known)
     dialect.write()
@@ -72,8 +75,8 @@ def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> C
     return known
 
 
-def test_a_stop_string_within_the_object() -> None:
-    """An object that a stop string has cut says nothing of the server."""
+def test_an_object_cut_by_a_stop_string_teaches_nothing() -> None:
+    """An object cut short by a stop string says nothing about the server."""
     cut = Choice(content='{"city": "Paris"', finish_reason="stop")
     assert learn({"response_format": FORMAT, "stop": ["}"], "enable_thinking": True}, cut) == Capabilities()
 
@@ -87,13 +90,13 @@ def test_a_stop_string_within_the_object() -> None:
     ],
     ids=["system", "at the beginning", "an earlier turn"],
 )
-def test_a_switch_of_the_user(messages: list[dict[str, str]]) -> None:
-    """Where the user switches thinking off in words, an answer without reasoning says nothing of the server."""
+def test_a_soft_switch_of_the_user_teaches_nothing(messages: list[dict[str, str]]) -> None:
+    """If the user disables thinking in a message, an answer without reasoning says nothing about the server."""
     assert learn({"enable_thinking": True}, Choice(content="Hi", finish_reason="stop"), messages) == Capabilities()
 
 
-def test_learnt_by_another_call_meanwhile() -> None:
-    """An answer is judged by what its own request held, whatever other calls have found out since."""
+def test_an_answer_is_judged_by_its_own_request() -> None:
+    """An answer is judged by its own request, even if another call has changed the capabilities since."""
     known = Capabilities()
     dialect = Dialect(MESSAGES, {"response_format": FORMAT, "enable_thinking": True}, known)
     dialect.write()
@@ -104,8 +107,8 @@ def test_learnt_by_another_call_meanwhile() -> None:
 
 @both_clients
 @whole_and_streamed
-def test_each_model_has_its_own(driver: Driver, streamed: bool) -> None:
-    """What one model's endpoint does not take is still asked of another's."""
+def test_each_model_has_its_own_capabilities(driver: Driver, streamed: bool) -> None:
+    """What one model rejects is still sent to another."""
 
     def serve(request: Received) -> list[bytes]:
         body = request.json()
@@ -122,8 +125,8 @@ def test_each_model_has_its_own(driver: Driver, streamed: bool) -> None:
 
 
 @both_clients
-def test_only_parallel_calls_refused(driver: Driver) -> None:
-    """A gateway that does not know `parallel_tool_calls` still gets native tools, and one call alone comes out."""
+def test_rejecting_parallel_tool_calls_keeps_native_tools(driver: Driver) -> None:
+    """A gateway that rejects `parallel_tool_calls` still gets native tools, and only one call is returned."""
     call = {"type": "function", "function": {"name": "get_time", "arguments": "{}"}}
     calls = [{**call, "id": "a"}, {**call, "id": "b"}]
 
@@ -145,8 +148,10 @@ def test_only_parallel_calls_refused(driver: Driver) -> None:
 
 @both_clients
 @whole_and_streamed
-def test_repair_that_fails(driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """The first answer is not lost where it could not be asked for again."""
+def test_a_failed_correction_keeps_the_first_answer(
+    driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the request for a corrected answer fails, the first answer is returned."""
     caplog.set_level(logging.WARNING, "tir_qwen")
 
     def serve(request: Received) -> list[bytes]:
@@ -162,8 +167,8 @@ def test_repair_that_fails(driver: Driver, streamed: bool, caplog: pytest.LogCap
 
 
 @both_clients
-def test_lists_are_left_alone(driver: Driver) -> None:
-    """A schema of something else than an object goes as it is, and its answer comes as it is, in one request."""
+def test_a_schema_for_a_list_is_sent_unchanged(driver: Driver) -> None:
+    """A schema that does not describe an object is sent unchanged, in a single request."""
     listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array", "items": {}}}}
     with Loopback(lambda _: [completion('[{"a": 1}, {"a": 2}]')]) as server:
         done = driver.complete(driver.make(base_url=server.base_url), response_format=listed, schema_in="both")
@@ -171,8 +176,8 @@ def test_lists_are_left_alone(driver: Driver) -> None:
     assert sent(server) == [{"messages": MESSAGES, "response_format": listed}]
 
 
-def test_a_list_that_is_refused() -> None:
-    """What cannot be said in another way is not left out: the refusal is the user's to read."""
+def test_a_rejected_schema_for_a_list_is_an_error() -> None:
+    """A field without an alternative is never dropped: the user gets the error."""
     listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array"}}}
     dialect = Dialect(MESSAGES, {"response_format": listed}, Capabilities())
     dialect.write()
@@ -180,8 +185,8 @@ def test_a_list_that_is_refused() -> None:
     assert not dialect.request_refused(error_from_response(400, {}, body))
 
 
-def test_held_back_when_the_stream_breaks() -> None:
-    """What a stream held back when it broke, a call without its name among it, is in the partial answer."""
+def test_text_held_back_is_in_the_partial_answer() -> None:
+    """If the stream breaks, the partial answer contains the text held back, including an incomplete tool call."""
     known = Dialect(MESSAGES, {"tools": [TOOL]}, Capabilities()).decoding_options
     body = events(*(chunk({"content": piece}) for piece in ("I look. ", '<tool_call>\n{"arguments": {"a": 12')))
     outcome = decode(body, expected=known)
@@ -198,18 +203,45 @@ PICTURE = [
 @both_clients
 @whole_and_streamed
 @pytest.mark.parametrize("params", [{}, {"enable_thinking": False}], ids=["plain", "thinking off"])
-def test_other_parts_than_text(driver: Driver, streamed: bool, params: dict[str, Any]) -> None:
-    """Of another model, which takes pictures, an answer is an answer: what is learnt of it looks at the text alone."""
+def test_messages_with_images_are_accepted(driver: Driver, streamed: bool, params: dict[str, Any]) -> None:
+    """Messages with images work with models that accept them."""
     with Loopback(lambda request: answer(request.json(), "A cat.")) as server:
         assert ask(driver, driver.make(base_url=server.base_url), streamed, PICTURE, **params).content == "A cat."
 
 
 @both_clients
 @whole_and_streamed
-def test_a_named_call_after_a_refusal(driver: Driver, streamed: bool) -> None:
-    """The answer is read by the request that it answers: without a tool parser, a call may come without its tags."""
+def test_a_named_call_needs_no_tags_after_a_rejected_request(driver: Driver, streamed: bool) -> None:
+    """Without a tool parser, a call of a named tool is recognized even without its tags."""
     call = '{"name": "get_time", "arguments": {"zone": "IST"}}'
     choice = {"type": "function", "function": {"name": "get_time"}}
     with Loopback(without_parser(says(call))) as server:
         done = ask(driver, driver.make(base_url=server.base_url), streamed, tools=[TOOL], tool_choice=choice)
     assert [(one.name, one.arguments) for one in done.tool_calls] == [("get_time", '{"zone":"IST"}')]
+
+
+NEWS = {
+    "parallel_switch": "The server does not accept parallel_tool_calls: surplus calls are dropped from now on.",
+    "tools": "The server does not accept tools: they are written into the messages from now on.",
+    "response_format": (
+        "The server does not enforce response_format: the schema is written into the messages from now on."
+    ),
+    "template_kwargs": (
+        "The server does not accept chat_template_kwargs: thinking is switched by /think and /no_think from now on."
+    ),
+    "thinking_switch": (
+        "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on."
+    ),
+    "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
+    "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities)])
+def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A missing capability is logged exactly once."""
+    capabilities = Capabilities()
+    for _ in range(3):
+        capabilities.mark_unsupported(name)
+    assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
+    assert capabilities == Capabilities(**{name: False})

@@ -1,9 +1,8 @@
-"""How a call is written for what its server does, and what the server's refusals and answers teach."""
+"""How a request adapts to the server, and what rejections and answers reveal about it."""
 
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import fields
 from typing import Any
 
@@ -37,17 +36,17 @@ ABILITIES = [field.name for field in fields(Capabilities)]
 
 
 def without(*lost: str) -> Capabilities:
-    """A server that does all but these."""
+    """Return the capabilities of a server that lacks these."""
     return Capabilities(**dict.fromkeys(lost, False))
 
 
 def system(text: str) -> dict[str, Any]:
-    """A system message."""
+    """Return a system message."""
     return {"role": "system", "content": text}
 
 
 def asked(text: str) -> list[dict[str, Any]]:
-    """The question as it is asked in another way."""
+    """Return the question with a different text."""
     return [{"role": "user", "content": text}]
 
 
@@ -106,22 +105,22 @@ def asked(text: str) -> list[dict[str, Any]]:
 def test_what_a_server_cannot_do_is_written_into_the_messages(
     lost: tuple[str, ...], params: dict[str, Any], messages: Any, sent: dict[str, Any]
 ) -> None:
-    """What a server does not do is asked for in the messages, and everything else as it was."""
+    """Whatever the server does not support moves into the messages; everything else is sent unchanged."""
     given, kept = json.dumps(params), [*ASKED]
     assert Dialect(kept, dict(params), without(*lost)).write() == (messages, sent)
     assert (json.dumps(params), kept) == (given, ASKED)
 
 
-def test_reasoning_history() -> None:
-    """Reasoning of the past is left out where the server does not take it, and the rest of its message is not."""
+def test_reasoning_in_the_history_is_dropped_if_unsupported() -> None:
+    """Earlier reasoning is removed if the server does not accept it; the rest of the message stays."""
     messages = [*ASKED, THOUGHT]
     assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
     plain = [*ASKED, {"role": "assistant", "content": "Hm."}]
     assert Dialect(messages, {}, without("reasoning_history")).write() == (plain, {})
 
 
-def test_calls_of_the_past() -> None:
-    """Calls and results of the past are text where the server takes no tools, though none is offered any more."""
+def test_earlier_tool_calls_become_text_without_native_tools() -> None:
+    """Without native tools, earlier calls and results become text, even if no tool is offered now."""
     call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     messages = [
         *ASKED,
@@ -134,48 +133,15 @@ def test_calls_of_the_past() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("tool_calling", "nativ"), ("schema_in", "prompt"), ("schema_in", 1)])
 def test_an_unknown_value_of_an_option_is_refused(name: str, value: Any) -> None:
-    """A setting that is none of its values is refused, with those that there are."""
+    """An invalid value raises an error that lists the valid ones."""
     with pytest.raises(ConfigurationError, match=rf"^{name} must be one of \w+, \w+, \w+\.$"):
         Dialect(ASKED, {name: value}, Capabilities())
-
-
-def part(text: str) -> dict[str, str]:
-    """A part of a content."""
-    return {"type": "text", "text": text}
-
-
-@pytest.mark.parametrize(
-    ("content", "thinking", "switched"),
-    [
-        ("Hi.", False, "Hi. /no_think"),
-        ("Hi.", True, "Hi. /think"),
-        ("Hi /no_think", False, "Hi /no_think"),
-        ("Hi /no_think\n", True, "Hi /no_think\n"),
-        ("Is it /no_think?", False, "Is it /no_think? /no_think"),
-        ([part("Hi."), part("You?")], False, [part("Hi."), part("You?"), part(" /no_think")]),
-        ([part("Hi /no_think")], False, [part("Hi /no_think")]),
-        ([part("Hi /think")], False, [part("Hi /think")]),
-    ],
-)
-def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool, switched: Any) -> None:
-    """The switch comes once, at the end of the last message of the user; one that the user wrote there counts."""
-    messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
-    last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
-    dialect = Dialect([*messages, last, after], {"enable_thinking": thinking}, without("template_kwargs"))
-    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
-    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
-
-
-def test_soft_switch_of_no_one() -> None:
-    """Where no user has spoken, there is nothing to switch."""
-    messages = [system("Be kind.")]
-    assert Dialect(messages, {"enable_thinking": False}, without("template_kwargs")).write() == (messages, {})
 
 
 def refused(
     body: Any, status: int = 400, capabilities: Capabilities | None = None, **params: Any
 ) -> tuple[bool, list[str]]:
-    """Whether the call is written in another way after this response; what the server is believed not to do."""
+    """Return whether the call is retried after this response, and the capabilities found missing."""
     known = Capabilities() if capabilities is None else capabilities
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     dialect = Dialect([*ASKED, THOUGHT], {**ALL, **params}, known)
@@ -192,19 +158,19 @@ OTHERS = [one for one in CAPTURES if one.status >= 400 and one not in NO_PARSER]
 
 
 @pytest.mark.parametrize("capture", NO_PARSER, ids=lambda capture: capture.id)
-def test_refusals_for_want_of_a_parser(capture: Capture) -> None:
-    """A server without a tool parser says so, in any version: tools go into the messages."""
+def test_a_missing_tool_parser_moves_tools_into_the_messages(capture: Capture) -> None:
+    """Every vLLM version's error about a missing tool parser moves the tools into the messages."""
     assert refused(capture.body, capture.status) == (True, ["tools"])
 
 
 @pytest.mark.parametrize("capture", OTHERS, ids=lambda capture: capture.id)
-def test_refusals_for_other_reasons(capture: Capture) -> None:
-    """No other refusal of a vLLM server is taken for a field that it does not know."""
+def test_no_other_rejection_by_vllm_disables_a_field(capture: Capture) -> None:
+    """No other error from vLLM is mistaken for an unknown field."""
     assert refused(capture.body, capture.status) == (False, [])
 
 
 def unknown(*path: str | int) -> dict[str, Any]:
-    """A validation error of FastAPI's."""
+    """Return a FastAPI validation error for an unknown field."""
     return {"type": "extra_forbidden", "loc": ["body", *path], "msg": "Extra inputs are not permitted", "input": [1]}
 
 
@@ -243,8 +209,8 @@ REFUSALS: list[tuple[Any, list[str]]] = [
 
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize(("body", "lost"), REFUSALS, ids=lambda value: str(value)[-60:])
-def test_refusals_of_gateways(body: Any, lost: list[str], status: int) -> None:
-    """A gateway that does not know a field names it, in words of its own; each field that it names is given up."""
+def test_fields_that_a_gateway_rejects_are_disabled(body: Any, lost: list[str], status: int) -> None:
+    """Every field that a gateway rejects by name is disabled, whatever the wording."""
     assert refused(body, status) == (True, lost)
 
 
@@ -273,14 +239,14 @@ def test_refusals_of_gateways(body: Any, lost: list[str], status: int) -> None:
         "",
     ],
 )
-def test_refusals_of_values(message: str) -> None:
-    """A wrong value, a wrong schema, a prompt that is too long: nothing is learned of what the server does."""
+def test_an_invalid_value_disables_nothing(message: str) -> None:
+    """An invalid value, an invalid schema or a prompt that is too long disables nothing."""
     assert refused({"error": {"message": message, "code": 400}}) == (False, [])
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_refusals_with_another_status(status: int) -> None:
-    """Only a request that is not accepted as it is (400, 422) is written in another way."""
+def test_only_statuses_400_and_422_disable_a_field(status: int) -> None:
+    """Only statuses 400 and 422 cause a request to be rewritten."""
     assert refused({"error": {"message": "Unrecognized request argument supplied: tools"}}, status) == (False, [])
 
 
@@ -298,20 +264,20 @@ def test_refusals_with_another_status(status: int) -> None:
         ({"stream_options": {"continuous_usage_stats": True}}, "Unknown field: stream_options"),
     ],
 )
-def test_refusals_of_what_cannot_be_said_otherwise(params: dict[str, Any], message: str) -> None:
-    """A field that was not sent, or that the user wants as it is, is not given up: its refusal is the user's error."""
+def test_rejecting_an_explicit_or_unsent_field_disables_nothing(params: dict[str, Any], message: str) -> None:
+    """A field that was not sent, or that the user insists on, is not disabled: the user gets the error."""
     assert refused({"error": {"message": message}}, **params) == (False, [])
 
 
-def test_refused_again() -> None:
-    """A server that refuses what is no longer sent is not asked a third time."""
+def test_a_request_is_not_retried_twice_for_the_same_field() -> None:
+    """If the server rejects a field that is no longer sent, there is no further retry."""
     known = Capabilities()
     assert refused({"error": "Unknown field: tools"}, capabilities=known) == (True, ["tools"])
     assert refused({"error": "Unknown field: tools"}, capabilities=known) == (False, ["tools"])
 
 
-def test_refusals_that_cross() -> None:
-    """Of two calls that were sent at the same time, both are written in another way, though one refusal came first."""
+def test_concurrent_calls_are_both_retried() -> None:
+    """Two concurrent calls rejected for the same field are both retried."""
     known = Capabilities()
     calls = [Dialect(ASKED, {"tools": [TOOL]}, known) for _ in range(2)]
     first = [call.write() for call in calls]
@@ -321,35 +287,8 @@ def test_refusals_that_cross() -> None:
     assert [call.write() for call in calls] == [(messages_with_tools(ASKED, [TOOL]), {})] * 2
 
 
-NEWS = {
-    "parallel_switch": "The server does not accept parallel_tool_calls: surplus calls are dropped from now on.",
-    "tools": "The server does not accept tools: they are written into the messages from now on.",
-    "response_format": (
-        "The server does not enforce response_format: the schema is written into the messages from now on."
-    ),
-    "template_kwargs": (
-        "The server does not accept chat_template_kwargs: thinking is switched by /think and /no_think from now on."
-    ),
-    "thinking_switch": (
-        "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on."
-    ),
-    "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
-    "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
-}
-
-
-@pytest.mark.parametrize("name", ABILITIES)
-def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What a server turns out not to do is said in the log, once."""
-    capabilities = Capabilities()
-    for _ in range(3):
-        capabilities.mark_unsupported(name)
-    assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
-    assert capabilities == without(name)
-
-
 def learned(params: dict[str, Any], *choices: Choice, known: Capabilities | None = None) -> list[str]:
-    """What a server is believed not to do after this answer."""
+    """Return the capabilities found missing after this answer."""
     known = Capabilities() if known is None else known
     Dialect(ASKED, params, known).observe(Completion([*choices]))
     return [name for name in ABILITIES if not getattr(known, name)]
@@ -390,25 +329,25 @@ OF_TEMPLATE = {"chat_template_kwargs": {"enable_thinking": True}}
     ],
 )
 def test_an_answer_shows_what_the_server_ignored(params: dict[str, Any], choice: Choice, lost: list[str]) -> None:
-    """An answer shows what the server did not hold to, unless a grammar, a cut or the user decided that."""
+    """An answer reveals an ignored field, unless a grammar, a truncation or the user explains it."""
     assert learned(params, choice) == lost
 
 
-def test_learned_of_nothing() -> None:
-    """No answer teaches nothing."""
+def test_an_empty_response_teaches_nothing() -> None:
+    """A response without choices teaches nothing."""
     assert learned({"enable_thinking": True}) == []
 
 
-def test_learned_where_the_user_switched() -> None:
-    """A soft switch that the user wrote into the message says nothing of the server."""
+def test_a_soft_switch_in_the_message_teaches_nothing() -> None:
+    """A soft switch in the user's message says nothing about the server."""
     known = Capabilities()
     messages = asked("Hello! /no_think")
     Dialect(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
     assert known == Capabilities()
 
 
-def test_switched_from_then_on() -> None:
-    """After an answer that ignored the switch, calls have the soft one as well, either way."""
+def test_an_ignored_switch_adds_the_soft_switch_to_later_calls() -> None:
+    """Once the server has ignored the switch, later calls include the soft switch too."""
     known = Capabilities()
     assert learned({"enable_thinking": False}, THINKS, known=known) == ["thinking_switch"]
     written = [Dialect(ASKED, {"enable_thinking": value}, known).write() for value in (False, True)]
@@ -418,8 +357,8 @@ def test_switched_from_then_on() -> None:
     ]
 
 
-def test_switch_against_the_users_own_template() -> None:
-    """What the user's own chat_template_kwargs say of thinking holds for the soft switch too."""
+def test_chat_template_kwargs_override_the_soft_switch() -> None:
+    """The soft switch follows the user's own `chat_template_kwargs`."""
     params = {"enable_thinking": False, "extra_body": OF_TEMPLATE}
     messages, sent = Dialect(ASKED, dict(params), without("thinking_switch")).write()
     assert (messages, sent) == (asked("What is the weather? /think"), params)
@@ -444,6 +383,29 @@ def test_switch_against_the_users_own_template() -> None:
 def test_decoding_options_follow_from_the_request(
     params: dict[str, Any], expected: tuple[bool, str | None, bool, bool]
 ) -> None:
-    """An answer is read by what was asked for, wherever the user has said that."""
+    """The decoding options follow from the request, including `extra_body`."""
     found = Dialect(ASKED, params, Capabilities()).decoding_options
     assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "lag"),
+    [
+        pytest.param({}, 0, id="none"),
+        pytest.param({"stop": None}, 0, id="null"),
+        pytest.param({"stop": []}, 0, id="an empty list"),
+        pytest.param({"stop": ""}, 0, id="an empty text"),
+        pytest.param({"stop": "z"}, 0, id="one character"),
+        pytest.param({"stop": "zzz"}, 2, id="a text"),
+        pytest.param({"stop": ["zz", "\nObservation:", "z"]}, 12, id="several"),
+        pytest.param({"stop": ("🚀🚀",)}, 1, id="characters, not bytes"),
+        pytest.param({"stop": ["z"], "extra_body": {"stop": ["zz"]}}, 1, id="in extra_body"),
+        pytest.param({"stop": ["zz"], "include_stop_str_in_output": True}, 0, id="included"),
+        pytest.param({"stop": ["zz"], "extra_body": {"include_stop_str_in_output": True}}, 0, id="included in extra"),
+        pytest.param({"extra_body": {"stop": 7}}, 0, id="a number"),
+        pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
+    ],
+)
+def test_the_lag_follows_from_the_longest_stop_string(params: dict[str, Any], lag: int) -> None:
+    """The lag is one less than the length of the longest stop string, or 0 if stop strings are part of the answer."""
+    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

@@ -1,4 +1,4 @@
-"""`parallel_tool_calls=False`: one tool call at most, though vLLM 0.9 and 0.10 send all that the model wrote."""
+"""`parallel_tool_calls=False` returns at most one tool call, even though vLLM 0.9 and 0.10 send all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISABLED = [one for one in CAPTURES if (one.request or {}).get("parallel_tool_ca
 @both_clients
 @pytest.mark.parametrize("capture", DISABLED, ids=lambda capture: capture.id)
 def test_only_the_first_call_is_returned(driver: Driver, capture: Capture) -> None:
-    """The first call alone comes out of every version's answer, whole or streamed, where the request allows no more."""
+    """Only the first call is returned for every server version, streamed or not."""
     request = dict(capture.request or {})
     messages, streamed = request.pop("messages"), request.pop("stream", False)
     with Loopback(
@@ -35,7 +35,7 @@ def test_only_the_first_call_is_returned(driver: Driver, capture: Capture) -> No
 
 
 def calls(*names: str) -> list[dict[str, object]]:
-    """Tool calls of a whole message."""
+    """Return tool calls as they appear in a complete message."""
     return [{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in names]
 
 
@@ -52,7 +52,7 @@ def calls(*names: str) -> list[dict[str, object]]:
     ids=str,
 )
 def test_calls_are_dropped_only_on_request(driver: Driver, params: dict[str, object], kept: list[str]) -> None:
-    """Calls are only left out where the request says so; of several answers each keeps its own first."""
+    """Further calls are dropped only if the request says so, separately for each choice."""
     choices = [
         {"index": number, "message": {"content": "", "tool_calls": calls("a", "b")}, "finish_reason": "tool_calls"}
         for number in range(2)
@@ -70,8 +70,8 @@ OFFER = [{"type": "function", "function": {"name": name, "parameters": {"type": 
 @both_clients
 @pytest.mark.parametrize("way", ["native", "prompted", "auto"])
 @pytest.mark.parametrize(("parallel", "kept"), [(None, ["a", "b"]), (True, ["a", "b"]), (False, ["a"])])
-def test_calls_in_the_text(driver: Driver, way: str, parallel: bool | None, kept: list[str]) -> None:
-    """The same holds for calls in the text, however the tools were offered."""
+def test_calls_in_the_text_are_limited_too(driver: Driver, way: str, parallel: bool | None, kept: list[str]) -> None:
+    """The limit also applies to calls in the text, however the tools were offered."""
     params = {"tools": OFFER, "tool_calling": way, "parallel_tool_calls": parallel}
     with Loopback(lambda _: [response(whole({"role": "assistant", "content": WRITTEN}))]) as server:
         completion = driver.complete(driver.make(base_url=server.base_url), **params)
@@ -85,22 +85,22 @@ ONE_CALL = DecodingOptions(tools=True, single_call=True)
 
 
 @pytest.mark.parametrize("message", [TWO, {**native(PARIS, LONDON), "content": "Both."}], ids=["text", "own"])
-def test_words_and_one_call(message: dict[str, object]) -> None:
-    """What is said besides stays, whether the server has parsed the calls or not."""
+def test_text_beside_the_call_is_kept(message: dict[str, object]) -> None:
+    """Text beside the call is kept, whether or not the server parsed the calls."""
     choice = decode(whole(message), expected=ONE_CALL).completion.first
     assert (choice.content, calls_of(choice)) == ("Both.", [("get_weather", PARIS)])
 
 
 @pytest.mark.parametrize("turns", [(0, 1, 2), (1, 0, 2), (1, 2, 0)], ids=["first", "between", "last"])
-def test_one_call_of_both_kinds(turns: tuple[int, ...]) -> None:
-    """One call is one call where the server has parsed some and left another in the text."""
+def test_one_call_is_kept_if_the_server_parsed_only_some(turns: tuple[int, ...]) -> None:
+    """Only one call is kept if the server parsed some calls and left another in the text."""
     deltas = [{"content": written(BERLIN)}, native(PARIS, first=0), native(LONDON, first=1)]
     choice = decode(stream(*(deltas[turn] for turn in turns)), expected=ONE_CALL).completion.first
     assert calls_of(choice) == [("get_weather", BERLIN if turns[0] == 0 else PARIS)]
 
 
-def test_one_call_of_each_answer() -> None:
-    """Each of several answers that stream keeps its own first call."""
+def test_each_streamed_choice_keeps_its_first_call() -> None:
+    """Each of several streamed choices keeps its own first call."""
     outcome = decode(several((0, TWO), (1, native(LONDON, PARIS, first=0))), expected=ONE_CALL)
     assert [calls_of(choice) for choice in outcome.completion.choices] == [
         [("get_weather", PARIS)],

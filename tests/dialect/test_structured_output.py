@@ -1,4 +1,4 @@
-"""A call whose answer is to be an object: one request, or two that make up one answer."""
+"""Answers that must be JSON objects take one request, or two that count as one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "get_time", "argume
 
 
 def answers(*messages: dict[str, Any], finish_reason: str = "stop") -> Any:
-    """A server that gives these messages in turn, whole, with three tokens each."""
+    """Return a server that sends these messages in turn, each with a usage of three tokens."""
     left = list(messages)
 
     def answer(_: Received) -> list[bytes]:
@@ -36,15 +36,15 @@ def answers(*messages: dict[str, Any], finish_reason: str = "stop") -> Any:
 
 
 def ask(driver: Driver, answer: Any, messages: list[dict[str, Any]] = MESSAGES, **params: Any) -> Any:
-    """The completion, and the bodies of the requests that it took."""
+    """Return the completion and the bodies of the requests it took."""
     with Loopback(answer) as server:
         completion = driver.complete(driver.make(base_url=server.base_url), messages, **{**BOTH, **params})
         return completion, [request.json() for request in server.received]
 
 
 @both_clients
-def test_a_call_takes_one_request(driver: Driver) -> None:
-    """An answer that calls a tool is passed on; its request offered the tools, and only described the object."""
+def test_a_tool_call_takes_one_request(driver: Driver) -> None:
+    """A tool call is passed on; its request offered the tools and only described the object."""
     completion, (body,) = ask(driver, answers({"content": "", "reasoning": "Hm.", "tool_calls": [CALL]}))
     assert [call.name for call in completion.tool_calls] == ["get_time"]
     assert (completion.content, completion.reasoning) == ("", "Hm.")
@@ -56,7 +56,7 @@ def test_a_call_takes_one_request(driver: Driver) -> None:
 @pytest.mark.parametrize("text", ['{"city": "Paris"}', '```json\n{"city": "Paris"}\n```', 'Here: {"city": "Paris"}'])
 @both_clients
 def test_an_object_takes_one_request(driver: Driver, text: str) -> None:
-    """An answer that is the object already is passed on, without what stands around it."""
+    """An answer that already is the object is passed on without the text around it."""
     completion, bodies = ask(driver, answers({"content": text}))
     assert (completion.content, completion.finish_reason, completion.id) == ('{"city": "Paris"}', "stop", "id-0")
     assert completion.usage
@@ -65,8 +65,8 @@ def test_an_object_takes_one_request(driver: Driver, text: str) -> None:
 
 
 @both_clients
-def test_a_text_is_asked_for_as_an_object(driver: Driver) -> None:
-    """A text becomes the object by a second request, under the grammar; the draft does not show, tokens add up."""
+def test_a_text_answer_takes_a_second_request(driver: Driver) -> None:
+    """A text answer leads to a second request with the schema; the draft stays hidden and the usage adds up."""
     messages = [{"content": "Paris, I think.", "reasoning": "Hm."}, {"content": '{"city": "Paris"}'}]
     completion, (_, second) = ask(driver, answers(*messages))
     assert (completion.content, completion.reasoning) == ('{"city": "Paris"}', "Hm.")
@@ -86,15 +86,15 @@ def test_a_text_is_asked_for_as_an_object(driver: Driver) -> None:
 
 
 @both_clients
-def test_a_cut_answer_is_passed_on(driver: Driver) -> None:
-    """An answer that max_tokens cut is not asked for again: that would be cut too."""
+def test_a_truncated_answer_is_passed_on(driver: Driver) -> None:
+    """An answer truncated by `max_tokens` is not requested again, since the next one would be truncated too."""
     completion, bodies = ask(driver, answers({"content": "Par"}, finish_reason="length"))
     assert (completion.content, completion.finish_reason, len(bodies)) == ("Par", "length", 1)
 
 
 @both_clients
-def test_system_message_of_parts(driver: Driver) -> None:
-    """The description of the object goes to the system message, be it a text or parts."""
+def test_the_description_is_added_to_a_system_message_of_any_form(driver: Driver) -> None:
+    """The description is added to the system message, whether that is a string or a list of parts."""
     parts = [{"type": "text", "text": "Be kind."}]
     text = OFFERED["content"]
     for content, seen in ((parts, [*parts, {"type": "text", "text": text}]), ("Be kind.", f"Be kind.\n\n{text}")):
@@ -106,8 +106,10 @@ def test_system_message_of_parts(driver: Driver) -> None:
 
 @pytest.mark.parametrize(("messages", "params"), [([], {}), (MESSAGES, {"n": 2})])
 @both_clients
-def test_what_cannot_be_asked(driver: Driver, messages: list[Any], params: dict[str, Any]) -> None:
-    """No messages, or several answers at once, are refused before anything is sent."""
+def test_unsupported_combinations_are_rejected_before_sending(
+    driver: Driver, messages: list[Any], params: dict[str, Any]
+) -> None:
+    """Empty messages and `n` above 1 raise an error before anything is sent."""
     with Loopback(answers()) as server, pytest.raises(ConfigurationError):
         driver.complete(driver.make(base_url=server.base_url), messages, **BOTH, **params)
     assert server.received == []
@@ -128,8 +130,8 @@ def test_what_cannot_be_asked(driver: Driver, messages: list[Any], params: dict[
         {**BOTH, "response_format": {"type": "text"}},
     ],
 )
-def test_calls_without_a_plan(params: dict[str, Any]) -> None:
-    """Where the choice is not the model's, or no object is wanted, there is one plain request."""
+def test_a_plain_request_needs_no_structured_output(params: dict[str, Any]) -> None:
+    """A request without an object, or with a forced tool choice, is sent as it is."""
     assert not needs_structured_output(params)
 
 
@@ -143,8 +145,8 @@ def test_calls_without_a_plan(params: dict[str, Any]) -> None:
         {**BOTH, "tool_choice": "auto"},
     ],
 )
-def test_calls_with_a_plan(params: dict[str, Any]) -> None:
-    """Wherever an object is wanted, an answer that is none is asked for again."""
+def test_a_request_for_an_object_needs_structured_output(params: dict[str, Any]) -> None:
+    """A request for an object corrects any other answer."""
     assert needs_structured_output(params)
 
 
@@ -166,7 +168,7 @@ def test_calls_with_a_plan(params: dict[str, Any]) -> None:
 def test_an_answer_that_is_not_the_object_is_sent_back_once(
     driver: Driver, tools: Any, text: str, problem: str | None
 ) -> None:
-    """An answer that is not the object is sent back once, with what is wrong; an empty one, and the object, are not."""
+    """An invalid answer is sent back once with the problem; an empty answer or a valid object is not."""
     last = {"content": "Sorry.", "reasoning": "Hm."}
     completion, bodies = ask(driver, answers({"content": text}, last), tools=tools)
     if problem is None:
@@ -182,7 +184,7 @@ def test_an_answer_that_is_not_the_object_is_sent_back_once(
 
 @both_clients
 def test_without_a_schema_any_object_is_accepted(driver: Driver) -> None:
-    """Without a schema, any object will do, and nothing else."""
+    """Without a schema, any object is accepted, and nothing else."""
     any_object = {"tools": None, "response_format": {"type": "json_object"}}
     assert ask(driver, answers({"content": '{"a": 1}'}), **any_object)[0].content == '{"a": 1}'
     completion, bodies = ask(driver, answers({"content": "[1]"}, {"content": '{"a": 1}'}), **any_object)
@@ -198,8 +200,8 @@ def test_without_a_schema_any_object_is_accepted(driver: Driver) -> None:
     ],
 )
 @both_clients
-def test_other_values_than_objects(driver: Driver, schema: dict[str, Any], text: str) -> None:
-    """Where the schema wants an array or a text, the answer is passed on as it is."""
+def test_answers_to_other_schemas_are_passed_on(driver: Driver, schema: dict[str, Any], text: str) -> None:
+    """If the schema describes a list or a string, the answer is passed on unchanged."""
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     completion, bodies = ask(
         driver, answers({"content": text}, {"content": "Sorry."}), tools=None, response_format=wanted
@@ -208,16 +210,16 @@ def test_other_values_than_objects(driver: Driver, schema: dict[str, Any], text:
 
 
 @both_clients
-def test_text_beside_a_call(driver: Driver) -> None:
-    """What the model says beside a call stays, though it is no object."""
+def test_text_beside_a_tool_call_is_kept(driver: Driver) -> None:
+    """Text beside a tool call is kept, even though it is not an object."""
     completion, bodies = ask(driver, answers({"content": "I look.", "tool_calls": [CALL]}))
     assert (completion.content, [call.name for call in completion.tool_calls]) == ("I look.", ["get_time"])
     assert len(bodies) == 1
 
 
 @both_clients
-def test_log_probabilities(driver: Driver) -> None:
-    """The log-probabilities are those of the answer, not those of a draft that does not show."""
+def test_the_log_probabilities_are_those_of_the_final_answer(driver: Driver) -> None:
+    """The log probabilities belong to the final answer, not to the hidden draft."""
 
     def answer(request: Received) -> list[bytes]:
         text = "{}" if len(request.json()["messages"]) > 2 else "Paris."
@@ -235,7 +237,7 @@ FINISH, LAST = Delta(finish_reason="stop", stop_reason="."), Delta(last=True, us
 
 
 def passed(plan: StructuredOutputFlow, deltas: list[Delta]) -> list[Delta]:
-    """What is passed on at once."""
+    """Return the deltas that are passed on immediately."""
     return [one for delta in deltas if (one := plan.first_delta(delta)) is not None]
 
 
@@ -250,8 +252,8 @@ def passed(plan: StructuredOutputFlow, deltas: list[Delta]) -> list[Delta]:
     ],
     ids=["object", "white space", "fence", "another object", "broken"],
 )
-def test_an_object_streams(contents: list[str], shown: list[str]) -> None:
-    """A stream that begins with an object, or with a fence, is passed on as it comes, and not asked for again."""
+def test_an_object_streams_immediately(contents: list[str], shown: list[str]) -> None:
+    """A stream that starts with an object or a code fence is passed on immediately and not requested again."""
     plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING, *(Delta(content=content) for content in shown), FINISH, LAST]
@@ -260,8 +262,8 @@ def test_an_object_streams(contents: list[str], shown: list[str]) -> None:
 
 
 @pytest.mark.parametrize("begin", ["`Paris` it is.", "``", "Well."])
-def test_what_only_looks_like_a_fence(begin: str) -> None:
-    """Words in a stream are held, and asked for again as an object."""
+def test_a_text_stream_is_held_back(begin: str) -> None:
+    """Text in a stream is held back, and the object is requested."""
     plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
     deltas = [*(Delta(content=character) for character in begin), FINISH, LAST]
     assert passed(plan, deltas) == []
@@ -281,8 +283,10 @@ WITHOUT_TOOLS: dict[str, Any] = {"response_format": FORMAT}
         (["```json\n", '{"city": "Paris"}', "\n```"], BOTH, True),
     ],
 )
-def test_an_object_is_held(contents: list[str], params: dict[str, Any], stream: bool) -> None:
-    """What may not be the object is held back until it has ended; reasoning and the response's facts are not."""
+def test_content_that_may_not_be_the_object_is_held_back(
+    contents: list[str], params: dict[str, Any], stream: bool
+) -> None:
+    """Content that may not be the object is held back until it ends; reasoning and metadata are not."""
     plan = StructuredOutputFlow(MESSAGES, params, stream=stream)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING]
@@ -290,8 +294,8 @@ def test_an_object_is_held(contents: list[str], params: dict[str, Any], stream: 
     assert list(plan.remaining()) == [Delta(content='{"city": "Paris"}'), FINISH, LAST]
 
 
-def test_calls_stream() -> None:
-    """Calls are passed on as they come, whatever is said before them."""
+def test_tool_calls_stream_immediately() -> None:
+    """Tool calls are passed on as they arrive, even after some text."""
     plan = StructuredOutputFlow(MESSAGES, BOTH, stream=True)
     calls = [
         Delta(tool_calls=[ToolCallDelta(0, "c1", "get_time")]),
@@ -324,7 +328,7 @@ def test_calls_stream() -> None:
     ],
 )
 def test_the_usage_of_both_requests_is_added(first: Any, second: Any, total: Any) -> None:
-    """The tokens of both requests add up, in detail too."""
+    """The usage of both requests is added, including its details."""
     plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
     assert plan.second_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
     assert plan.second_delta(Delta(last=True, usage=second)) == Delta(last=True, usage=total)

@@ -1,4 +1,4 @@
-"""What a token, or the bytes of an answer, tell of themselves; nothing in them is an error."""
+"""What a token or the bytes of an answer reveal; no content raises an error."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tir_qwen._doctor.fingerprint import extract_deltas, guess_vllm_version, par
 
 
 def part(data: bytes) -> str:
-    """A part of a JWT."""
+    """Encode a part of a JWT."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def jwt(claims: Any) -> str:
-    """A token with these claims, which nobody has signed."""
+    """Return an unsigned token with these claims."""
     body = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
     return ".".join(map(part, (b'{"alg": "none"}', body, b"signature")))
 
 
 @pytest.mark.parametrize("user", ["", "a", "ab", "abc", "abcd", "आशा", "???>>>"])
 def test_the_expiry_of_any_token_is_read(user: str) -> None:
-    """The date of expiry is read whatever the length of the token, and whichever characters it is made of."""
+    """The expiry is read from tokens of any length and with any characters."""
     assert token_expiry(jwt({"sub": user, "exp": 1_900_000_000})) == datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC)
 
 
-def test_expiry_within_a_second() -> None:
-    """A date of expiry may have decimals."""
+def test_the_expiry_may_have_decimals() -> None:
+    """The expiry may have decimals."""
     assert token_expiry(jwt({"exp": 1_900_000_000.5})) == datetime(2030, 3, 17, 17, 46, 40, 500_000, tzinfo=UTC)
 
 
@@ -67,7 +67,7 @@ NO_DATE = {
 
 @pytest.mark.parametrize("token", NO_DATE.values(), ids=NO_DATE.keys())
 def test_a_token_without_a_valid_date_has_no_expiry(token: str | None) -> None:
-    """A token that names no date of expiry, or nonsense for one, has none."""
+    """A token without a valid expiry has none."""
     assert token_expiry(token) is None
 
 
@@ -77,12 +77,12 @@ ANY_JSON = st.recursive(
 )
 
 
-def likely(*names: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects with these keys, or some of them, and anything for values."""
+def with_some_of(*names: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Generate objects with some of these keys and any values."""
     return st.fixed_dictionaries({}, optional=dict.fromkeys(names, ANY_JSON))
 
 
-DELTAS = ANY_JSON | likely("content", "reasoning", "reasoning_content")
+DELTAS = ANY_JSON | with_some_of("content", "reasoning", "reasoning_content")
 CHOICES = ANY_JSON | st.fixed_dictionaries({}, optional={"delta": DELTAS, "message": DELTAS, "token_ids": ANY_JSON})
 FRAMES = st.fixed_dictionaries(
     {}, optional={"choices": ANY_JSON | st.lists(CHOICES, max_size=3), "system_fingerprint": ANY_JSON}
@@ -90,8 +90,8 @@ FRAMES = st.fixed_dictionaries(
 
 
 @given(st.text() | st.binary().map(jwt) | ANY_JSON.map(jwt) | ANY_JSON.map(lambda exp: jwt({"exp": exp})))
-def test_expiry_of_anything(token: str) -> None:
-    """Whatever a token is, it has a date of expiry or none."""
+def test_any_token_has_an_expiry_or_none(token: str) -> None:
+    """Any token has an expiry or none."""
     assert isinstance(token_expiry(token), datetime | None)
 
 
@@ -99,25 +99,25 @@ EVENTS = st.lists(st.binary() | ANY_JSON.map(lambda value: json.dumps(value).enc
 
 
 @given(st.binary() | EVENTS.map(b"\n\ndata: ".join))
-def test_frames_of_anything(body: bytes) -> None:
-    """Whatever a body is, its frames are objects."""
+def test_the_frames_of_any_body_are_objects(body: bytes) -> None:
+    """The frames of any body are objects."""
     assert all(isinstance(frame, dict) for frame in parse_frames(body))
 
 
 @given(st.lists(FRAMES, max_size=3))
-def test_era_of_anything(frames: list[Any]) -> None:
-    """Whatever frames hold, they tell a version of vLLM or none, and all that is said are objects."""
+def test_any_frames_give_a_version_or_none(frames: list[Any]) -> None:
+    """Any frames give a vLLM version or none, and their deltas are objects."""
     assert isinstance(guess_vllm_version(frames), str | None)
     assert all(isinstance(delta, dict) for delta in extract_deltas(frames))
 
 
-def test_frames_of_a_huge_event() -> None:
-    """An event that is larger than any that a client takes is no frame."""
+def test_an_oversized_event_is_not_a_frame() -> None:
+    """An event above the client's size limit is not a frame."""
     assert parse_frames(b"data: " + b"x" * (17 * 1024 * 1024)) == []
 
 
 def delta(**said: str) -> dict[str, Any]:
-    """A frame that says something."""
+    """Return a frame with this delta."""
     return {"choices": [{"index": 0, "delta": said}]}
 
 
@@ -131,14 +131,14 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_frames_of_streams(body: bytes) -> None:
+def test_the_frames_of_a_stream_are_its_objects(body: bytes) -> None:
     """The frames of a stream are the objects in its events."""
     assert parse_frames(body) == [{"a": 1}, {"b": 2}]
 
 
 @pytest.mark.parametrize(("body", "frames"), [(b'{"a": 1}', [{"a": 1}]), (b"<html>", []), (b"", []), (b"[1]", [])])
-def test_frames_of_whole_answers(body: bytes, frames: list[Any]) -> None:
-    """The frame of a whole answer is that answer, if it is an object."""
+def test_the_frame_of_a_complete_response_is_its_object(body: bytes, frames: list[Any]) -> None:
+    """The frame of a complete response is the response itself, if it is an object."""
     assert parse_frames(body) == frames
 
 
@@ -159,5 +159,5 @@ ERAS = [
 
 @pytest.mark.parametrize(("frames", "era"), ERAS)
 def test_the_version_of_vllm_is_guessed(frames: list[Any], era: str | None) -> None:
-    """The version of vLLM is what it says itself, or else is read off the fields of its answers."""
+    """The vLLM version is what the server reports, or is guessed from the fields of its answers."""
     assert guess_vllm_version(frames) == era

@@ -1,4 +1,4 @@
-"""The call as an HTTP request: the body holds what the caller set, and nothing else."""
+"""The HTTP request of a call: the body contains what the caller set, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 
 def build(*, stream: bool = False, model: str = "qwen3_32b", messages: Any = MESSAGES, **params: Any) -> Request:
-    """A request to TIR."""
+    """Build a request to TIR."""
     return build_request(TIR, model, messages, params, stream=stream)
 
 
 def sent(*, stream: bool = False, **params: Any) -> Any:
-    """The body of a request as a strict reader of JSON sees it, without what every body holds."""
+    """Parse the body strictly, and drop the fields that every body has."""
     body = json.loads(build(stream=stream, **params).content, parse_constant=pytest.fail)
     assert (body.pop("model"), body.pop("messages"), body.pop("stream")) == ("qwen3_32b", MESSAGES, stream)
     return body
 
 
 def refusal(model: str = "qwen3_32b", messages: Any = MESSAGES, **params: Any) -> str:
-    """Why this call is refused."""
+    """Return the message of the error that these arguments raise."""
     with pytest.raises(ConfigurationError) as caught:
         build(model=model, messages=messages, **params)
     assert caught.value.__cause__ is None
@@ -52,8 +52,8 @@ UNWRITABLE = (
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_nothing_but_the_question(stream: bool) -> None:
-    """A call without parameters sends the model, the messages and `stream`: the server's defaults hold."""
+def test_a_call_without_parameters_sends_only_the_messages(stream: bool) -> None:
+    """Without parameters, only the model, the messages and `stream` are sent."""
     assert build(stream=stream) == Request(
         url="https://infer.e2enetworks.net/project/p-6530/genai/qwen3_32b/v1/chat/completions"
         "?project_id=6530&apikey=key-0815",
@@ -70,16 +70,16 @@ def test_nothing_but_the_question(stream: bool) -> None:
     )
 
 
-def test_local_server() -> None:
-    """A local vLLM gets no credentials, and its own path."""
+def test_a_local_server_gets_no_credentials() -> None:
+    """A local vLLM server gets its own path and no credentials."""
     request = build_request(LOCAL, "/mnt/models", MESSAGES, {}, stream=False)
     assert request.url == "http://localhost:8000/v1/chat/completions"
     assert request.headers == {"accept": "application/json", "content-type": "application/json"}
     assert json.loads(request.content) == {"model": "/mnt/models", "messages": MESSAGES, "stream": False}
 
 
-def test_users_headers_win() -> None:
-    """Whatever header the user sets replaces ours, and is there once."""
+def test_headers_of_the_user_replace_the_defaults() -> None:
+    """Headers set by the user replace the defaults and are sent once."""
     endpoint = resolve_endpoint(
         base_url="http://localhost:8000/v1",
         access_token="canary-token",
@@ -94,13 +94,13 @@ def test_users_headers_win() -> None:
     }
 
 
-def test_repr_shows_nothing() -> None:
-    """A request that a debugger or a log prints shows neither credentials nor messages."""
+def test_the_repr_contains_no_secrets() -> None:
+    """The repr contains neither credentials nor messages."""
     assert not [secret for secret in ("canary", "6530", "0815") if secret in repr(build())]
 
 
-def test_every_parameter_goes_by_its_own_name() -> None:
-    """Parameters go to the server as they are, those that this library has never heard of too."""
+def test_parameters_are_sent_under_their_own_names() -> None:
+    """Parameters are sent unchanged, including unknown ones."""
     params = {
         "temperature": 0,
         "max_tokens": 1500,
@@ -119,7 +119,7 @@ def test_every_parameter_goes_by_its_own_name() -> None:
 
 @pytest.mark.parametrize("name", ["temperature", "max_tokens", "stop", "enable_thinking", "extra_body", "tools"])
 def test_none_is_unset(name: str) -> None:
-    """None means that the caller leaves it to the server; zero and False mean themselves."""
+    """None leaves a parameter unset; zero and False are sent."""
     assert sent(**{name: None}) == {}
     assert sent(max_tokens=0, logprobs=False, top_p=0.0) == {"max_tokens": 0, "logprobs": False, "top_p": 0.0}
 
@@ -138,13 +138,13 @@ def test_none_is_unset(name: str) -> None:
     ],
 )
 def test_stop_strings_become_a_list(stop: Any, body: dict[str, Any]) -> None:
-    """Stop strings may be one or several, in any sequence; none of them is none."""
+    """`stop` accepts a string or any sequence, and an empty one is not sent."""
     assert sent(stop=stop) == body
 
 
 @pytest.mark.parametrize("thinking", [True, False])
 def test_enable_thinking_goes_where_vllm_reads_it(thinking: bool) -> None:
-    """The thinking switch is an argument of the chat template: on the top level vLLM ignores it."""
+    """`enable_thinking` goes into `chat_template_kwargs`, because vLLM ignores it at the top level."""
     assert sent(enable_thinking=thinking) == {"chat_template_kwargs": {"enable_thinking": thinking}}
 
 
@@ -157,38 +157,38 @@ def test_enable_thinking_goes_where_vllm_reads_it(thinking: bool) -> None:
         ({"enable_thinking": True}, {"enable_thinking": True}),
     ],
 )
-def test_enable_thinking_beside_other_template_arguments(theirs: Any, merged: dict[str, Any]) -> None:
-    """The user's own template arguments stay, and win."""
+def test_enable_thinking_is_merged_with_template_arguments(theirs: Any, merged: dict[str, Any]) -> None:
+    """The user's own template arguments are kept and take precedence."""
     assert sent(enable_thinking=False, chat_template_kwargs=theirs) == {"chat_template_kwargs": merged}
 
 
-def test_template_arguments_alone() -> None:
-    """Template arguments need no thinking switch beside them."""
+def test_template_arguments_need_no_enable_thinking() -> None:
+    """Template arguments are sent without `enable_thinking` too."""
     assert sent(chat_template_kwargs={"custom": 1}) == {"chat_template_kwargs": {"custom": 1}}
 
 
 @pytest.mark.parametrize("options", [{"include_usage": True}, {"include_usage": True, "continuous_usage_stats": True}])
-def test_stream_options_only_with_a_stream(options: dict[str, Any]) -> None:
-    """Options of streams, which vLLM refuses on a whole answer, are left out there."""
+def test_stream_options_are_sent_only_with_a_stream(options: dict[str, Any]) -> None:
+    """`stream_options` is sent only with a stream, because vLLM rejects it otherwise."""
     assert sent(stream=True, stream_options=options) == {"stream_options": options}
     assert sent(stream=False, stream_options=options) == {}
 
 
 @pytest.mark.parametrize("messages", [[], ()])
 def test_empty_messages_are_refused(messages: Any) -> None:
-    """There must be something to answer."""
+    """Empty messages raise an error."""
     assert refusal(messages=messages) == "messages is empty: there is nothing to answer."
 
 
 @pytest.mark.parametrize("model", ["", "  ", None, 3])
 def test_an_empty_model_is_refused(model: Any) -> None:
-    """There must be someone to answer."""
+    """A missing or invalid model raises an error."""
     assert refusal(model=model) == "model must be the name of a model, such as qwen3_32b."
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_does_not_know(number: float) -> None:
-    """NaN and infinity, which JSON cannot say, are refused by the parameter's name."""
+def test_nan_and_infinity_are_refused(number: float) -> None:
+    """NaN and infinity raise an error that names the parameter."""
     assert refusal(temperature=number) == "temperature must be a finite number."
 
 
@@ -198,23 +198,23 @@ def test_numbers_that_json_does_not_know(number: float) -> None:
     ids=["object", "function", "surrogate", "bytes", "value", "key", "tuple"],
 )
 @pytest.mark.parametrize("where", ["parameter", "nested", "message"])
-def test_values_that_json_cannot_hold(where: str, value: Any) -> None:
-    """What cannot be written is refused before anything is sent, and without being quoted."""
+def test_values_that_are_not_json_are_refused(where: str, value: Any) -> None:
+    """A value that JSON cannot represent raises an error that does not quote it."""
     if where == "message":
         assert refusal(messages=[{"role": "user", "content": value}]) == UNWRITABLE
     else:
         assert refusal(user=value if where == "parameter" else [{"x": value}]) == UNWRITABLE
 
 
-def test_endless_values() -> None:
-    """A value that holds itself is refused like any other that cannot be written."""
+def test_a_value_that_contains_itself_is_refused() -> None:
+    """A value that contains itself raises an error."""
     endless: list[Any] = []
     endless.append(endless)
     assert refusal(tools=endless) == UNWRITABLE
 
 
-def test_arguments_stay_as_they_are() -> None:
-    """A call changes nothing of what it was given: the same arguments may be used again."""
+def test_arguments_are_not_modified() -> None:
+    """A call does not modify its arguments."""
     params = {
         "stop": ["a"],
         "enable_thinking": True,
@@ -228,8 +228,8 @@ def test_arguments_stay_as_they_are() -> None:
     assert params == before
 
 
-def test_pydantic_models_as_values() -> None:
-    """A pydantic model may stand wherever an object may."""
+def test_pydantic_models_are_accepted_as_values() -> None:
+    """A pydantic model can be used in place of a dict."""
 
     class Tool(BaseModel):
         name: str = "f"
@@ -238,8 +238,8 @@ def test_pydantic_models_as_values() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_text_arrives_as_it_was_written(text: str) -> None:
-    """Every character of every script arrives, those included that lines are split at."""
+def test_text_is_sent_unchanged(text: str) -> None:
+    """Any text is sent unchanged, on a single line."""
     content = build(messages=[{"role": "user", "content": text}], user=text).content
     assert json.loads(content) == {
         "model": "qwen3_32b",
@@ -251,8 +251,8 @@ def test_text_arrives_as_it_was_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("extra", [{"seed": 2, "tomorrow": {"x": 1}}, {"chat_template_kwargs": {"mine": 1}}])
-def test_extra_body_over_all(extra: dict[str, Any]) -> None:
-    """Fields of `extra_body` replace those of the same name, and stand in the body on their own."""
+def test_extra_body_overrides_other_parameters(extra: dict[str, Any]) -> None:
+    """Fields of `extra_body` override other parameters."""
     assert sent(seed=1, extra_body=extra) == {"seed": 1, **extra}
     assert sent(seed=1, extra_body={}) == {"seed": 1}
     assert json.loads(build(extra_body={"model": "other", "messages": []}).content) == {
@@ -264,20 +264,20 @@ def test_extra_body_over_all(extra: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["logit_bias", "chat_template_kwargs", "extra_body", "messages"])
-def test_nested_numbers_that_json_does_not_know(name: str, number: float) -> None:
-    """NaN and infinity are refused wherever they stand."""
+def test_nested_nan_and_infinity_are_refused(name: str, number: float) -> None:
+    """NaN and infinity raise an error at any depth."""
     refusal(**{name: [{"x": number}] if name == "messages" else {"x": number}})
 
 
-def test_model_that_cannot_be_written() -> None:
-    """A model name with lone surrogates is refused like any other text with them."""
+def test_a_model_with_lone_surrogates_is_refused() -> None:
+    """A model name with lone surrogates raises an error."""
     refusal(model="canary\ud800")
 
 
 @pytest.mark.parametrize(
     "params", [{"extra_body": "canary"}, {"stop": 5}, {"enable_thinking": True, "chat_template_kwargs": "canary"}]
 )
-def test_parameters_of_a_wrong_type(params: dict[str, Any]) -> None:
-    """A parameter that cannot be merged is refused as a ConfigurationError that names it."""
+def test_parameters_of_a_wrong_type_are_refused(params: dict[str, Any]) -> None:
+    """A parameter that cannot be merged raises a ConfigurationError that names it."""
     said = refusal(**params)
     assert [name for name in params if name in said]

@@ -1,4 +1,4 @@
-"""Credentials and headers: what is accepted, what is refused, and that nothing of it shows."""
+"""Credentials and headers: which are accepted, which are rejected, and that none of them leaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOCAL = "http://localhost:8000/v1"
 
 
 def refusal(**settings: Any) -> str:
-    """Why these settings are refused."""
+    """Return the message of the error that these settings raise."""
     with pytest.raises(ConfigurationError) as caught:
         resolve_endpoint(**settings)
     error = caught.value
@@ -32,14 +32,16 @@ def refusal(**settings: Any) -> str:
 
 
 def one_line(text: str) -> bool:
-    """Whether a text is fit for one line of a request's head."""
+    """Whether the text is safe in a single line of an HTTP head."""
     return text.isascii() and text.isprintable()
 
 
 @pytest.mark.parametrize("given_as", [6530, "6530", "p-6530", " p-6530 ", "\t6530\n"])
 @pytest.mark.parametrize("source", ["argument", "environment"])
-def test_project_id_in_every_form(monkeypatch: pytest.MonkeyPatch, given_as: str | int, source: str) -> None:
-    """A project id may be written as TIR's dashboard, its URLs or its API write it."""
+def test_every_form_of_a_project_id_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, given_as: str | int, source: str
+) -> None:
+    """A project id is accepted in the forms used by the dashboard, the URLs and the API."""
     if source == "environment":
         monkeypatch.setenv("E2E_TIR_PROJECT_ID", str(given_as))
     endpoint = resolve_endpoint(project_id=given_as if source == "argument" else None, access_token=TOKEN)
@@ -66,8 +68,8 @@ def test_project_id_in_every_form(monkeypatch: pytest.MonkeyPatch, given_as: str
         "1" * 21,
     ],
 )
-def test_malformed_project_id(wrong: Any) -> None:
-    """A project id that is none is refused, by its name and not by its value."""
+def test_a_malformed_project_id_is_refused(wrong: Any) -> None:
+    """A malformed project id raises an error that does not contain the value."""
     said = refusal(project_id=wrong, access_token=TOKEN)
     kinds = (True, 6530.0, b"6530", ["6530"])
     problem = f"a string, not {type(wrong).__name__}" if wrong in kinds else "digits, such as 6530 or p-6530"
@@ -75,8 +77,8 @@ def test_malformed_project_id(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  "])
-def test_missing_project_id(nothing: str | None) -> None:
-    """Without a project id the user is told how to give one."""
+def test_a_missing_project_id_is_explained(nothing: str | None) -> None:
+    """The error for a missing project id explains how to set it."""
     assert refusal(project_id=nothing, access_token=TOKEN) == (
         "project_id is missing: pass project_id=... or set the environment variable E2E_TIR_PROJECT_ID to the project"
         " id, such as 6530 (TIR's dashboard shows it)."
@@ -84,16 +86,16 @@ def test_missing_project_id(nothing: str | None) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", "  "])
-def test_missing_token(nothing: str | None) -> None:
-    """Without a token the user is told how to give one."""
+def test_a_missing_token_is_explained(nothing: str | None) -> None:
+    """The error for a missing token explains how to set it."""
     assert refusal(project_id=6530, access_token=nothing) == (
         "access_token is missing: pass access_token=... or set the environment variable E2E_TIR_ACCESS_TOKEN to the"
         " Auth Token of an access token (TIR's dashboard shows it)."
     )
 
 
-def test_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is passed counts, whatever the environment says."""
+def test_arguments_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments take precedence over environment variables."""
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "another-token")
     monkeypatch.setenv("E2E_TIR_PROJECT_ID", "1")
     monkeypatch.setenv("E2E_TIR_API_KEY", "another-key")
@@ -102,8 +104,8 @@ def test_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert endpoint.query == "project_id=6530&apikey=key-0815"
 
 
-def test_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All credentials may come from the environment, with the white space that files leave around them."""
+def test_all_credentials_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All credentials can come from the environment, with whitespace around them."""
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", f" {TOKEN}\n")
     monkeypatch.setenv("E2E_TIR_PROJECT_ID", "p-6530\n")
     monkeypatch.setenv("E2E_TIR_API_KEY", "\tkey-0815 ")
@@ -123,10 +125,10 @@ def test_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "variable"), [("access_token", "E2E_TIR_ACCESS_TOKEN"), ("apikey", "E2E_TIR_API_KEY")]
 )
 @pytest.mark.parametrize("inside", ["\n", "\r\nx-evil: 1", " ", "\x7f", "é", "\u2028"], ids=ascii)
-def test_malformed_credential(
+def test_a_malformed_credential_is_refused(
     monkeypatch: pytest.MonkeyPatch, source: str, name: str, variable: str, inside: str
 ) -> None:
-    """A credential that would break a header or a query is refused before anything is sent, without being shown."""
+    """A credential that would break a header or a query raises an error that does not contain it."""
     settings: dict[str, Any] = {"project_id": 6530, "access_token": TOKEN}
     bad = f"canary{inside}canary"
     if source == "environment":
@@ -139,15 +141,15 @@ def test_malformed_credential(
 
 @pytest.mark.parametrize("wrong", [TOKEN.encode(), 4711, True, [TOKEN]])
 @pytest.mark.parametrize("name", ["access_token", "apikey"])
-def test_credential_of_another_type(name: str, wrong: Any) -> None:
-    """A credential that is not a string is refused by its type, not by its value."""
+def test_a_credential_that_is_not_a_string_is_refused(name: str, wrong: Any) -> None:
+    """A credential that is not a string raises an error that names its type but not its value."""
     said = refusal(**{"project_id": 6530, "access_token": TOKEN, name: wrong})
     assert said.startswith(f"{name} (or E2E_TIR_")
     assert said.endswith(f" must be a string, not {type(wrong).__name__}.")
 
 
-def test_no_token_is_needed_on_this_machine() -> None:
-    """A local vLLM needs neither a token nor a project id; another machine's needs the token."""
+def test_a_local_server_needs_no_token() -> None:
+    """A local server needs neither token nor project id; a remote one needs a token."""
     endpoint = resolve_endpoint(base_url=LOCAL)
     assert endpoint == Endpoint(base_url=LOCAL)
     assert "access_token is missing" in refusal(base_url="https://vllm.example.com/v1")
@@ -155,13 +157,13 @@ def test_no_token_is_needed_on_this_machine() -> None:
 
 
 def test_apikey_is_quoted() -> None:
-    """A key keeps its meaning within a query."""
+    """The API key is percent-encoded in the query."""
     query = resolve_endpoint(project_id=6530, access_token=TOKEN, apikey="a+b/c=&d").query
     assert query == "project_id=6530&apikey=a%2Bb%2Fc%3D%26d"
 
 
-def test_apikey_is_sent_only_where_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key of the management API goes from the environment to TIR's host alone, elsewhere only if it is passed."""
+def test_the_apikey_of_the_environment_is_sent_only_to_tir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API key from the environment is sent only to TIR; other hosts need it as an argument."""
     monkeypatch.setenv("E2E_TIR_API_KEY", "key-0815")
     assert resolve_endpoint(base_url=LOCAL).query == ""
     assert resolve_endpoint(base_url=LOCAL, apikey="key-4711").query == "apikey=key-4711"
@@ -176,48 +178,48 @@ def test_apikey_is_sent_only_where_it_is_given(monkeypatch: pytest.MonkeyPatch) 
         ({"base_url": "https://e.example.com/v1"}, {TOKEN}),
     ],
 )
-def test_what_counts_as_a_secret(settings: dict[str, Any], known: set[str]) -> None:
-    """What a server must not repeat is all that identifies the caller; a word of three letters is too common for it."""
+def test_everything_that_identifies_the_caller_is_a_secret(settings: dict[str, Any], known: set[str]) -> None:
+    """Everything that identifies the caller counts as a secret, except very short values."""
     endpoint = resolve_endpoint(**{"project_id": 6530, "access_token": TOKEN, **settings})
     assert set(endpoint.secrets) == known
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
-def test_users_header_wins(name: str) -> None:
-    """A header of the user's replaces ours, however it is capitalized: it is never sent twice."""
+def test_a_header_of_the_user_replaces_the_default(name: str) -> None:
+    """A user's header replaces the default whatever its capitalization, and is sent once."""
     endpoint = resolve_endpoint(project_id=6530, access_token=TOKEN, headers={name: "Basic abc", "X-Team": ""})
     assert endpoint.headers == {"authorization": "Basic abc", "x-team": ""}
 
 
 @pytest.mark.parametrize("name", ["", "x y", "x:", "x\r\ny", "é", "x\0", "(x)", 7, None, b"x"], ids=ascii)
-def test_malformed_header_name(name: Any) -> None:
-    """A header name that HTTP does not know is refused."""
+def test_a_malformed_header_name_is_refused(name: Any) -> None:
+    """An invalid header name raises an error."""
     said = refusal(project_id=6530, access_token=TOKEN, headers={name: "canary-value"})
     assert said == "default_headers must have header names of letters, digits and hyphens."
 
 
 @pytest.mark.parametrize("value", ["canary\r\nx-evil: 1", "canary\n", "canary\0", "canaryé", b"canary", 4711, None])
-def test_malformed_header_value(value: Any) -> None:
-    """A header value that would inject another header is refused, and not shown: it counts as a secret."""
+def test_a_malformed_header_value_is_refused(value: Any) -> None:
+    """A value that could inject a header raises an error that does not contain it."""
     said = refusal(project_id=6530, access_token=TOKEN, headers={"X-Team": value})
     assert said == "default_headers must have a value of printable ASCII for 'X-Team'."
 
 
 @pytest.mark.parametrize("name", ["Connection", "content-length", "HOST", "Transfer-Encoding"])
-def test_headers_that_are_not_the_users(name: str) -> None:
-    """A header that says where and how a request travels would contradict the request, and is refused."""
+def test_headers_of_the_transport_are_refused(name: str) -> None:
+    """Headers that control how the request is sent raise an error."""
     said = refusal(project_id=6530, access_token=TOKEN, headers={name: "canary"})
     assert said == f"default_headers must leave {name!r} to the HTTP engine."
 
 
-def test_white_space_around_header_values() -> None:
-    """White space around a header's value is no part of it."""
+def test_whitespace_around_header_values_is_removed() -> None:
+    """Whitespace around a header value is removed."""
     endpoint = resolve_endpoint(project_id=6530, access_token=TOKEN, headers={"X-Team": "  a b "})
     assert endpoint.headers["x-team"] == "a b"
 
 
-def test_repr_and_copies() -> None:
-    """An endpoint shows no credential, and keeps them through a copy and a pickle."""
+def test_the_repr_hides_credentials_and_copies_keep_them() -> None:
+    """The repr hides the credentials; copies and pickles keep them."""
     endpoint = resolve_endpoint(
         project_id=6530, access_token=TOKEN, apikey="key-0815", headers={"X-Team": "canary-header"}
     )
@@ -266,7 +268,7 @@ addresses = hostile | st.builds("{}://{}{}".format, st.sampled_from(["http", "ht
     model="m",
 )
 def test_any_setting_is_accepted_or_refused(environment: dict[str, str], model: str, **arguments: Any) -> None:
-    """Whatever is passed gives an endpoint or a ConfigurationError, and never a second line in a request's head."""
+    """Any settings produce either an endpoint or a ConfigurationError, never an injected line."""
     with patch.dict(os.environ, environment):
         try:
             endpoint = resolve_endpoint(**arguments)

@@ -1,4 +1,4 @@
-"""Addresses: which URL a setting leads to, and which are refused."""
+"""Which URL the settings produce, and which addresses are rejected."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ BASE = "https://infer.e2enetworks.net/project/p-6530/genai/qwen3_32b/v1"
 
 
 def url(base_url: str | None = None, model: str = "qwen3_32b", **settings: Any) -> str:
-    """The URL that these settings lead to."""
+    """Return the URL for these settings."""
     return resolve_endpoint(project_id=6530, access_token=TOKEN, base_url=base_url, **settings).url(model)
 
 
 def refusal(base_url: str | None = None, **settings: Any) -> str:
-    """Why these settings are refused."""
+    """Return the message of the error that these settings raise."""
     with pytest.raises(ConfigurationError) as caught:
         url(base_url, **settings)
     return str(caught.value)
 
 
-def test_default_address() -> None:
-    """A project id and a token are enough: the URL is the API reference's on the guides' host."""
+def test_the_default_url_needs_only_a_project_id_and_a_token() -> None:
+    """A project id and a token are enough for the documented URL."""
     assert url() == ("https://infer.e2enetworks.net/project/p-6530/genai/qwen3_32b/v1/chat/completions?project_id=6530")
 
 
-def test_apikey_in_the_query() -> None:
-    """Where a gateway wants the API key, it follows the project id."""
+def test_the_apikey_follows_the_project_id_in_the_query() -> None:
+    """The API key follows the project id in the query."""
     assert url(apikey="key-0815") == f"https://infer.e2enetworks.net{TIR}&apikey=key-0815"
 
 
@@ -49,8 +49,8 @@ def test_apikey_in_the_query() -> None:
         ("m\r\nHost: evil", "m%0D%0AHost%3A%20evil"),
     ],
 )
-def test_model_is_quoted(model: str, quoted: str) -> None:
-    """Any model name stays one segment of the path."""
+def test_the_model_is_quoted(model: str, quoted: str) -> None:
+    """Any model name is a single segment of the path."""
     assert url(model=model) == (
         f"https://infer.e2enetworks.net/project/p-6530/genai/{quoted}/v1/chat/completions?project_id=6530"
     )
@@ -67,21 +67,21 @@ def test_model_is_quoted(model: str, quoted: str) -> None:
 )
 @pytest.mark.parametrize("source", ["base_url", "E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST"])
 def test_a_host_alone_serves_the_same_paths(monkeypatch: pytest.MonkeyPatch, source: str, host: str, root: str) -> None:
-    """Another host serves the same paths, wherever it is named and however it ends."""
+    """A host without a path gets TIR's path, from every source and with any ending."""
     if source != "base_url":
         monkeypatch.setenv(source, host)
     assert url(host if source == "base_url" else None) == root + TIR
 
 
 @pytest.mark.parametrize("host", ["infer.e2enetworks.net", "infer.e2enetworks.net/", "infer.e2enetworks.net:443"])
-def test_host_without_a_scheme(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    """The operator's SDK takes a bare host name from MODEL_API_CLIENT_HOST, and so do we: by https."""
+def test_a_bare_host_name_uses_https(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """A bare host name in MODEL_API_CLIENT_HOST uses https, as in the operator's SDK."""
     monkeypatch.setenv("MODEL_API_CLIENT_HOST", host)
     assert url() == f"https://{host.rstrip('/')}{TIR}"
 
 
 def test_arguments_take_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument wins over E2E_TIR_BASE_URL, that over MODEL_API_CLIENT_HOST, that over TIR's host."""
+    """The order is: argument, E2E_TIR_BASE_URL, MODEL_API_CLIENT_HOST, TIR's host."""
     monkeypatch.setenv("MODEL_API_CLIENT_HOST", "https://third.example.com/")
     assert url() == f"https://third.example.com{TIR}"
     monkeypatch.setenv("E2E_TIR_BASE_URL", "https://second.example.com/v1")
@@ -95,30 +95,30 @@ def test_arguments_take_precedence_over_the_environment(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "base", [BASE, "https://gpu.example.com/project/p-6530/endpoint/is-17/v1", "http://localhost:8000/v1"]
 )
-def test_complete_base_url(base: str, end: str) -> None:
-    """A complete base URL is used as it is: with or without a trailing slash, or copied with its last words."""
+def test_a_complete_base_url_is_used_unchanged(base: str, end: str) -> None:
+    """A complete base URL is used unchanged, with or without a trailing slash or `/chat/completions`."""
     assert url(base + end) == f"{base}/chat/completions"
 
 
 @pytest.mark.parametrize("end", ["", "/", "/chat/completions"])
-def test_query_of_a_base_url(end: str) -> None:
-    """A query stays a query, behind the path."""
+def test_the_query_of_a_base_url_is_kept(end: str) -> None:
+    """The query of a base URL is kept and follows the path."""
     assert url(f"{BASE}{end}?project_id=6530&x=%20y") == f"{BASE}/chat/completions?project_id=6530&x=%20y"
     assert url(f"{BASE}{end}?x=1", apikey="k&y") == f"{BASE}/chat/completions?x=1&apikey=k%26y"
     assert url("https://gpu.example.com?x=1") == f"https://gpu.example.com{TIR.replace('?', '?x=1&')}"
 
 
 @pytest.mark.parametrize("model", ["qwen3_32b", "/mnt/models", "peft-model"])
-def test_complete_base_url_does_not_name_the_model(model: str) -> None:
-    """The path of a dedicated endpoint stands for one server, whatever its model is called in the body."""
+def test_a_complete_base_url_does_not_depend_on_the_model(model: str) -> None:
+    """The path of a dedicated endpoint does not depend on the model."""
     assert url("https://gpu.example.com/v1", model) == "https://gpu.example.com/v1/chat/completions"
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost", "127.0.0.1", "127.0.0.2", "127.255.255.254", "[::1]", "[0:0:0:0:0:0:0:1]"]
 )
-def test_plain_http_on_this_machine(host: str) -> None:
-    """A server on this machine needs no TLS, however the machine is spelled."""
+def test_plain_http_is_accepted_for_the_local_machine(host: str) -> None:
+    """Plain HTTP is accepted for every spelling of the local machine."""
     assert url(f"http://{host}:8000/v1") == f"http://{host}:8000/v1/chat/completions"
 
 
@@ -136,8 +136,8 @@ def test_plain_http_on_this_machine(host: str) -> None:
         "xlocalhost",
     ],
 )
-def test_plain_http_elsewhere(host: str) -> None:
-    """A token is not sent unencrypted to another machine, unless the user insists."""
+def test_plain_http_is_refused_for_other_machines(host: str) -> None:
+    """Plain HTTP to another machine is rejected unless the user allows it."""
     assert refusal(f"http://{host}:8000/v1") == (
         "base_url (or E2E_TIR_BASE_URL) must use https:// (http:// sends the token unencrypted; allow_http=True permits"
         " it)."
@@ -171,8 +171,8 @@ def test_plain_http_elsewhere(host: str) -> None:
         ("localhost:8000/canary", "must be a URL with https://."),
     ],
 )
-def test_refused_address(monkeypatch: pytest.MonkeyPatch, address: str, problem: str) -> None:
-    """A URL that cannot be meant is refused at once; the message names its source and does not repeat it."""
+def test_an_invalid_url_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, problem: str) -> None:
+    """An invalid URL raises an error that names its source but does not quote it."""
     assert refusal(address) == f"base_url (or E2E_TIR_BASE_URL) {problem}"
     if "\0" not in address:
         monkeypatch.setenv("E2E_TIR_BASE_URL", address)
@@ -181,7 +181,7 @@ def test_refused_address(monkeypatch: pytest.MonkeyPatch, address: str, problem:
 
 @given(st.text(max_size=40).filter(lambda model: model.strip() and model.strip(".")))
 def test_model_never_leaves_its_segment(model: str) -> None:
-    """No model name can lead a request to another path, query or host."""
+    """No model name can change the host, the path or the query."""
     head, _, tail = url(model=model).partition("/genai/")
     assert head == "https://infer.e2enetworks.net/project/p-6530"
     segment = tail.removesuffix("/v1/chat/completions?project_id=6530")
@@ -192,20 +192,20 @@ def test_model_never_leaves_its_segment(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", [".", "..", "..."])
-def test_model_of_dots(model: str) -> None:
-    """A model name of dots, which every URL library takes for a step up the path, is refused."""
+def test_a_model_of_dots_is_refused(model: str) -> None:
+    """A model name that consists of dots would change the path and is rejected."""
     with pytest.raises(ConfigurationError, match=r"^model must be the name of a model, such as "):
         url(model=model)
 
 
 @pytest.mark.parametrize("host", ["infer..e2enetworks.net", "a" * 64 + ".example.com", "[v1.x]"])
-def test_impossible_host(host: str) -> None:
-    """A host that no resolver can be asked for is refused with the settings, not with an engine's error later."""
+def test_an_impossible_host_is_refused(host: str) -> None:
+    """A host that cannot be resolved is rejected with the settings, not later by the HTTP engine."""
     assert refusal(f"https://{host}/v1") == "base_url (or E2E_TIR_BASE_URL) is not a URL."
 
 
-def test_refused_address_is_not_quoted_by_a_context() -> None:
-    """A piece of a URL, be it a misplaced token, stays out of the whole chain of a refusal."""
+def test_a_refused_url_is_not_quoted_by_chained_exceptions() -> None:
+    """No chained exception quotes a rejected URL, which may contain a token."""
     with pytest.raises(ConfigurationError) as caught:
         url("https://gpu.example.com:canary/v1")
     assert caught.value.__cause__ is None

@@ -1,32 +1,26 @@
-"""Settings, parameters and refusals of any kind: a request without a second line, or an error without a secret."""
+"""Arbitrary settings produce either a safe request or an error without secrets."""
 
 from __future__ import annotations
 
 import json
 import math
-import pickle
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.request.test_build_fuzz import QUESTION, TEXT, check_parameters
 from tests.support.decode import FIXED
 from tir_qwen import AsyncClient, Client, ConfigurationError
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
-from tir_qwen._response.retry_after import retry_after_seconds
-from tir_qwen._response.server_errors import MAX_TEXT, error_from_frame, error_from_response
-from tir_qwen.errors import APIStatusError, ServerStreamError
 
 CANARY = "c4n4ry"
-QUESTION = [{"role": "user", "content": "Hello"}]
-TEXT = st.text(max_size=12) | st.text(st.sampled_from("p-0 \r\n\t\0:/?#[]@%é.htps\u0663\ud800\x7f"), max_size=12)
 ODD = st.sampled_from(
     [None, True, 0, -5, 10**400, 0.5, math.nan, b"x", b"https://h.invalid/v1", (), {1}, ...]
 ) | st.builds(object)
-"""No texts."""
+"""Values that are not strings."""
 ANY = (
     TEXT
     | ODD
@@ -36,16 +30,16 @@ ANY = (
 ADDRESS = st.builds("{}://{}{}".format, st.sampled_from(["http", "https", "HTTPS", "ftp"]), TEXT, TEXT)
 HEADER = st.sampled_from(["X-A", "Authorization", "x-a\r\n", "é", "host", ""]) | TEXT
 ENDS = ["\r\nX-Evil: 1", "\n", "\r", "\0", "\x0b", "\x7f", "\x85", "é", "\u2028", "\ud800"]
-"""What would end a line or does not belong into one."""
+"""Characters that end a line or are not allowed in one."""
 
 
 def secret(text: str) -> str:
-    """A text that must not show."""
+    """Return a text that must not leak."""
     return CANARY + text
 
 
 def check_request(endpoint: Endpoint, model: Any) -> None:
-    """Check that a request is written on one line each, or refused."""
+    """Check that the request is either safe or rejected."""
     try:
         request = build_request(endpoint, model, QUESTION, {}, stream=True)
     except ConfigurationError as error:
@@ -59,7 +53,7 @@ def check_request(endpoint: Endpoint, model: Any) -> None:
 
 
 def check(arguments: dict[str, Any], model: Any) -> None:
-    """Check what comes of settings, which hold the canary wherever there is a secret."""
+    """Check the result of settings whose secrets contain the canary."""
     try:
         endpoint = resolve_endpoint(**arguments)
     except ConfigurationError as error:
@@ -84,8 +78,8 @@ def check(arguments: dict[str, Any], model: Any) -> None:
 @example(project_id=1, access_token="t", base_url=5, apikey=None, headers=None, allow_http=False, model="m")
 @example(project_id=1, access_token="t", base_url=None, apikey=None, headers="x", allow_http=False, model="m")
 @example(project_id=1, access_token="t", base_url=None, apikey=None, headers=None, allow_http=False, model="\ud800")
-def test_settings_of_any_kind(model: Any, **arguments: Any) -> None:
-    """Whatever is passed, even what is no text, makes a request of clean lines or an error that repeats no secret."""
+def test_any_settings_give_a_safe_request_or_an_error_without_secrets(model: Any, **arguments: Any) -> None:
+    """Any settings, of any type, produce either a safe request or an error without secrets."""
     check(arguments, model)
 
 
@@ -93,7 +87,7 @@ def test_settings_of_any_kind(model: Any, **arguments: Any) -> None:
 @pytest.mark.parametrize("middle", [True, False], ids=["within", "at the end"])
 @pytest.mark.parametrize("name", ["access_token", "apikey", "project_id", "base_url", "headers", "header name"])
 def test_a_second_line_is_refused(name: str, middle: bool, end: str) -> None:
-    """A line end, a NUL or a letter beyond ASCII in any setting never reaches the head of a request."""
+    """A line break, NUL or non-ASCII character in a setting never reaches the request."""
     value = f"{CANARY}{end}{'x' if middle else ''}"
     given_as: dict[str, Any] = {
         "base_url": {"base_url": f"https://h.invalid/v1?k={value}"},
@@ -111,15 +105,15 @@ def test_a_second_line_is_refused(name: str, middle: bool, end: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS, ids=ascii)
 @pytest.mark.parametrize("complete", [True, False])
-def test_a_second_line_in_the_name_of_a_model(end: str, complete: bool) -> None:
-    """The name of a model is quoted in the path, or refused."""
+def test_a_second_line_in_the_model_is_quoted_or_refused(end: str, complete: bool) -> None:
+    """A line break in the model is percent-encoded or rejected."""
     address = {"base_url": "https://h.invalid/v1"} if complete else {"project_id": 1}
     check_request(resolve_endpoint(access_token="t", **address), f"m{end}x")
 
 
 @pytest.mark.parametrize("digits", [21, 400, 5000])
-def test_a_number_of_too_many_digits(digits: int) -> None:
-    """A number beyond what Python itself writes down is refused like any other that is no project, or is sent whole."""
+def test_very_large_integers_are_handled(digits: int) -> None:
+    """An integer too large for Python to print is rejected as a project id and sent in full as a parameter."""
     with pytest.raises(ConfigurationError, match="project_id"):
         resolve_endpoint(project_id=10**digits, access_token="t")
     check_parameters({"seed": 10**digits})
@@ -138,153 +132,7 @@ def test_a_number_of_too_many_digits(digits: int) -> None:
         *(("max_retries", value) for value in ("5", 1.0, -1, [1], None, True)),
     ],
 )
-def test_a_client_of_a_wrong_setting(make: Any, name: str, value: Any) -> None:
-    """A setting of a wrong kind is refused by its name as soon as the client is made."""
+def test_an_invalid_client_setting_is_named(make: Any, name: str, value: Any) -> None:
+    """An invalid setting raises an error that names it when the client is created."""
     with pytest.raises(ConfigurationError, match=name):
         make(**{"project_id": 1, "access_token": "t", name: value})
-
-
-def check_parameters(params: dict[str, Any], messages: Any = QUESTION, streamed: bool = False) -> None:
-    """Check that a call is written as JSON, or refused."""
-    try:
-        request = build_request(ENDPOINT, "m", messages, params, stream=streamed)
-    except ConfigurationError as error:
-        assert len(str(error)) < MAX_TEXT  # noqa: PT017 - both outcomes are right
-        return
-    body = json.loads(request.content, parse_constant=pytest.fail, parse_int=str)
-    assert body["messages"]
-    assert {"model", "stream"} <= body.keys()
-
-
-def loop(value: Any) -> Any:
-    """A value that holds itself."""
-    value.append(value)
-    return value
-
-
-SCALAR = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | TEXT
-    | st.binary(max_size=3)
-    | st.sampled_from([10**400, 10**400, -(2**63), {1}, (1,), ..., object(), 1j, range(3)])
-)
-VALUE = st.recursive(
-    SCALAR | st.builds(loop, st.builds(list)),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.integers() | st.none(), inner, max_size=3),
-    max_leaves=6,
-)
-PARAMS = st.dictionaries(
-    st.sampled_from(
-        [
-            *("temperature", "max_tokens", "stop", "extra_body", "chat_template_kwargs", "enable_thinking", "seed"),
-            *("response_format", "tools", "tool_choice", "logit_bias", "stream_options", "n", "whatever"),
-        ]
-    ),
-    VALUE,
-    max_size=4,
-)
-ENDPOINT = resolve_endpoint(project_id=6530, access_token=secret("-token"))
-
-
-@settings(FIXED, max_examples=500)
-@given(params=PARAMS, messages=st.just(QUESTION) | VALUE, streamed=st.booleans())
-@example(
-    params={"chat_template_kwargs": {}, "extra_body": {"chat_template_kwargs": "x"}, "enable_thinking": True},
-    messages=QUESTION,
-    streamed=True,
-)
-@example(params={"stop": {1}}, messages=QUESTION, streamed=True)
-def test_parameters_of_any_kind(params: dict[str, Any], messages: Any, streamed: bool) -> None:
-    """Whatever a call holds is written as JSON, numbers that JSON knows included, or refused."""
-    check_parameters(params, messages, streamed)
-
-
-HEADERS = st.dictionaries(
-    st.sampled_from(["retry-after", "retry-after-ms", "x-request-id"]), TEXT | st.text(max_size=40)
-)
-DATES = st.builds(
-    "{}, {} {} {} {}:{}:{} {}".format,
-    st.sampled_from(["Mon", "", "x"]),
-    *[st.integers(-1, 40), st.sampled_from(["Jan", "Dec", "Foo"]), st.integers(0, 10**5), st.integers(-1, 70)],
-    *[st.integers(-1, 70), st.integers(-1, 70), st.sampled_from(["GMT", "-0000", "+9999", "-9999", "+99999999", ""])],
-)
-
-
-@settings(FIXED, max_examples=600)
-@given(st.builds(dict, st.fixed_dictionaries({"retry-after": DATES})) | HEADERS)
-@example({"retry-after": "9" * 5000})
-@example({"retry-after": "1 Jan 1 0:0:0 " + "9" * 400})
-@example({"retry-after-ms": "1e308", "retry-after": "-1"})
-def test_a_wish_to_wait_of_any_kind(headers: Mapping[str, str]) -> None:
-    """Whatever a server writes into Retry-After is a time from now on, or nothing."""
-    seconds = retry_after_seconds(headers)
-    assert seconds is None or (0 <= seconds < math.inf)
-
-
-SAID = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | TEXT.map(f"{CANARY} {{}}".format)
-    | st.sampled_from(["is too large: 5", "<html>"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["error", "message", "detail", "code", "type", "loc", "msg"]), inner, max_size=4
-        )
-    ),
-    max_leaves=8,
-)
-PIECES = [
-    "<html",
-    "<title",
-    ">",
-    "</title>",
-    "'loc': (",
-    "'body'",
-    ")",
-    ", 'msg': '",
-    "\\'",
-    "'",
-    "function-wrap[",
-    "  ",
-]
-WORDS = st.lists(st.sampled_from([*PIECES, " [type=x", ", input_value=", CANARY, "is too large: 5", "é"]), max_size=14)
-
-
-def refused(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
-    """The error for a refusal by a server that repeats the token."""
-    error = error_from_response(status, headers, body, (CANARY,))
-    assert pickle.loads(pickle.dumps(error)).args == error.args
-    return error
-
-
-@settings(FIXED, max_examples=600)
-@given(
-    status=st.sampled_from([300, 400, 401, 408, 413, 422, 429, 500, 503, 599, 999]),
-    headers=HEADERS,
-    body=st.binary(max_size=60)
-    | WORDS.map(lambda words: " ".join(words).encode())
-    | SAID.map(lambda said: json.dumps(said).encode()),
-)
-def test_a_refusal_of_any_kind(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Whatever a server refuses by, the error has its status, few words, and the token in none of them."""
-    error = refused(status, headers, body)
-    assert error.status_code == status
-    assert str(error).startswith(f"{status}")
-    assert len(str(error)) < 2 * MAX_TEXT
-    for words in (str(error), repr(error.body), str(error.request_id)):
-        assert CANARY not in words
-
-
-@FIXED
-@given(SAID)
-def test_an_error_within_an_answer_of_any_kind(said: Any) -> None:
-    """Whatever JSON a server reports an error by within its answer, the error is ours and short."""
-    error = error_from_frame(said, (CANARY,))
-    assert type(error) is ServerStreamError
-    assert len(str(error)) < 2 * MAX_TEXT

@@ -1,4 +1,4 @@
-"""Deltas to a completion: the whole of what was said, at any time, without touching what was handed out."""
+"""Accumulating deltas into a completion, without modifying the deltas."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ DELTAS = st.builds(
 
 
 def fold(deltas: Iterable[Delta]) -> Completion:
-    """What these deltas say as a whole."""
+    """Return the completion of these deltas."""
     folded = Accumulator()
     for delta in deltas:
         folded.add(delta)
     return folded.completion()
 
 
-def test_nothing_folds_to_an_empty_completion() -> None:
-    """Before anything has come a completion can be asked for, and its first choice too."""
+def test_without_deltas_the_completion_is_empty() -> None:
+    """Without any deltas there is an empty completion with an empty first choice."""
     nothing = Accumulator().completion()
     assert nothing == Completion()
     assert (nothing.content, nothing.reasoning, nothing.tool_calls, nothing.finish_reason) == ("", "", [], None)
@@ -45,8 +45,8 @@ def test_nothing_folds_to_an_empty_completion() -> None:
     assert Accumulator().tool_calls() == Accumulator().tool_calls(7) == []
 
 
-def test_deltas_fold_to_all_that_they_say() -> None:
-    """Text is joined, facts are gathered, and the first choice, id and model are within reach."""
+def test_the_completion_contains_everything_in_the_deltas() -> None:
+    """Text is joined, metadata is collected, and the first choice, id and model are accessible."""
     call = [ToolCallDelta(0, "i", "f", "{"), ToolCallDelta(0, arguments="}")]
     deltas = [
         Delta(reasoning="r", response={"id": "1", "model": "m"}),
@@ -65,20 +65,20 @@ def test_deltas_fold_to_all_that_they_say() -> None:
 
 
 def test_choices_are_ordered_by_index() -> None:
-    """Choices come out in the order of their numbers, whichever spoke first, also one that has said nothing."""
+    """Choices are ordered by index, including empty ones."""
     completion = fold([Delta(2, "c"), Delta(0), Delta(1, "b"), Delta(2, "C"), Delta(usage={}, last=True)])
     assert completion.choices == [Choice(0), Choice(1, "b"), Choice(2, "cC")]
     assert completion.content == ""
 
 
-def test_the_last_delta_is_of_no_choice() -> None:
-    """Usage and facts belong to the response: the delta that brings them makes no choice of its own."""
+def test_the_last_delta_creates_no_choice() -> None:
+    """The delta with usage and metadata does not create a choice."""
     completion = fold([Delta(1, "b"), Delta(usage={"total_tokens": 1}, last=True)])
     assert completion == Completion([Choice(1, "b")], {"total_tokens": 1})
 
 
-def test_a_call_without_id_or_name_still_is_a_call() -> None:
-    """A torn call comes out as far as it had come, with strings where something is missing, in order of index."""
+def test_an_incomplete_call_is_kept() -> None:
+    """An incomplete tool call is kept, with empty strings for what is missing."""
     folded = Accumulator()
     folded.add(Delta(1, tool_calls=[ToolCallDelta(5, "j", "g"), ToolCallDelta(2, arguments="x")]))
     assert folded.tool_calls(1) == [ToolCall("", "", "x"), ToolCall("j", "g", "{}")]
@@ -86,7 +86,7 @@ def test_a_call_without_id_or_name_still_is_a_call() -> None:
 
 
 def test_the_first_id_and_name_and_the_last_finish_reason_count() -> None:
-    """Repeated ids and names change nothing; a finish reason is replaced only by another one."""
+    """The first id and name are kept, and so is the last finish reason."""
     calls = [[ToolCallDelta(0, "i", "f")], [ToolCallDelta(0, "j", "g")]]
     completion = fold(
         [
@@ -116,7 +116,7 @@ def test_the_first_id_and_name_and_the_last_finish_reason_count() -> None:
     ],
 )
 def test_log_probabilities_are_joined_by_field(known: Any, more: Any, merged: Any) -> None:
-    """Token lists are joined and null takes nothing away."""
+    """Lists of tokens are joined, and null removes nothing."""
     before = copy.deepcopy(more)
     assert merge_logprobs(copy.deepcopy(known), more) == merged
     assert more == before
@@ -124,8 +124,8 @@ def test_log_probabilities_are_joined_by_field(known: Any, more: Any, merged: An
 
 @FIXED
 @given(st.lists(DELTAS, max_size=8))
-def test_any_deltas_fold_to_their_parts_joined(deltas: list[Delta]) -> None:
-    """Whatever comes in whatever order, each choice is the join of its deltas, and the deltas stay as they were."""
+def test_any_deltas_are_joined_per_choice(deltas: list[Delta]) -> None:
+    """For any deltas in any order, each choice is the concatenation of its own deltas."""
     before = copy.deepcopy(deltas)
     completion = fold(deltas)
     assert deltas == before
@@ -144,24 +144,24 @@ def test_any_deltas_fold_to_their_parts_joined(deltas: list[Delta]) -> None:
 
 
 @pytest.mark.parametrize("capture", [one for one in CAPTURES if one.streamed], ids=lambda capture: capture.id)
-def test_a_fold_of_what_was_handed_out_is_the_completion(capture: Any) -> None:
-    """Folding the deltas that a caller has got gives the completion that the decoder has, and leaves them alone."""
+def test_accumulating_the_deltas_again_gives_the_same_completion(capture: Any) -> None:
+    """Accumulating the deltas of a decoder gives the decoder's own completion."""
     outcome = decode(capture.body)
     again = copy.deepcopy(outcome.deltas)
     assert fold(outcome.deltas) == outcome.completion
     assert outcome.deltas == again
 
 
-def test_a_long_answer_is_joined_once() -> None:
-    """Forty thousand deltas are gathered in linear time: joining at each one would copy 80 gigabytes."""
+def test_a_long_answer_is_joined_in_linear_time() -> None:
+    """Joining the text at each of 40,000 deltas would copy 80 GB."""
     start = time.process_time()
     completion = fold(Delta(content="x" * 100, reasoning="y" * 100) for _ in range(40_000))
     assert (len(completion.content), len(completion.reasoning)) == (4_000_000, 4_000_000)
     assert time.process_time() - start < 5
 
 
-def test_a_completion_asked_for_early_is_a_snapshot() -> None:
-    """What a completion says of text, calls and facts does not change when more comes."""
+def test_an_early_completion_is_a_snapshot() -> None:
+    """An early completion does not change when more deltas arrive."""
     folded = Accumulator()
     folded.add(Delta(content="a", tool_calls=[ToolCallDelta(0, "i", "f", "{")], response={"id": "1"}))
     early = folded.completion()
@@ -172,8 +172,8 @@ def test_a_completion_asked_for_early_is_a_snapshot() -> None:
     assert folded.completion() != before
 
 
-def test_the_log_probabilities_of_an_early_completion_stay_as_they_were() -> None:
-    """The log-probabilities of a completion, such as an error's partial one, do not change when more comes."""
+def test_the_log_probabilities_of_an_early_completion_do_not_change() -> None:
+    """The log probabilities of an early completion, such as an error's partial answer, do not change later."""
     folded = Accumulator()
     folded.add(Delta(logprobs={"content": [1]}))
     early = folded.completion()
@@ -181,15 +181,15 @@ def test_the_log_probabilities_of_an_early_completion_stay_as_they_were() -> Non
     assert early.first.logprobs == {"content": [1]}
 
 
-def test_deltas_handed_out_stay_as_they_were() -> None:
-    """Log-probabilities of a delta that a caller holds stay its own, also if those before it were null."""
+def test_the_log_probabilities_of_deltas_are_not_modified() -> None:
+    """The log probabilities of a delta stay its own, even after deltas with null."""
     deltas = [Delta(logprobs={"content": content}) for content in (None, [1], [2])]
     assert fold(deltas).first.logprobs == {"content": [1, 2]}
     assert [delta.logprobs for delta in deltas] == [{"content": None}, {"content": [1]}, {"content": [2]}]
 
 
 @pytest.mark.parametrize("other", ["x", 1, {"a": 1}, True], ids=repr)
-def test_log_probabilities_may_change_their_kind(other: Any) -> None:
-    """Where a server changes the kind of a field between chunks the later one counts, and nothing is raised."""
+def test_log_probabilities_may_change_their_type(other: Any) -> None:
+    """If a field changes its type between chunks, the later value replaces the earlier one."""
     assert merge_logprobs({"content": other}, {"content": [1]}) == {"content": [1]}
     assert merge_logprobs({"content": [1]}, {"content": other}) == {"content": other}

@@ -1,4 +1,4 @@
-"""Every captured exchange, decoded whole: what comes out is what a person would say who reads request and answer."""
+"""Every recorded exchange is decoded to what a person would read in it."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ SETUPS = {
     "vllm-0.9.2-no-tool-parser": 8,
     "vllm-0.9.2/faults": 13,
 }
-"""How many exchanges each server was asked: none may get lost."""
+"""The number of exchanges recorded with each server."""
 COUNTS_REASONING = {"vllm-0.32.0", "vllm-0.32.0-faults"}
-"""Servers that say how many tokens the reasoning took: new ones with a reasoning parser."""
+"""Servers that count the reasoning tokens: recent ones with a reasoning parser."""
 ANSWERED = [capture for capture in CAPTURES if 200 <= capture.status < 300]
 REFUSED = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
 FIRST_FACTS = ("id", "created", "model")
 
 
 def every(captures: list[Capture]) -> pytest.MarkDecorator:
-    """Run a test for each of these captures."""
+    """Run a test for each of these recordings."""
     return pytest.mark.parametrize("capture", captures, ids=lambda capture: capture.id)
 
 
 def expectation(capture: Capture) -> dict[str, Any]:
-    """What expected.yaml says of this capture, with the defaults filled in."""
+    """Return the entry of expected.yaml for this recording, with defaults filled in."""
     common = EXPECTED[capture.name]
     said = next((other for other in common.get("but", ()) if capture.setup in other["servers"]), common)
     content = said.get("content", "") + "<|im_end|>" * said.get("ends", 0)
@@ -52,15 +52,15 @@ def expectation(capture: Capture) -> dict[str, Any]:
 
 
 def payloads(capture: Capture) -> list[dict[str, Any]]:
-    """The JSON objects of an answer's body, read in the plainest way."""
+    """Return the JSON objects in the body, parsed in the simplest way."""
     if not capture.streamed:
         return [json.loads(capture.body)]
     lines = [line for line in capture.body.decode().split("\n") if line.startswith("data: {")]
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-def facts_on_the_wire(capture: Capture) -> dict[str, Any]:
-    """What the payloads say of the response as a whole."""
+def metadata_on_the_wire(capture: Capture) -> dict[str, Any]:
+    """Return the metadata of the response in the payloads."""
     facts: dict[str, Any] = {}
     for payload in payloads(capture):
         facts.update({key: value for key, value in payload.items() if value is not None})
@@ -68,20 +68,20 @@ def facts_on_the_wire(capture: Capture) -> dict[str, Any]:
 
 
 def error_on_the_wire(capture: Capture) -> dict[str, Any] | None:
-    """What the error frame of a stream says, if it has one."""
+    """Return the error frame of a stream, if there is one."""
     frames = [payload["error"] for payload in payloads(capture) if "error" in payload] if capture.streamed else []
     kept = [{key: frame[key] for key in ("message", "type", "code")} for frame in frames]
     return {**kept[0], "message": kept[0]["message"].strip()} if kept else None
 
 
 def logprobs_on_the_wire(capture: Capture) -> list[Any]:
-    """The log-probabilities of all tokens."""
+    """Return the log probabilities of all tokens."""
     choices = [choice for payload in payloads(capture) for choice in payload["choices"]]
     return [token for choice in choices if choice.get("logprobs") for token in choice["logprobs"]["content"]]
 
 
-def counts(capture: Capture, expected: dict[str, Any]) -> dict[str, Any] | None:
-    """The usage of an answer, null where the server's version writes null."""
+def expected_usage(capture: Capture, expected: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the expected usage, with null where this server version sends null."""
     if "usage" not in expected:
         return None
     prompt, completion = (int(count) for count in expected["usage"].split(" + "))
@@ -106,12 +106,12 @@ def counts(capture: Capture, expected: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
-    """Streams leave nulls out."""
+    """Return the dict without null values, which streams omit."""
     return {key: item for key, item in value.items() if item is not None}
 
 
 def assert_choices(outcome: Outcome, expected: dict[str, Any]) -> None:
-    """Each choice is the expected one, whole, and its tool calls have ids of their own."""
+    """Check that all choices are as expected and that their tool calls have unique ids."""
     choices = outcome.completion.choices
     if "error" in expected and not expected["content"]:
         assert choices == []
@@ -130,7 +130,7 @@ def assert_choices(outcome: Outcome, expected: dict[str, Any]) -> None:
 
 
 def test_each_capture_has_an_expectation_and_each_expectation_a_capture() -> None:
-    """No capture is skipped silently, and no expectation outlives its capture."""
+    """No recording lacks an expectation, and no expectation lacks its recording."""
     assert Counter(capture.setup for capture in CAPTURES) == SETUPS
     assert {capture.name for capture in CAPTURES} == set(EXPECTED)
     asked = {capture.id for capture in CAPTURES}
@@ -144,8 +144,8 @@ def test_each_capture_has_an_expectation_and_each_expectation_a_capture() -> Non
         assert common != {key: value for key, value in other.items() if key not in {"servers", "because"}}, name
 
 
-def test_what_is_not_a_chat_completion_says_so() -> None:
-    """Exchanges with other paths or methods are marked as such, and no chat completion is."""
+def test_requests_other_than_chat_completions_are_marked() -> None:
+    """Requests with other paths or methods are marked as such."""
     for capture in CAPTURES:
         asked = (
             (FOLDER / capture.setup / f"{capture.name}.request.http").read_bytes().split(b" HTTP/1.1", 1)[0].decode()
@@ -154,14 +154,14 @@ def test_what_is_not_a_chat_completion_says_so() -> None:
 
 
 @every(ANSWERED)
-def test_an_answer_is_what_a_person_reads_in_it(capture: Capture) -> None:
-    """Content, reasoning, tool calls, finish, usage and facts of a 200 are those on the wire, or the error is."""
+def test_an_answer_is_decoded_as_a_person_reads_it(capture: Capture) -> None:
+    """Text, reasoning, tool calls, finish reason, usage and metadata match the recording, or the error does."""
     expected = expectation(capture)
     outcome = decode(capture.body, expected=capture.expected)
     error = (expected["error"], expected["message"]) if "error" in expected else None
     assert outcome.failed == error
     assert_choices(outcome, expected)
-    assert outcome.completion.usage == counts(capture, expected)
+    assert outcome.completion.usage == expected_usage(capture, expected)
     if error:
         assert set(outcome.completion.response) == (set(FIRST_FACTS) if outcome.completion.choices else set())
         assert not outcome.done
@@ -169,7 +169,7 @@ def test_an_answer_is_what_a_person_reads_in_it(capture: Capture) -> None:
         assert outcome.error[2] == error_on_the_wire(capture)
         return
     assert outcome.done
-    assert outcome.completion.response == facts_on_the_wire(capture)
+    assert outcome.completion.response == metadata_on_the_wire(capture)
     further = set(outcome.completion.response) - {*FIRST_FACTS, "system_fingerprint"}
     assert {fact: len(outcome.completion.response[fact]) for fact in further} == expected.get("facts", {})
     logprobs = outcome.completion.first.logprobs
@@ -179,8 +179,8 @@ def test_an_answer_is_what_a_person_reads_in_it(capture: Capture) -> None:
 
 
 @every(ANSWERED)
-def test_deltas_report_each_fact_once_and_usage_last(capture: Capture) -> None:
-    """Usage and the end come on the last delta only; ids, names and facts of the response come once."""
+def test_deltas_report_metadata_once_and_usage_last(capture: Capture) -> None:
+    """Usage comes on the last delta only; ids, names and metadata come once."""
     outcome = decode(capture.body, expected=capture.expected)
     deltas, usage = outcome.deltas, outcome.completion.usage
     assert [delta.last for delta in deltas] == [False] * (len(deltas) - 1) + [outcome.done] * bool(deltas)
@@ -196,8 +196,8 @@ def test_deltas_report_each_fact_once_and_usage_last(capture: Capture) -> None:
 
 
 @every(REFUSED)
-def test_a_refusal_is_what_a_person_reads_in_it(capture: Capture) -> None:
-    """Class and whole message of the error for a 4xx or 5xx, without anything of the request."""
+def test_an_error_response_is_decoded_as_a_person_reads_it(capture: Capture) -> None:
+    """An error response gives the expected class and message, without any part of the request."""
     expected = expectation(capture)
     error = error_from_response(capture.status, capture.headers, capture.body)
     assert isinstance(error, APIStatusError)

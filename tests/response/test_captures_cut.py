@@ -1,4 +1,4 @@
-"""Every captured body, cut at every byte: the network's cuts change nothing of what is said, nor when."""
+"""Recorded responses decode the same wherever the network cuts them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from tests.support.decode import Outcome, bytewise, decode, pieces_of
 ANSWERED = [capture for capture in CAPTURES if 200 <= capture.status < 300]
 REFUSED = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
 SEGMENT = 2048
-"""Longer streams are cut so many bytes apart, from each byte of the first segment on: each byte is cut at once."""
+"""Long streams are cut at several places at once, this many bytes apart, so that every position is covered."""
 
 
 Read = Callable[..., Outcome]
 
 
 def reader(capture: Capture) -> Read:
-    """What decodes the pieces of a capture's body, as its request asked."""
+    """Return a function that decodes this recording with the options of its request."""
     return partial(decode, expected=capture.expected)
 
 
 def named(captures: list[Capture]) -> pytest.MarkDecorator:
-    """Run a test for each of these captures: its body, and what decodes that."""
+    """Run a test with the body and the reader of each of these recordings."""
     return pytest.mark.parametrize(
         ("body", "read"), [pytest.param(capture.body, reader(capture), id=capture.id) for capture in captures]
     )
 
 
 def event_ends(body: bytes) -> list[int]:
-    """The places after each event of a stream (vLLM ends its lines with LF)."""
+    """Return the end positions of all events (vLLM ends its lines with LF)."""
     return [match.end() for match in re.finditer(rb"\n\n", body)]
 
 
 @named([capture for capture in ANSWERED if not capture.streamed])
 def test_a_whole_answer_is_the_same_wherever_it_is_cut(body: bytes, read: Read) -> None:
-    """A whole answer says the same, and all of it at its end, whichever byte it is cut in two at."""
+    """A complete response decodes the same for every cut, and all of it at its end."""
     expected = read(body)
     for cut in range(len(body) + 1):
         outcome = read(body[:cut], body[cut:])
@@ -50,7 +50,7 @@ def test_a_whole_answer_is_the_same_wherever_it_is_cut(body: bytes, read: Read) 
 
 @named([capture for capture in ANSWERED if capture.streamed])
 def test_a_stream_is_the_same_wherever_it_is_cut(body: bytes, read: Read) -> None:
-    """The very same deltas come whichever byte a stream is cut at, each as soon as its event has come whole."""
+    """A stream yields the same deltas for every cut, each as soon as its event is complete."""
     expected = read(body)
     ends = event_ends(body)
     assert len(ends) >= 2
@@ -67,15 +67,15 @@ def test_a_stream_is_the_same_wherever_it_is_cut(body: bytes, read: Read) -> Non
 
 @named(ANSWERED)
 def test_an_answer_byte_by_byte_is_the_same(body: bytes, read: Read) -> None:
-    """The very same deltas come from single bytes, with empty pieces between them."""
+    """The deltas are the same byte by byte, with empty pieces in between."""
     expected = read(body)
     assert read(*bytewise(body)) == expected
     assert read(b"", *(piece for byte in bytewise(body) for piece in (byte, b""))) == expected
 
 
 @named([capture for capture in ANSWERED if capture.streamed])
-def test_a_stream_may_end_its_lines_otherwise(body: bytes, read: Read) -> None:
-    """The very same deltas come from CRLF and from CR, byte by byte and at once, and with a byte order mark."""
+def test_a_stream_may_use_other_line_endings(body: bytes, read: Read) -> None:
+    """The deltas are the same with CRLF, with CR and with a byte order mark."""
     expected = read(body)
     for end in (b"\r\n", b"\r"):
         other = body.replace(b"\n", end)
@@ -85,8 +85,8 @@ def test_a_stream_may_end_its_lines_otherwise(body: bytes, read: Read) -> None:
 
 
 @named([capture for capture in ANSWERED if capture.streamed and capture.body.endswith(b"data: [DONE]\n\n")])
-def test_what_follows_done_means_nothing(body: bytes, read: Read) -> None:
-    """A second [DONE], another chunk, rubbish or an error after [DONE] changes nothing."""
+def test_data_after_done_is_ignored(body: bytes, read: Read) -> None:
+    """Any data after [DONE] is ignored."""
     expected = read(body)
     for tail in (b"data: [DONE]\n\n", body, b"data: {\n\n", b'data: {"error": "late"}\n\n', b"\xff"):
         assert read(body + tail) == expected
@@ -94,8 +94,8 @@ def test_what_follows_done_means_nothing(body: bytes, read: Read) -> None:
 
 
 @named([capture for capture in ANSWERED if reader(capture)(capture.body).done])
-def test_an_answer_that_is_cut_off_is_never_a_shorter_answer(body: bytes, read: Read) -> None:
-    """An answer whose end is missing is an error, or all that was said had come already."""
+def test_a_truncated_response_is_never_a_shorter_answer(body: bytes, read: Read) -> None:
+    """A truncated response raises an error, unless all of its text had arrived."""
     expected = read(body)
     for cut in sorted({*range(0, len(body), 97), *event_ends(body)} - {len(body)}):
         outcome = read(body[:cut])
@@ -110,8 +110,8 @@ def test_an_answer_that_is_cut_off_is_never_a_shorter_answer(body: bytes, read: 
 
 
 @named(REFUSED)
-def test_a_refusal_read_as_an_answer_is_an_error(body: bytes, read: Read) -> None:
-    """The body of an error is an error even if a gateway sends it with status 200, and the same for every cut."""
+def test_an_error_body_with_status_200_is_an_error(body: bytes, read: Read) -> None:
+    """The body of an error is an error even if it comes with status 200."""
     expected = read(body)
     assert expected.error is not None
     assert expected.deltas == []

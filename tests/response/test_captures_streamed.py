@@ -1,4 +1,4 @@
-"""Streamed and whole: the same question has the same answer. And the one stream that TIR documents."""
+"""Streamed and complete responses to the same question agree, and so does the stream that TIR documents."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
     "vllm-0.9.2/stream_tool_required_think": ({"finish_reason"}, NO_FINISH),
     "vllm-0.9.2-no-reasoning-parser/stream_tool_required_think": ({"finish_reason"}, NO_FINISH),
 }
-"""Where a server streams something else than it answers whole: what differs, and why."""
+"""Known differences between a server's streamed and complete responses, with their reasons."""
 
 # The example of "Successful response (Streaming mode)" in the API reference of Qwen3 32B at docs.e2enetworks.com (POST
-# /project/p-{Project_Id}/genai/qwen3_32b/v1/chat/completions), word for word; the page shows it on one line.
+# /project/p-{Project_Id}/genai/qwen3_32b/v1/chat/completions), verbatim; the page shows it on one line.
 SAMPLE = (
     'data: {"id":"chatcmpl-abc123","object":"chat.completion.chunk","created":1770613777,"model":"qwen3_32b",'
     '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]} '
@@ -71,20 +71,20 @@ SAMPLE = (
 
 
 def question(capture: Capture) -> str:
-    """What was asked of which server, streamed or not."""
+    """Return the server and the request without its streaming options."""
     asked = {key: value for key, value in (capture.request or {}).items() if key not in {"stream", "stream_options"}}
     return f"{capture.setup} {json.dumps(asked, sort_keys=True)}"
 
 
 def pairs() -> list[tuple[Capture, Capture]]:
-    """Each streamed answer with the whole answer to the same question, where there is one."""
+    """Return each streamed response with the complete response to the same request."""
     answered = [capture for capture in CAPTURES if capture.status == 200 and capture.request]
     whole = {question(capture): capture for capture in answered if not capture.streamed}
     return [(whole[question(one)], one) for one in answered if one.streamed and question(one) in whole]
 
 
 def parts(choice: Choice) -> dict[str, Any]:
-    """A choice without the tool calls' ids, which are random."""
+    """Return a choice without the ids of its tool calls, which are random."""
     return {
         "content": choice.content,
         "reasoning": choice.reasoning,
@@ -96,14 +96,14 @@ def parts(choice: Choice) -> dict[str, Any]:
 
 
 def usage(outcome: Outcome) -> dict[str, Any]:
-    """The counts that the server reports, but for its cache, which is warm the second time."""
+    """Return the usage without the cache, which is warm for the second request."""
     counts = outcome.completion.usage or {}
     return {name: count for name, count in counts.items() if count is not None and name != "prompt_tokens_details"}
 
 
 @pytest.mark.parametrize(("whole", "streamed"), [pytest.param(a, b, id=b.id) for a, b in pairs()])
-def test_a_stream_says_what_the_whole_answer_says(whole: Capture, streamed: Capture) -> None:
-    """Streaming changes neither text nor reasoning nor calls nor usage, except where the server itself differs."""
+def test_a_stream_equals_the_complete_response(whole: Capture, streamed: Capture) -> None:
+    """Streaming changes nothing in the answer, except where the server itself differs."""
     one, other = (decode(capture.body, expected=capture.expected) for capture in (whole, streamed))
     assert len(one.completion.choices) == len(other.completion.choices) >= 1
     for a, b in zip(one.completion.choices, other.completion.choices, strict=True):
@@ -114,14 +114,14 @@ def test_a_stream_says_what_the_whole_answer_says(whole: Capture, streamed: Capt
     assert usage(other) in ({}, usage(one))
 
 
-def test_streams_are_compared_and_no_difference_is_out_of_date() -> None:
-    """All 110 questions that were asked both ways are compared, and each listed difference is one of them."""
+def test_all_pairs_are_compared_and_no_difference_is_outdated() -> None:
+    """All 110 requests sent both ways are compared, and every listed difference belongs to one of them."""
     assert len(pairs()) == 110
     assert set(DIFFERENCES) <= {streamed.id for _, streamed in pairs()}
 
 
-def test_the_documented_stream_is_read_word_for_word() -> None:
-    """The example of the API reference says its sentence; its last word and the finish come in one chunk, no usage."""
+def test_the_documented_stream_is_decoded() -> None:
+    """The stream in TIR's API reference is decoded in full."""
     body = "\n\n".join([*re.split(r" (?=data: )", SAMPLE), ""]).encode()
     outcome = decode(body)
     assert outcome.error is None

@@ -1,4 +1,4 @@
-"""What a request makes of its answer: calls in the text, one call, a named tool, an answer filed under reasoning."""
+"""How an answer is decoded depends on its request: tool calls in the text, a single call, a named tool, thinking."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PARIS, LONDON = '{"city": "Paris"}', '{"city": "London"}'
 
 
 def both_ways(expected: DecodingOptions, message: dict[str, Any], *, finish: str = "stop", by: int = 3) -> Choice:
-    """The choice of an answer that comes as a whole, and the same as a stream of pieces of so many characters."""
+    """Decode a message both complete and as a stream of pieces of `by` characters, and return the equal choice."""
     deltas: list[dict[str, Any]] = [
         {key: text[start : start + by]}
         for key, text in message.items()
@@ -66,8 +66,8 @@ def both_ways(expected: DecodingOptions, message: dict[str, Any], *, finish: str
     return one.completion.first
 
 
-def written_delta(text: str, expected: DecodingOptions, cuts: list[int]) -> Outcome:
-    """A stream of this text, cut at these places, of which nothing is lost."""
+def stream_of(text: str, expected: DecodingOptions, cuts: list[int]) -> Outcome:
+    """Decode a stream of this text, cut at these positions."""
     return decode(stream(*({"content": piece} for piece in pieces_of(text, cuts))), expected=expected)
 
 
@@ -97,11 +97,11 @@ SCRAPS = st.lists(
 @FIXED
 @given(SCRAPS, CUTS, st.sampled_from([TOOLS, ONE_CALL, NAMED, NO_THINKING, DEFAULT_OPTIONS]))
 def test_a_text_is_read_the_same_wherever_it_is_cut(text: str, cuts: list[int], expected: DecodingOptions) -> None:
-    """Texts, calls, their ids and the finish of an answer do not depend on how its text was cut on the way."""
+    """Text, calls, ids and the finish reason do not depend on where the text is cut."""
     one = decode(whole({"content": text}), expected=expected)
     assert one.error is None
     for places in (cuts, list(range(len(text)))):
-        assert written_delta(text, expected, places).completion == one.completion
+        assert stream_of(text, expected, places).completion == one.completion
 
 
 @FIXED
@@ -109,32 +109,32 @@ def test_a_text_is_read_the_same_wherever_it_is_cut(text: str, cuts: list[int], 
 def test_the_arguments_are_what_the_model_wrote(
     given_: list[dict[str, Any]], ascii_: bool, indent: int | None, cuts: list[int]
 ) -> None:
-    """Whatever the arguments hold, tags of the format among it, each call has them to the letter."""
+    """Arguments are returned exactly as written, even if they contain tags."""
     texts = [json.dumps(arguments, ensure_ascii=ascii_, indent=indent) for arguments in given_]
     text = "\n".join(["Let me look.", *(written(arguments, f"tool_{at}") for at, arguments in enumerate(texts))])
-    outcome = written_delta(text, TOOLS, cuts)
+    outcome = stream_of(text, TOOLS, cuts)
     assert outcome.said == ("", "Let me look.", [(f"tool_{at}", one) for at, one in enumerate(texts)], "tool_calls")
     assert len({call.id for call in outcome.completion.tool_calls}) == len(texts)
 
 
 @FIXED
 @given(OBJECTS, st.permutations(["name", "arguments", "note"]), st.sampled_from(["arguments", "parameters"]), CUTS)
-def test_the_keys_of_a_call_may_stand_in_any_order(
+def test_the_keys_of_a_call_may_come_in_any_order(
     arguments: dict[str, Any], order: list[str], key: str, cuts: list[int]
 ) -> None:
-    """A call is understood with its keys in another order, with one more, and with Llama's name for its arguments."""
+    """A call may have its keys in any order, an extra key, or Llama's name for the arguments."""
     call = {"name": "get_weather", "arguments": arguments, "note": {"name": "x", "arguments": [1]}}
     text = json.dumps({key if name == "arguments" else name: call[name] for name in order})
-    outcome = written_delta(f"<tool_call>{text}</tool_call>", TOOLS, cuts)
+    outcome = stream_of(f"<tool_call>{text}</tool_call>", TOOLS, cuts)
     assert outcome.said == ("", "", [("get_weather", json.dumps(arguments))], "tool_calls")
 
 
 @FIXED
 @given(SCRAPS, CUTS)
-def test_text_without_a_call_is_left_as_it_is(text: str, cuts: list[int]) -> None:
-    """Where the text holds no call, offering tools changes nothing of the answer."""
+def test_offering_tools_does_not_change_text_without_a_call(text: str, cuts: list[int]) -> None:
+    """Offering tools does not change an answer without a call."""
     text = re.sub(r"<tool_call>(?=\s*\{)", "<tool_call>.", text)
-    assert written_delta(text, TOOLS, cuts).completion == written_delta(text, DEFAULT_OPTIONS, cuts).completion
+    assert stream_of(text, TOOLS, cuts).completion == stream_of(text, DEFAULT_OPTIONS, cuts).completion
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,10 @@ def test_text_without_a_call_is_left_as_it_is(text: str, cuts: list[int]) -> Non
         pytest.param("Write `<tool_call>` first.", None, [], id="a tag that is quoted"),
     ],
 )
-def test_calls_in_the_text(text: str, content: str | None, called: list[tuple[str, str]]) -> None:
-    """Unparsed calls are calls where tools were offered, broken ones with what was written; other text is text."""
+def test_calls_in_the_text_are_parsed_if_tools_were_offered(
+    text: str, content: str | None, called: list[tuple[str, str]]
+) -> None:
+    """Unparsed calls become tool calls, broken ones with the text as written; other text stays text."""
     choice = both_ways(TOOLS, {"content": text})
     assert (choice.content, calls_of(choice)) == (text if content is None else content, called)
 
@@ -183,19 +185,19 @@ def test_calls_in_the_text(text: str, content: str | None, called: list[tuple[st
     "expected", [DEFAULT_OPTIONS, NO_THINKING, DecodingOptions(single_call=True)], ids=["none", "thinking", "one"]
 )
 def test_without_tools_a_call_is_text(expected: DecodingOptions) -> None:
-    """Where no tool was offered, what looks like a call is an answer about calls."""
+    """If no tools were offered, text that looks like a call stays text."""
     choice = both_ways(expected, {"content": written(PARIS)})
     assert (choice.content, choice.tool_calls) == (written(PARIS), [])
 
 
-def test_words_around_a_call_stay_apart() -> None:
-    """What the model says after a call does not run into what it said before."""
+def test_text_before_and_after_a_call_is_separated() -> None:
+    """Text after a call does not run into the text before it."""
     choice = both_ways(TOOLS, {"content": f"I look.\n{written(PARIS)}\nThen London."})
     assert (choice.content.split(), calls_of(choice)) == (["I", "look.", "Then", "London."], [("get_weather", PARIS)])
 
 
-def test_a_call_streams() -> None:
-    """The name of a call in the text comes as soon as it is known, and its arguments as they come."""
+def test_a_call_in_the_text_streams() -> None:
+    """The name of a call arrives as soon as it is known, and its arguments as they come."""
     pieces = [
         "I look.",
         "\n<tool_",
@@ -216,8 +218,8 @@ def test_a_call_streams() -> None:
     ]
 
 
-def test_thinking_before_a_call_in_the_text() -> None:
-    """Inline reasoning, words and calls in one text are told apart, and a call that is thought about is none."""
+def test_reasoning_text_and_calls_are_separated() -> None:
+    """Inline reasoning, text and calls are separated, and a call within the reasoning is not a call."""
     text = f"<think>\nI could write {written(LONDON)}.\n</think>\n\nI look.\n{written(PARIS)}"
     choice = both_ways(TOOLS, {"content": text})
     assert choice.reasoning == f"I could write {written(LONDON)}."
@@ -226,8 +228,8 @@ def test_thinking_before_a_call_in_the_text() -> None:
 
 @FIXED
 @given(SCRAPS, SCRAPS, st.lists(st.booleans(), max_size=40))
-def test_several_answers_do_not_mix(first: str, second: str, order: list[bool]) -> None:
-    """Answers to one prompt that stream in turns are each what it would have been alone."""
+def test_interleaved_choices_do_not_mix(first: str, second: str, order: list[bool]) -> None:
+    """Interleaved choices decode as each would alone."""
     texts = [[*first], [*second]]
     deltas = [(int(turn), {"content": texts[turn].pop(0)}) for turn in order if texts[turn]]
     deltas += [(turn, {"content": "".join(rest)}) for turn, rest in enumerate(texts)]
@@ -239,7 +241,7 @@ def test_several_answers_do_not_mix(first: str, second: str, order: list[bool]) 
 
 
 def test_ids_are_unique_in_a_response() -> None:
-    """No two calls of a response share an id, though they belong to different answers."""
+    """No two calls of a response share an id, even in different choices."""
     delta = {"content": f"{written(PARIS)}\n{written(LONDON)}"}
     choices = decode(several((0, delta), (1, delta)), expected=TOOLS).completion.choices
     assert [calls_of(choice) for choice in choices] == [[("get_weather", PARIS), ("get_weather", LONDON)]] * 2
@@ -247,22 +249,22 @@ def test_ids_are_unique_in_a_response() -> None:
 
 
 def test_ids_are_stable() -> None:
-    """The same response has the same ids whenever it is read, those of its further answers as well."""
+    """Decoding the same response again gives the same ids."""
     delta = {"content": f"{written(PARIS)}\n{written(LONDON)}"}
     body = several((0, delta), (1, delta))
     assert decode(body, expected=TOOLS) == decode(body, expected=TOOLS)
 
 
-def test_ids_differ_from_response_to_response() -> None:
-    """Calls of two responses have different ids, those of servers that give their responses none as well."""
+def test_ids_differ_between_responses() -> None:
+    """Calls in different responses have different ids, even if the responses have none."""
     bodies = [whole({"content": written(PARIS)}, id=id_) for id_ in ("a", "b", None, None)]
     ids = [decode(body, expected=TOOLS).completion.tool_calls[0].id for body in bodies]
     assert len(set(ids)) == 4
 
 
 @pytest.mark.parametrize("expected", [TOOLS, NAMED], ids=["tools", "named"])
-def test_calls_that_the_server_has_parsed_keep_theirs(expected: DecodingOptions) -> None:
-    """A server's own calls come with its ids, and are not touched by what is read in the text."""
+def test_calls_parsed_by_the_server_keep_their_ids(expected: DecodingOptions) -> None:
+    """Calls parsed by the server keep its ids and are not changed."""
     choice = both_ways(expected, native(PARIS, LONDON), finish="tool_calls")
     assert choice.tool_calls == [
         ToolCall("server-0", "get_weather", PARIS),
@@ -278,8 +280,8 @@ TEXT_LAST = [native(PARIS, first=0), native(LONDON, first=1), {"content": writte
 
 
 @pytest.mark.parametrize("deltas", [TEXT_FIRST, BETWEEN, TEXT_LAST], ids=["first", "between", "last"])
-def test_calls_of_the_server_and_of_the_text_are_apart(deltas: list[dict[str, Any]]) -> None:
-    """Where the server has parsed some calls and left another in the text, each keeps its name and its arguments."""
+def test_parsed_calls_and_calls_in_the_text_stay_separate(deltas: list[dict[str, Any]]) -> None:
+    """If the server parsed only some of the calls, each keeps its own name and arguments."""
     outcome = decode(stream(*deltas), expected=TOOLS)
     assert outcome.error is None
     assert sorted(calls_of(outcome.completion.first)) == [
@@ -291,8 +293,8 @@ def test_calls_of_the_server_and_of_the_text_are_apart(deltas: list[dict[str, An
     assert len(set(begun)) == 3
 
 
-def test_a_whole_answer_with_both() -> None:
-    """The same in a whole answer: the call in its text and the one beside it are two."""
+def test_a_complete_response_may_have_both_kinds_of_calls() -> None:
+    """A complete response may have a parsed call and another one in its text."""
     message = {**native(PARIS), "content": f"I look.\n{written(BERLIN)}"}
     choice = decode(whole(message, "tool_calls"), expected=TOOLS).completion.first
     assert choice.content == "I look."
@@ -301,22 +303,22 @@ def test_a_whole_answer_with_both() -> None:
 
 @FIXED
 @given(SCRAPS, CUTS)
-def test_one_call_is_the_first_of_all(text: str, cuts: list[int]) -> None:
-    """Allowing one call changes nothing but that the further ones are left out."""
-    one, every = (written_delta(text, expected, cuts).completion.first for expected in (ONE_CALL, TOOLS))
+def test_a_single_call_is_the_first_one(text: str, cuts: list[int]) -> None:
+    """Limiting an answer to one call only drops the further calls."""
+    one, every = (stream_of(text, expected, cuts).completion.first for expected in (ONE_CALL, TOOLS))
     assert one.tool_calls == every.tool_calls[:1]
     assert (one.content, one.reasoning, one.finish_reason) == (every.content, every.reasoning, every.finish_reason)
 
 
 @pytest.mark.parametrize("before", ["", "\n", "\n\n", " ", "<think>\n\n</think>\n\n"], ids=repr)
-def test_the_arguments_of_a_named_tool_as_text(before: str) -> None:
-    """An object for an answer where a tool had to be called is a call of that tool, and nothing besides."""
+def test_an_object_as_text_is_a_call_of_the_named_tool(before: str) -> None:
+    """If a tool was required, an object in the text is a call of that tool."""
     choice = both_ways(NAMED, {"content": f"{before}{PARIS}"}, by=1)
     assert (choice.content, choice.reasoning, calls_of(choice)) == ("", "", [("get_weather", PARIS)])
 
 
-def test_a_named_tool_after_reasoning() -> None:
-    """The reasoning before such an object is reasoning, inline or filed as such."""
+def test_a_named_tool_may_be_called_after_reasoning() -> None:
+    """Reasoning before such an object stays reasoning, inline or in its own field."""
     for message in (
         {"reasoning": "\nParis.\n", "content": f"\n\n{PARIS}"},
         {"content": f"<think>Paris.</think>{PARIS}"},
@@ -336,14 +338,16 @@ def test_a_named_tool_after_reasoning() -> None:
         pytest.param("", "", [], id="nothing"),
     ],
 )
-def test_what_a_named_tool_may_get(text: str, content: str, called: list[tuple[str, str]]) -> None:
-    """Cut or whole, what begins as that tool's call is one; what does not is left as text."""
+def test_only_an_object_or_a_call_is_a_call_of_the_named_tool(
+    text: str, content: str, called: list[tuple[str, str]]
+) -> None:
+    """An object or a call, even truncated, is a call of the named tool; other text stays text."""
     choice = both_ways(NAMED, {"content": text}, finish="length")
     assert (choice.content, calls_of(choice), choice.finish_reason) == (content, called, "length")
 
 
 def test_the_arguments_of_a_named_tool_stream() -> None:
-    """They come as they come, and id and name once."""
+    """The arguments stream as they arrive; id and name come once."""
     outcome = decode(stream(*({"content": piece} for piece in ("{", '"city": ', '"Paris"}'))), expected=NAMED)
     assert [call for delta in outcome.deltas for call in delta.tool_calls] == [
         ToolCallDelta(0, "chatcmpl-1-call-0", "get_weather", "{"),
@@ -353,8 +357,8 @@ def test_the_arguments_of_a_named_tool_stream() -> None:
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-def test_an_answer_filed_under_reasoning(field: str) -> None:
-    """With thinking off an answer of reasoning alone is the answer; with thinking on, or cut, it is reasoning."""
+def test_reasoning_alone_is_the_answer_if_thinking_is_off(field: str) -> None:
+    """With thinking off, a complete answer in the reasoning field is the answer; otherwise it is reasoning."""
     message = {field: "\nIt is Paris.\n", "content": None}
     said = [
         (choice.content.strip("\n"), choice.reasoning)
@@ -368,8 +372,8 @@ def test_an_answer_filed_under_reasoning(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-def test_reasoning_that_was_switched_off_and_comes(field: str) -> None:
-    """Where an answer or a call follows, what was filed under reasoning is that."""
+def test_reasoning_before_an_answer_is_reasoning_with_thinking_off(field: str) -> None:
+    """Reasoning followed by an answer or a call stays reasoning."""
     off = DecodingOptions(tools=True, thinking_off=True)
     choice = both_ways(off, {field: "\nHm.\n", "content": "\n\nParis."})
     assert (choice.reasoning, choice.content) == ("Hm.", "Paris.")
@@ -379,16 +383,16 @@ def test_reasoning_that_was_switched_off_and_comes(field: str) -> None:
     assert (choice.reasoning, choice.content, calls_of(choice)) == ("Hm.", "", [("get_weather", PARIS)])
 
 
-def test_inline_reasoning_with_thinking_off() -> None:
-    """Without a reasoning parser the same holds: reasoning in tags is reasoning where an answer follows."""
+def test_inline_reasoning_is_reasoning_with_thinking_off() -> None:
+    """Inline reasoning followed by an answer stays reasoning too."""
     choice = both_ways(NO_THINKING, {"content": "<think>\nHm.\n</think>\n\nParis."})
     assert (choice.reasoning, choice.content) == ("Hm.", "Paris.")
     choice = both_ways(NO_THINKING, {"content": "<think>\n\n</think>\n\nParis."})
     assert (choice.reasoning, choice.content) == ("", "Paris.")
 
 
-def test_calls_filed_under_reasoning() -> None:
-    """A call in an answer that was filed under reasoning is a call, and a named tool's object is its arguments."""
+def test_calls_in_the_reasoning_field_are_calls_if_thinking_is_off() -> None:
+    """With thinking off, calls in the reasoning field are calls, for named tools too."""
     for expected, text in ((TOOLS, f"I look.\n{written(PARIS)}"), (NAMED, PARIS)):
         off = DecodingOptions(expected.tools, expected.required_tool, thinking_off=True)
         choice = both_ways(off, {"reasoning": text})
@@ -396,16 +400,16 @@ def test_calls_filed_under_reasoning() -> None:
         assert choice.content == ("I look." if expected is TOOLS else "")
 
 
-def test_a_broken_stream_keeps_what_had_come() -> None:
-    """What was filed under reasoning is not lost where the stream breaks before it is known what it is."""
+def test_a_broken_stream_keeps_text_held_back() -> None:
+    """If the stream breaks, the partial answer contains the text held back from the reasoning field."""
     outcome = decode(events(chunk({"reasoning": "It is Par"})), expected=NO_THINKING)
     assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
     first = outcome.completion.first
     assert first.content + first.reasoning == "It is Par"
 
 
-def test_reasoning_that_is_held_back_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that reasons for longer than the time limit, though it was told not to, does not time out."""
+def test_reasoning_held_back_prevents_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reasoning that is held back counts as progress, so the call does not time out."""
     clock = itertools.count(0, 10)
     for module in ("_client.call", "_transport.deadline"):
         monkeypatch.setattr(f"tir_qwen.{module}.monotonic", lambda: next(clock))
@@ -433,8 +437,8 @@ def test_reasoning_that_is_held_back_is_progress(monkeypatch: pytest.MonkeyPatch
         pytest.param([{"content": written(PARIS)[:50]}], "length", id="cut in its arguments"),
     ],
 )
-def test_a_stream_of_tools_without_a_finish_reason(deltas: list[dict[str, Any]], finish: str) -> None:
-    """Where the server leaves it out, whole calls say tool_calls, and what is cut, or nothing, says length."""
+def test_a_missing_finish_reason_is_inferred_from_the_calls(deltas: list[dict[str, Any]], finish: str) -> None:
+    """Without a finish reason, complete calls give `tool_calls`, and anything truncated or empty gives `length`."""
     outcome = decode(events(*map(chunk, deltas), DONE), expected=TOOLS)
     assert outcome.error is None
     assert outcome.completion.finish_reason == finish
@@ -443,7 +447,7 @@ def test_a_stream_of_tools_without_a_finish_reason(deltas: list[dict[str, Any]],
 
 @pytest.mark.parametrize("expected", [DEFAULT_OPTIONS, NO_THINKING, TOOLS], ids=["nothing", "no thinking", "tools"])
 def test_a_text_without_a_finish_reason_has_none(expected: DecodingOptions) -> None:
-    """Of an answer in words it is not known why it ended."""
+    """The finish reason of a text is not inferred."""
     outcome = decode(events(chunk({"content": "Paris."}), DONE), expected=expected)
     assert outcome.error is None
     assert outcome.said == ("", "Paris.", [], None)
@@ -462,8 +466,8 @@ UNTAGGED = DecodingOptions(tools=True, required_tool="get_weather", prompted_too
         ('{"name": "get_weather", "arguments": {"city": "Pa', '{"name": "get_weather", "arguments": {"city": "Pa'),
     ],
 )
-def test_a_named_call_without_its_tags(text: str, arguments: str) -> None:
-    """Where the tools stand in the messages, a model that is told to call one may leave out the tags of the call."""
+def test_a_prompted_named_call_needs_no_tags(text: str, arguments: str) -> None:
+    """If the tools are in the messages, a call of the named tool may come without tags."""
     for pieces in ([text], list(text)):
         body = events(*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop"), DONE)
         assert decode(body, expected=UNTAGGED).said == ("", "", [("get_weather", arguments)], "stop")

@@ -1,4 +1,4 @@
-"""Payloads to deltas: the same words from every version of the server."""
+"""Decoding chunks to deltas, independent of the server version."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TEXTS = st.lists(
 CUTS = st.lists(st.integers(0, 50), max_size=6)
 
 
-def as_a_person_reads(text: str) -> tuple[str, str]:
-    """Reasoning and content of an answer with its thinking inline, without the template's newlines."""
+def expected_parts(text: str) -> tuple[str, str]:
+    """Return the reasoning and the content of text with inline thinking, without the template's newlines."""
     if not text.lstrip().startswith("<think>"):
         return "", text
     reasoning, _, content = text.lstrip().removeprefix("<think>").partition("</think>")
@@ -30,16 +30,16 @@ def as_a_person_reads(text: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_reasoning_is_read_under_each_name(field: str) -> None:
-    """Reasoning comes out as such whatever the server's version calls it, streamed and whole."""
+def test_reasoning_is_read_under_either_name(field: str) -> None:
+    """Reasoning is recognized under either field name, streamed and complete."""
     deltas = [{field: "\nFirst"}, {field: ", then.\n"}, {"content": "\n\nHello"}, {"content": "!\n"}]
     said = ("First, then.", "Hello!\n", [], "stop")
     assert decode(stream({"role": "assistant", "content": ""}, *deltas)).said == said
     assert decode(whole({field: "\nFirst, then.\n", "content": "\n\nHello!\n"})).said == said
 
 
-def test_reasoning_under_both_names_is_not_doubled() -> None:
-    """The same reasoning under two names, as 0.11.1 to 0.15.1 send it, is read once; null under both is none."""
+def test_reasoning_under_both_names_is_read_once() -> None:
+    """Reasoning under both names, as vLLM 0.11.1 to 0.15.1 send it, is read once; null is none."""
     both = [{"reasoning": text, "reasoning_content": text} for text in ("\nOne", " two\n")]
     none = [{"reasoning": None, "reasoning_content": None, "content": text} for text in ("\n\nA", "nswer")]
     assert decode(stream(*both, *none)).said == ("One two", "Answer", [], "stop")
@@ -47,24 +47,24 @@ def test_reasoning_under_both_names_is_not_doubled() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, ""], ids=["null", "empty"])
-def test_reasoning_that_is_not_there_leaves_the_content_alone(nothing: Any) -> None:
-    """Null or empty reasoning is no reasoning: newlines at the beginning are then the model's own."""
+def test_empty_reasoning_leaves_the_content_unchanged(nothing: Any) -> None:
+    """With null or empty reasoning, leading newlines belong to the content."""
     deltas = [dict.fromkeys(FIELDS, nothing) | {"content": text} for text in ("\n\n", "a")]
     assert decode(stream(*deltas)).said == ("", "\n\na", [], "stop")
     assert decode(whole(deltas[0] | {"content": "\n\na"})).said == ("", "\n\na", [], "stop")
 
 
-def test_all_of_the_answer_may_be_reasoning() -> None:
-    """An answer that is all in the reasoning field has no content, streamed and whole."""
+def test_an_answer_may_consist_of_reasoning_only() -> None:
+    """An answer that is all reasoning has no content."""
     assert decode(stream({"reasoning": "\n\n"}, {"reasoning": "r\n"})).said == ("r", "", [], "stop")
     assert decode(whole({"reasoning": "\nr\n", "content": None}, "length")).said == ("r", "", [], "length")
 
 
 @FIXED
 @given(TEXTS, CUTS)
-def test_inline_thinking_is_told_apart_wherever_chunks_end(text: str, cuts: list[int]) -> None:
-    """Without a reasoning parser, any cut of any text loses nothing but tags and the newlines of the template."""
-    said = (*as_a_person_reads(text), [], "length")
+def test_inline_thinking_is_separated_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    """Only the tags and the template's newlines are removed, wherever the text is cut."""
+    said = (*expected_parts(text), [], "length")
     pieces = [{"content": piece} for piece in pieces_of(text, cuts)]
     assert decode(stream(*pieces, finish_reason="length")).said == said
     assert decode(events(*map(chunk, pieces), DONE)).said == (*said[:3], None)
@@ -73,34 +73,34 @@ def test_inline_thinking_is_told_apart_wherever_chunks_end(text: str, cuts: list
 
 @FIXED
 @given(TEXTS, TEXTS, CUTS, st.sampled_from(FIELDS))
-def test_with_a_reasoning_field_all_content_is_answer(
+def test_content_beside_a_reasoning_field_is_all_answer(
     reasoning: str, content: str, cuts: list[int], field: str
 ) -> None:
-    """Where the server parses the reasoning, tags in either are the model's words, however chunks end."""
+    """If the server parses the reasoning, tags in the text belong to the model."""
     deltas = [{field: piece} for piece in pieces_of(reasoning, cuts)]
     deltas += [{"content": piece} for piece in pieces_of(content, cuts)]
     kept = (reasoning.strip("\n"), content.lstrip("\n"), [], "stop")
-    expected = kept if reasoning else (*as_a_person_reads(content), [], "stop")
+    expected = kept if reasoning else (*expected_parts(content), [], "stop")
     assert decode(stream(*deltas)).said == expected
     assert decode(whole({field: reasoning, "content": content})).said == expected
 
 
-def test_reasoning_that_goes_on_later_takes_no_newlines_from_the_answer() -> None:
-    """Only the content that first follows the reasoning begins with newlines of the template."""
+def test_later_reasoning_removes_no_newlines_from_the_answer() -> None:
+    """Only the content right after the first reasoning loses its leading newlines."""
     deltas = [{"reasoning": "r\n"}, {"content": "\n\na"}, {"reasoning": "s\n"}, {"content": "\nb"}]
     assert decode(stream(*deltas)).said == ("r\ns", "a\nb", [], "stop")
 
 
 def test_a_quoted_tag_stays_in_the_answer() -> None:
-    """A model that explains thinking tags is quoted in full, with its line breaks."""
+    """An answer that quotes thinking tags is kept in full."""
     quoted = "Use\n<think>\nreasons\n</think>\n\nthus.\n"
     for before in ({}, {"reasoning": "r"}, {"content": "<think>r</think>"}):
         reasoning = "r" if before else ""
         assert decode(stream(before, *({"content": letter} for letter in quoted))).said[:2] == (reasoning, quoted)
 
 
-def test_text_comes_as_soon_as_it_is_known_what_it_is() -> None:
-    """Words are not withheld: each chunk of answer or reasoning is a delta at once, newlines with the next word."""
+def test_text_streams_as_soon_as_it_is_classified() -> None:
+    """Each chunk yields a delta immediately; newlines wait for the next text."""
     deltas = [{"content": text} for text in ("<think>", "\n", "r", " s\n", "</think>", "\n\n", "a", "\n", "b")]
     outcome = decode(stream(*deltas))
     assert [(delta.reasoning, delta.content) for delta in outcome.deltas] == [
@@ -115,7 +115,7 @@ def test_text_comes_as_soon_as_it_is_known_what_it_is() -> None:
 
 
 def test_newlines_of_the_template_around_tool_calls_are_dropped() -> None:
-    """Newlines before, between and after tool calls are the template's; those within the content are not."""
+    """Newlines around tool calls are dropped; those within the content are kept."""
     calls = [{"tool_calls": [{"index": at, "id": f"id{at}", "function": {"name": f"t{at}"}}]} for at in (0, 1)]
     texts = [{"content": text} for text in ("Let me\n\nsee.", "\n", "\n")]
     outcome = decode(
@@ -127,7 +127,7 @@ def test_newlines_of_the_template_around_tool_calls_are_dropped() -> None:
 
 
 def test_choices_may_interleave() -> None:
-    """Each choice has its own reasoning, newlines, calls and end, whatever order their chunks come in."""
+    """Each choice has its own state, in whatever order the chunks come."""
     both = {"choices": [chunk({"content": "</think>\n"}, None, 1)["choices"][0], chunk({"content": "A"})["choices"][0]]}
     body = events(
         chunk({"content": "<think>x"}, None, 1),
@@ -144,8 +144,8 @@ def test_choices_may_interleave() -> None:
     ]
 
 
-def test_the_facts_of_the_response_come_once() -> None:
-    """Id, time and model come with the first delta, all other facts with the last, nulls and repeats not at all."""
+def test_the_metadata_of_the_response_comes_once() -> None:
+    """Id, time and model come with the first delta, other metadata with the last; nulls and repeats are dropped."""
     body = events(
         chunk({"role": "assistant"}, system_fingerprint=None, service_tier="a", prompt_token_ids=[1]),
         chunk({"content": "a"}, system_fingerprint=None, service_tier=None),
@@ -161,7 +161,7 @@ def test_the_facts_of_the_response_come_once() -> None:
 
 @pytest.mark.parametrize("again", [0, 1, 3], ids=["never", "once", "with each chunk"])
 def test_usage_is_reported_once_and_last(again: int) -> None:
-    """The final count comes on the last delta alone, though a server may send counts with every chunk."""
+    """The usage comes on the last delta only, even if the server sends it with every chunk."""
     counts = [{"prompt_tokens": 9, "completion_tokens": n, "total_tokens": 9 + n} for n in range(4)]
     bodies = [chunk({"content": "a"}, usage=count) for count in counts[:again]]
     body = events(*bodies, chunk({}, "stop", usage=None), chunk() | {"choices": [], "usage": counts[3]}, DONE)
@@ -170,8 +170,8 @@ def test_usage_is_reported_once_and_last(again: int) -> None:
     assert [delta.usage for delta in outcome.deltas] == [None] * (len(outcome.deltas) - 1) + [counts[3]]
 
 
-def test_usage_may_come_before_the_end_and_need_not_come_at_all() -> None:
-    """A count on the last chunk of the answer is as good as one after it; where none comes, none is made up."""
+def test_usage_may_come_early_or_not_at_all() -> None:
+    """The usage may come with the last chunk or after it; if it is missing, it is None."""
     counts = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     assert decode(events(chunk({"content": "a"}, "stop", usage=counts), DONE)).completion.usage == counts
     assert decode(whole({"content": "a"}, usage=counts)).completion.usage == counts
@@ -180,13 +180,13 @@ def test_usage_may_come_before_the_end_and_need_not_come_at_all() -> None:
 
 
 def test_empty_chunks_make_no_deltas() -> None:
-    """A chunk that says nothing new is no delta, so that a caller's loop runs for words only."""
+    """A chunk without new content yields no delta."""
     nothing = [{}, {"content": ""}, {"content": None, "tool_calls": []}, {"role": "assistant", "refusal": None}]
     outcome = decode(stream({"content": "a"}, *nothing, {"content": "b"}))
     assert [delta.content for delta in outcome.deltas] == ["a", "b", "", ""]
 
 
-def test_payloads_after_the_end_mean_nothing() -> None:
+def test_payloads_after_the_end_are_ignored() -> None:
     """After [DONE] nothing is decoded and nothing raised, and closing twice is harmless."""
     decoder = ChunkDecoder()
     assert not decoder.done
@@ -197,16 +197,16 @@ def test_payloads_after_the_end_mean_nothing() -> None:
     assert [*decoder.feed(b"{"), *decoder.feed(b"", b"error"), *decoder.feed(DONE), *decoder.close()] == []
 
 
-def test_an_empty_payload_is_nothing_unless_it_is_an_error() -> None:
-    """Events without data, as proxies send them to keep a connection alive, are no chunks."""
+def test_empty_payloads_are_ignored() -> None:
+    """Events without data, sent by proxies as keep-alive, are not chunks."""
     decoder = ChunkDecoder()
     assert [*decoder.feed(b""), *decoder.feed(b" \n"), *decoder.feed(b"", b"ping")] == []
     with pytest.raises(StreamInterruptedError, match=r"^the server sent no answer$"):
         list(decoder.close())
 
 
-def test_usage_and_facts_count_where_a_chunk_says_little_else() -> None:
-    """Usage and other facts are kept though a gateway leaves out id, object, created or model."""
+def test_usage_and_metadata_need_no_other_fields() -> None:
+    """Usage and metadata are kept even if a gateway omits id, object, created and model."""
     facts = {"usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}, "system_fingerprint": "f"}
     answer = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], **facts}
     for body in (json.dumps(answer).encode(), events(chunk({"content": "a"}, "stop"), {"choices": [], **facts}, DONE)):
@@ -215,27 +215,27 @@ def test_usage_and_facts_count_where_a_chunk_says_little_else() -> None:
         assert outcome.completion.response["system_fingerprint"] == "f"
 
 
-def test_text_held_back_comes_out_when_reasoning_follows() -> None:
-    """Content that might have become a tag is content after all when the next chunk is reasoning."""
+def test_text_held_back_is_content_if_reasoning_follows() -> None:
+    """Text held back as a possible tag is content if the next chunk is reasoning."""
     assert decode(stream({"content": "<"}, {"reasoning": "r"}, {"content": "b>"})).said == ("r", "<b>", [], "stop")
 
 
-def test_an_empty_finish_reason_is_none() -> None:
-    """An empty finish_reason, which some gateways send with every chunk, is none: a cut stream is still cut."""
+def test_an_empty_finish_reason_is_ignored() -> None:
+    """An empty finish reason, sent by some gateways with every chunk, does not end the answer."""
     outcome = decode(events(chunk({"content": "<thi"}, ""), chunk({"content": "nk>r"}, "")))
     assert outcome.failed == ("StreamInterruptedError", "the answer stopped before its end")
     assert decode(events(chunk({"content": "<thi"}, ""), chunk({"content": "nk>r"}, "stop"), DONE)).said[0] == "r"
 
 
 def test_newlines_before_the_reasoning_are_dropped() -> None:
-    """Newlines before a reasoning field are the template's, as they are before an inline block."""
+    """Newlines before a reasoning field or an inline block belong to the template."""
     for first in ({"content": "\n\n"}, {"content": "\n"}):
         assert decode(stream(first, {"reasoning": "\nr\n"}, {"content": "\n\na"})).said == ("r", "a", [], "stop")
         assert decode(stream(first, {"content": "<think>\nr\n</think>\n\na"})).said == ("r", "a", [], "stop")
 
 
-def test_a_torn_tag_within_inline_reasoning_comes_out_when_a_reasoning_field_follows() -> None:
-    """Reasoning that might have become a closing tag is reasoning after all when more comes in a field."""
+def test_an_incomplete_closing_tag_is_reasoning_if_a_reasoning_field_follows() -> None:
+    """An incomplete closing tag in inline reasoning is reasoning if a reasoning field follows."""
     assert decode(stream({"content": "<think>r</"}, {"reasoning": "s"}, {"content": "a"})).said == (
         "r</s",
         "a",

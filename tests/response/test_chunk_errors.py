@@ -1,4 +1,4 @@
-"""Errors within an answer: what the server reports, and what is no chunk."""
+"""Errors that the server reports within an answer, and malformed chunks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NESTED = {"error": {"message": "No.", "type": "BadRequestError", "param": None, 
 
 
 def failed(body: bytes) -> Outcome:
-    """The outcome of an answer that fails, the same byte by byte."""
+    """Decode an answer that fails, and check that it fails the same byte by byte."""
     outcome = decode(body)
     assert outcome.error is not None
     assert not outcome.done
@@ -50,8 +50,8 @@ def failed(body: bytes) -> Outcome:
         pytest.param({"error": {"code": 7}}, "", {"message": "", "code": 7}, id="a code only"),
     ],
 )
-def test_each_shape_of_error_is_the_servers_error(frame: Any, said: str, kept: Any) -> None:
-    """An error frame of any version ends the stream, or the whole answer, with the server's words."""
+def test_error_frames_of_every_shape_are_recognized(frame: Any, said: str, kept: Any) -> None:
+    """An error frame of any version ends the answer with the server's message."""
     error = ("ServerStreamError", f"{REPORTED}: {said}" if said else REPORTED, kept)
     before = chunk({"content": "a"})
     for body in (events(frame), events(frame, DONE), events(before, frame, DONE), json.dumps(frame).encode()):
@@ -72,8 +72,8 @@ def test_each_shape_of_error_is_the_servers_error(frame: Any, said: str, kept: A
         (json.dumps(chunk({"content": "a"})).encode(), "", {"message": ""}),
     ],
 )
-def test_an_event_of_the_type_error_is_the_servers_error(data: bytes, said: str, kept: Any) -> None:
-    """`event: error` is an error whatever its data are."""
+def test_an_error_event_is_an_error(data: bytes, said: str, kept: Any) -> None:
+    """`event: error` is an error whatever its data contain."""
     error = ("ServerStreamError", f"{REPORTED}: {said}" if said else REPORTED, kept)
     for line in (b"event: error\ndata: " + data, b"data: " + data + b"\nevent:error"):
         lines = line.replace(b"Bad\n", b"Bad\ndata: ")
@@ -81,7 +81,7 @@ def test_an_event_of_the_type_error_is_the_servers_error(data: bytes, said: str,
         assert failed(lines + b"\n\ndata: [DONE]\n\n").error == error
 
 
-def test_an_error_after_the_end_of_the_text_still_is_one() -> None:
+def test_an_error_after_the_finish_reason_is_an_error() -> None:
     """An error between the finish reason and [DONE] is not overlooked."""
     outcome = failed(events(chunk({"content": "a"}, "stop"), NESTED, DONE))
     assert outcome.failed == ("ServerStreamError", f"{REPORTED}: No.")
@@ -89,14 +89,14 @@ def test_an_error_after_the_end_of_the_text_still_is_one() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, False, "", {}, []])
-def test_an_error_field_that_says_nothing_is_none(nothing: Any) -> None:
-    """A field `error` that is null or empty is no error."""
+def test_an_empty_error_field_is_ignored(nothing: Any) -> None:
+    """A null or empty `error` field is not an error."""
     assert decode(events(chunk({"content": "a"}, "stop", error=nothing), DONE)).said == ("", "a", [], "stop")
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
-def test_an_answer_that_was_given_up_is_an_error(reason: str) -> None:
-    """The finish reasons of vLLM for an answer that did not end are an error, with what had come."""
+def test_an_aborted_answer_is_an_error(reason: str) -> None:
+    """The finish reasons `abort` and `error` raise an error that carries the partial answer."""
     error = ("ServerStreamError", f"the server gave up on the answer (finish_reason: {reason})", None)
     streamed = failed(events(chunk({"content": "a"}), chunk({"content": "b\n"}, reason), DONE))
     assert (streamed.error, streamed.said) == (error, ("", "ab\n", [], reason))
@@ -104,8 +104,8 @@ def test_an_answer_that_was_given_up_is_an_error(reason: str) -> None:
     assert (answered.error, answered.said) == (error, ("r", "ab\n", [], reason))
 
 
-def test_secrets_do_not_show_in_what_a_server_repeats() -> None:
-    """A token which the server repeats in an error frame is masked in the message and in the body."""
+def test_secrets_in_error_frames_are_masked() -> None:
+    """A token that the server repeats is masked in the message and in the body."""
     outcome = decode(events({"error": {"message": "bad token s3cret"}}), secrets=("s3cret",))
     assert outcome.error == ("ServerStreamError", f"{REPORTED}: bad token ***", {"message": "bad token ***"})
     with pytest.raises(ServerStreamError) as caught:
@@ -114,7 +114,7 @@ def test_secrets_do_not_show_in_what_a_server_repeats() -> None:
 
 
 def with_choice(**fields: Any) -> dict[str, Any]:
-    """A chunk whose only choice has these fields."""
+    """Return a chunk whose only choice has these fields."""
     return {**chunk(), "choices": [{"index": 0, "delta": {}, **fields}]}
 
 
@@ -148,8 +148,8 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("shape", "field", "kind"), SHAPES)
-def test_a_chunk_of_another_shape_is_malformed(shape: dict[str, Any], field: str, kind: str) -> None:
-    """A field of another type is an error that names the field and quotes nothing, after what had come."""
+def test_a_field_of_the_wrong_type_is_malformed(shape: dict[str, Any], field: str, kind: str) -> None:
+    """A field of the wrong type raises an error that names the field but does not quote it."""
     outcome = failed(events(chunk({"content": "a"}), shape, DONE))
     assert outcome.error == (
         "MalformedChunkError",
@@ -179,8 +179,8 @@ def test_a_chunk_of_another_shape_is_malformed(shape: dict[str, Any], field: str
     ],
     ids=lambda value: value[:40] if isinstance(value, bytes) else "",
 )
-def test_a_payload_that_is_no_json_object_is_malformed(data: bytes, problem: str) -> None:
-    """Broken JSON, bad UTF-8 and other values are an error that names the place and quotes nothing."""
+def test_a_payload_that_is_not_a_json_object_is_malformed(data: bytes, problem: str) -> None:
+    """Invalid JSON, invalid UTF-8 and other values raise an error that does not quote them."""
     outcome = failed(events(chunk({"content": "a"}), data.replace(b"\n", b"\ndata: "), DONE))
     assert outcome.error is not None
     assert outcome.error[0] == "MalformedChunkError"
@@ -201,8 +201,8 @@ NOTHINGS = [
 
 
 @pytest.mark.parametrize("nothing", NOTHINGS, ids=json.dumps)
-def test_a_chunk_that_says_nothing_is_nothing(nothing: dict[str, Any]) -> None:
-    """Null, empty or missing choices, and a choice without a delta, are no errors."""
+def test_an_empty_chunk_is_ignored(nothing: dict[str, Any]) -> None:
+    """Null, empty or missing choices and deltas are not errors."""
     body = events(nothing, chunk({"content": "a"}), nothing, chunk({"content": "b"}, "stop"), nothing, DONE)
     assert decode(body).said == ("", "ab", [], "stop")
     assert decode(body).failed is None

@@ -1,4 +1,4 @@
-"""Tool calls and log-probabilities out of the chunks of every version."""
+"""Decoding tool calls and log probabilities from chunks of every server version."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PARIS = '{"city": "Paris"}'
 
 
 def call(index: int | None = None, /, id: str | None = None, **function: Any) -> dict[str, Any]:  # noqa: A002
-    """A tool call as it stands in a delta or, without an index, in a message."""
+    """Return a tool call as in a delta or, without an index, as in a message."""
     numbered = {} if index is None else {"index": index}
     named = {} if id is None else {"id": id, "type": "function"}
     return {**named, **numbered, "function": function}
 
 
 def calls(*said: dict[str, Any]) -> dict[str, Any]:
-    """A delta or message of these tool calls."""
+    """Return a delta or message with these tool calls."""
     return {"content": None, "tool_calls": list(said)}
 
 
 def called(*bodies: bytes) -> list[ToolCall]:
-    """The tool calls of an answer, which is complete."""
+    """Return the tool calls of a complete answer."""
     outcome = decode(*bodies)
     assert outcome.error is None
     return outcome.completion.tool_calls
@@ -56,8 +56,8 @@ def called(*bodies: bytes) -> list[ToolCall]:
         pytest.param([calls(call(3, "i", name="f", arguments=PARIS))], id="another index"),
     ],
 )
-def test_a_streamed_call_is_one_call_however_it_is_told(deltas: list[dict[str, Any]]) -> None:
-    """Id and name come once though versions repeat them or send null, and the fragments make the arguments."""
+def test_fragments_form_one_call_in_every_server_version(deltas: list[dict[str, Any]]) -> None:
+    """Id and name come once even if the server repeats them, and the fragments form the arguments."""
     outcome = decode(stream(*deltas, finish_reason="tool_calls"))
     assert outcome.completion.tool_calls == [ToolCall("i", "f", PARIS)]
     pieces = [piece for delta in outcome.deltas for piece in delta.tool_calls]
@@ -67,14 +67,14 @@ def test_a_streamed_call_is_one_call_however_it_is_told(deltas: list[dict[str, A
 
 @pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": ""}])
 def test_a_call_without_arguments_has_an_empty_object(function: dict[str, Any]) -> None:
-    """Servers leave the arguments out for tools that take none: what comes out is JSON all the same."""
+    """Missing arguments become `{}`."""
     expected = [ToolCall("i", "f", "{}")]
     assert called(stream(calls(call(0, "i", **function)))) == expected
     assert called(whole(calls(call(None, "i", **function)))) == expected
 
 
-def test_arguments_that_are_an_object_become_its_json() -> None:
-    """Arguments which a server sends as an object, not as text, are JSON text like all others."""
+def test_arguments_sent_as_an_object_become_json() -> None:
+    """Arguments sent as an object become JSON text."""
     arguments = {"city": "दिल्ली", "n": [1, None]}
     for body in (
         stream(calls(call(0, "i", name="f", arguments=arguments))),
@@ -86,12 +86,12 @@ def test_arguments_that_are_an_object_become_its_json() -> None:
 
 
 def test_malformed_arguments_are_passed_on() -> None:
-    """What the model wrote is not judged here: torn JSON comes out as it is."""
+    """Malformed arguments are passed on unchanged."""
     assert called(stream(calls(call(0, "i", name="f", arguments='{"city"\n')))) == [ToolCall("i", "f", '{"city"\n')]
 
 
-def test_calls_of_a_whole_answer_are_numbered_by_their_place() -> None:
-    """Several calls in one message stay apart and in order without an index."""
+def test_calls_of_a_complete_response_are_numbered_by_position() -> None:
+    """Several calls in a message stay separate and in order without an index."""
     message = calls(*(call(None, f"i{n}", name="f", arguments=f"[{n}]") for n in range(12)))
     assert called(whole(message)) == [ToolCall(f"i{n}", "f", f"[{n}]") for n in range(12)]
 
@@ -103,7 +103,7 @@ def test_calls_of_a_whole_answer_are_numbered_by_their_place() -> None:
     st.lists(st.sampled_from([[0], [1], [0, 1], [1, 0]]), max_size=12),
 )
 def test_fragments_of_several_calls_may_interleave(text: str, cuts: list[int], order: list[list[int]]) -> None:
-    """Fragments find their call by index, in whatever order and size they come, several in a chunk or one."""
+    """Fragments are assigned to their calls by index, in any order and size."""
     texts = [text, text[::-1]]
     fragments = [[call(at, arguments=piece) for piece in pieces_of(texts[at], cuts)] for at in (0, 1)]
     deltas = [calls(call(at, f"i{at}", name=f"f{at}")) for at in (0, 1)]
@@ -112,8 +112,8 @@ def test_fragments_of_several_calls_may_interleave(text: str, cuts: list[int], o
     assert called(stream(*deltas)) == [ToolCall(f"i{at}", f"f{at}", texts[at] or "{}") for at in (0, 1)]
 
 
-def test_deltas_of_calls_say_what_is_new() -> None:
-    """Each delta holds the pieces of its chunk, and nothing that an earlier one has said."""
+def test_deltas_of_calls_contain_only_new_fragments() -> None:
+    """Each delta contains the fragments of its chunk and repeats nothing."""
     outcome = decode(
         stream(
             calls(call(0, "i", name="f", arguments="{"), call(1, "j", name="g")),
@@ -127,14 +127,14 @@ def test_deltas_of_calls_say_what_is_new() -> None:
 
 
 @pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", "length"])
-def test_calls_count_whatever_the_finish_reason_says(finish_reason: str) -> None:
-    """Calls come out with each finish reason: versions differ in what they say after required and named tools."""
+def test_calls_are_returned_with_any_finish_reason(finish_reason: str) -> None:
+    """Calls are returned with any finish reason, because server versions differ."""
     outcome = decode(stream(calls(call(0, "i", name="f", arguments=PARIS)), finish_reason=finish_reason))
     assert outcome.said == ("", "", [("f", PARIS)], finish_reason)
 
 
 def test_calls_without_a_finish_reason_are_complete_with_done() -> None:
-    """A stream of required tools of 0.9.2 has no finish_reason: [DONE] ends it, its absence breaks it."""
+    """Without a finish reason, as in vLLM 0.9.2, [DONE] completes the calls, and a missing [DONE] is an error."""
     body = events(chunk(calls(call(0, "i", name="f", arguments=PARIS))))
     assert decode(body + events(DONE)).said == ("", "", [("f", PARIS)], None)
     broken = decode(body)
@@ -143,7 +143,7 @@ def test_calls_without_a_finish_reason_are_complete_with_done() -> None:
 
 
 def test_log_probabilities_of_all_chunks_are_joined() -> None:
-    """Each delta has the tokens of its chunk, the completion has all of them, streamed and whole."""
+    """Each delta has the tokens of its chunk, and the completion has all of them."""
     tokens = [{"token": text, "logprob": -0.5, "bytes": [1], "top_logprobs": []} for text in "abc"]
     said = [{"content": [token], "refusal": None} for token in tokens]
     chunks = [chunk({"content": "x"}), chunk({"content": ""}), chunk({}, "stop")]
@@ -158,7 +158,7 @@ def test_log_probabilities_of_all_chunks_are_joined() -> None:
 
 
 def test_the_stop_reason_comes_with_the_finish_reason() -> None:
-    """The stop string or the token id that ended a choice is told, streamed and whole."""
+    """The stop string or token id that ended a choice is returned."""
     for reason in ("END", 11, None):
         body = chunk({"content": "a"}, "stop")
         body["choices"][0]["stop_reason"] = reason

@@ -1,4 +1,4 @@
-"""One body to deltas: where an answer begins and ends, and what is none, whole or streamed."""
+"""Decoding a response body: where an answer starts and ends, and what is not an answer."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ MB = 1024 * 1024
     ],
 )
 @pytest.mark.parametrize("before", SPACES, ids=repr)
-def test_a_complete_answer_is_read_in_every_dress(before: bytes, body: bytes) -> None:
-    """An answer is the same with or without a byte order mark, white space, [DONE] and what proxies add to it."""
+def test_an_answer_is_decoded_in_every_notation(before: bytes, body: bytes) -> None:
+    """An answer decodes the same with or without a byte order mark, whitespace, [DONE] and additions by proxies."""
     dressed = before + body
     outcome = decode(dressed)
     assert (outcome.said, outcome.failed, outcome.done) == (SAID, None, True)
@@ -99,8 +99,8 @@ def test_a_complete_answer_is_read_in_every_dress(before: bytes, body: bytes) ->
         ),
     ],
 )
-def test_what_is_no_complete_answer_is_an_error(body: bytes, error: tuple[str, str], content: str) -> None:
-    """Whatever did not end, is empty or is something else is an error, never a short answer, with what had come."""
+def test_anything_but_a_complete_answer_is_an_error(body: bytes, error: tuple[str, str], content: str) -> None:
+    """An incomplete, empty or invalid response raises an error that carries the partial answer."""
     outcome = decode(body)
     assert outcome.failed == error
     assert outcome.completion.content == content
@@ -109,8 +109,8 @@ def test_what_is_no_complete_answer_is_an_error(body: bytes, error: tuple[str, s
 
 
 @pytest.mark.parametrize("at", [1, len(WHOLE) // 2, len(WHOLE) - 1])
-def test_a_torn_whole_answer_is_malformed(at: int) -> None:
-    """A whole answer that was cut off is an error that quotes nothing, and nothing of it is passed on."""
+def test_a_truncated_complete_response_is_malformed(at: int) -> None:
+    """A truncated JSON response raises an error that does not quote it, and yields no deltas."""
     outcome = decode(WHOLE[:at])
     assert outcome.failed is not None
     assert outcome.failed[0] == "MalformedChunkError"
@@ -119,14 +119,14 @@ def test_a_torn_whole_answer_is_malformed(at: int) -> None:
 
 
 @pytest.mark.parametrize("finish_reason", ["stop", "length", "tool_calls", None, "something new"])
-def test_a_whole_answer_is_complete_whatever_its_finish_reason_says(finish_reason: str | None) -> None:
-    """A whole answer has all arrived, so that a missing finish reason does not make it an error."""
+def test_a_complete_response_may_have_any_finish_reason(finish_reason: str | None) -> None:
+    """A JSON response has arrived in full, so a missing finish reason is not an error."""
     outcome = decode(whole({"content": "a"}, finish_reason))
     assert (outcome.said, outcome.failed, outcome.done) == (("", "a", [], finish_reason), None, True)
 
 
-def test_a_whole_answer_is_two_deltas() -> None:
-    """A whole answer is decoded as a chunk: one delta for each choice, and the last one with usage and facts."""
+def test_a_complete_response_yields_a_delta_per_choice_and_a_last_one() -> None:
+    """A complete response yields a delta per choice, and a last one with usage and metadata."""
     body = whole(
         {"content": "a", "reasoning": "r"}, usage={"total_tokens": 3}, prompt_logprobs=None, system_fingerprint="f"
     )
@@ -137,8 +137,8 @@ def test_a_whole_answer_is_two_deltas() -> None:
     ]
 
 
-def test_one_choice_that_did_not_end_breaks_the_answer() -> None:
-    """Without [DONE], each choice must have ended; with it, the server says that all have."""
+def test_one_unfinished_choice_breaks_the_answer() -> None:
+    """Without [DONE], every choice must have finished."""
     both = events(chunk({"content": "a"}, "stop", 0), chunk({"content": "b"}, None, 1))
     outcome = decode(both)
     assert outcome.failed == CUT
@@ -147,8 +147,8 @@ def test_one_choice_that_did_not_end_breaks_the_answer() -> None:
     assert decode(both + events(chunk({}, "stop", 1))).failed is None
 
 
-def test_what_has_come_can_be_asked_for_at_any_time() -> None:
-    """The completion grows with each event, and `done` turns true with the one that ends the answer."""
+def test_the_partial_completion_is_available_at_any_time() -> None:
+    """The completion grows with every event, and `done` becomes true with the last one."""
     decoder = ResponseDecoder()
     states: list[Any] = []
     for piece in (b" ", UNENDED[:-3], UNENDED[-3:], b"data: [DO", b"NE]\n\n"):
@@ -167,8 +167,8 @@ def test_what_has_come_can_be_asked_for_at_any_time() -> None:
 @pytest.mark.parametrize(
     "text", ["one\u2028two\u2029three\u0085four", "\x0b\x0c\x1c\x1d\x1e", "😀🏽\u200d", "\ufeff", "\x00"]
 )
-def test_text_of_any_characters_is_passed_on(text: str) -> None:
-    """Line separators, control characters and the like within the text are text, streamed and whole."""
+def test_any_characters_are_passed_on(text: str) -> None:
+    """Line separators, control characters and the like stay part of the text."""
     for ascii_only in (True, False):
         streamed = json.dumps(chunk({"content": f"a{text}b"}, "stop"), ensure_ascii=ascii_only)
         body = b"data: " + streamed.encode() + b"\n\n"
@@ -178,15 +178,15 @@ def test_text_of_any_characters_is_passed_on(text: str) -> None:
 
 
 @pytest.mark.parametrize("size", [4096, 65536, 9_999_999])
-def test_a_large_answer_is_read_from_pieces_of_any_size(size: int) -> None:
-    """A chunk or a whole answer of megabytes comes out in full."""
+def test_a_large_answer_is_decoded_from_pieces_of_any_size(size: int) -> None:
+    """Responses of several megabytes are decoded in full."""
     text = "नमस्ते " * 100_000
     for body in (stream({"content": text}), whole({"content": text})):
         assert decode(*pieces_of(body, range(0, len(body), size))).said == ("", text, [], "stop")
 
 
-def test_a_whole_answer_without_end_is_refused_with_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that never ends is refused at the limit, and what it takes until then has a bound."""
+def test_an_endless_response_is_refused_with_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that never ends raises an error at the size limit, and memory stays bounded."""
     monkeypatch.setattr("tir_qwen._response.response.MAX_BODY_BYTES", MB)
     decoder = ResponseDecoder()
     assert list(decoder.feed(b"{" + b" " * (MB - 1))) == []
@@ -201,8 +201,8 @@ def test_a_whole_answer_without_end_is_refused_with_bounded_memory(monkeypatch: 
         tracemalloc.stop()
 
 
-def test_white_space_without_end_takes_no_memory() -> None:
-    """A body of nothing but white space, as servers send it to keep a connection alive, is not gathered."""
+def test_whitespace_takes_no_memory() -> None:
+    """Whitespace that a server sends as keep-alive is not buffered."""
     tracemalloc.start()
     try:
         outcome = decode(*[b" \r\n" * 1000] * 2000, WHOLE)
@@ -212,6 +212,6 @@ def test_white_space_without_end_takes_no_memory() -> None:
         tracemalloc.stop()
 
 
-def test_byte_order_marks_lead_to_the_same_however_they_are_cut() -> None:
-    """Two byte order marks lead to the same whether they come in one piece or in two."""
+def test_byte_order_marks_are_handled_the_same_wherever_they_are_cut() -> None:
+    """Two byte order marks give the same result in one piece or in two."""
     assert decode(BOM, BOM + STREAM) == decode(BOM + BOM + STREAM)

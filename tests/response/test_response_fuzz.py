@@ -1,4 +1,4 @@
-"""Whatever bytes come: an answer or one of our errors, and the same one however the bytes are cut."""
+"""Any bytes give an answer or a TIRError, and the same one wherever they are cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
 
 OURS = {"StreamInterruptedError", "MalformedChunkError", "ServerStreamError"}
 BODIES = sorted({capture.body for capture in CAPTURES if capture.body and len(capture.body) < 3000})
-"""The bodies of all exchanges, refusals as well."""
+"""The bodies of all recorded responses, including errors."""
 CUTS = st.lists(st.integers(0, 3000), max_size=5)
 WORDS = [
     *["choices", "delta", "message", "index", "content", "reasoning", "reasoning_content", "tool_calls", "function"],
@@ -54,7 +54,7 @@ TEXT = PLAIN | VALUES
 
 
 def almost(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """An object with some of these fields."""
+    """Generate objects with some of these fields."""
     return st.fixed_dictionaries({}, optional=fields)
 
 
@@ -84,7 +84,7 @@ LIKELY = st.fixed_dictionaries(
         "finish_reason": st.sampled_from([None, None, None, "stop"]),
     }
 )
-"""A choice as a server sends it, but for values of another kind here and there."""
+"""A realistic choice with values of an unexpected type here and there."""
 CHUNK = almost(
     id=VALUES,
     created=VALUES,
@@ -117,7 +117,7 @@ MARKS = ["<tool_call>", "</tool_call>", "<think>", "</think>", "\n", "{", "}", "
 FIELDS = ['"name"', '"f"', '"arguments"', '"parameters"', '{"x": 1}', "null", "5", '{"name": "f", "arguments": ', "{}"]
 BEGUN = st.sampled_from(["", "", "<tool_call>", '<tool_call>\n{"name": "f", "arguments": '])
 SPOKEN = st.builds("{}{}".format, BEGUN, st.lists(st.sampled_from([*MARKS, *FIELDS]), max_size=6).map("".join))
-"""What a model may write of calls and reasoning, in any order."""
+"""Fragments of calls and reasoning in any order."""
 NATIVE = st.fixed_dictionaries(
     {
         "function": almost(
@@ -151,13 +151,13 @@ RAW = st.sampled_from(
         ],
     ]
 )
-"""JSON as it is written, some of it beyond what parsers take."""
+"""Raw JSON values, some beyond the limits of parsers."""
 PLACES = ["choices", "index", "delta", "content", "reasoning", "tool_calls", "finish_reason", "logprobs", "usage", "id"]
 FRAGMENTS = st.sampled_from([*LINES, *PAYLOADS, *OTHERS])
 
 
-def agreed(body: bytes, cuts: list[int], expected: DecodingOptions = DEFAULT_OPTIONS) -> Outcome:
-    """The outcome of a body, which is an answer or an error of ours, and the same for every cut."""
+def decode_consistently(body: bytes, cuts: list[int], expected: DecodingOptions = DEFAULT_OPTIONS) -> Outcome:
+    """Decode a body, and check that every cut gives the same answer or TIRError."""
     outcome = decode(body, expected=expected)
     repeated = copy.deepcopy(outcome)
     assert_same(decode(*pieces_of(body, cuts), expected=expected), outcome)
@@ -174,51 +174,49 @@ def agreed(body: bytes, cuts: list[int], expected: DecodingOptions = DEFAULT_OPT
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:
-    """Two outcomes are the same, with NaN equal to itself, but for ids that were made up."""
-    assert in_words(one) == in_words(other)
+    """Check that two outcomes are equal, treating NaN as equal and ignoring generated ids."""
+    assert as_text(one) == as_text(other)
 
 
-def in_words(outcome: Outcome) -> tuple[str, ...]:
-    """All of an outcome but what is made up for calls that the server gave no id."""
+def as_text(outcome: Outcome) -> tuple[str, ...]:
+    """Return the outcome as text, without generated ids."""
     parts = (outcome.deltas, outcome.error, outcome.completion, outcome.done)
     return tuple(MADE_UP.sub("ID", repr(part)) for part in parts)
 
 
 @FIXED
 @given(st.binary(max_size=80), CUTS)
-def test_arbitrary_bytes_end_in_an_answer_or_an_error_of_ours(body: bytes, cuts: list[int]) -> None:
-    """No bytes make the decoder raise anything but its own errors, or say something else when cut elsewhere."""
-    agreed(body, cuts)
+def test_any_bytes_give_an_answer_or_a_tir_error(body: bytes, cuts: list[int]) -> None:
+    """No bytes raise any other exception, and the result does not depend on the cuts."""
+    decode_consistently(body, cuts)
 
 
 @settings(FIXED, max_examples=600)
 @given(st.lists(FRAGMENTS, max_size=14).map(b"".join), st.lists(st.integers(0, 100), max_size=5))
-def test_pieces_of_streams_end_in_an_answer_or_an_error_of_ours(body: bytes, cuts: list[int]) -> None:
-    """The same holds for the parts of an event stream in any order."""
-    agreed(body, cuts)
+def test_any_stream_fragments_give_an_answer_or_a_tir_error(body: bytes, cuts: list[int]) -> None:
+    """Fragments of event streams in any order give an answer or a TIRError."""
+    decode_consistently(body, cuts)
 
 
 @settings(FIXED, max_examples=400)
 @given(st.lists(CHUNK | VALUES, max_size=4), st.booleans(), CUTS)
-def test_arbitrary_chunks_end_in_an_answer_or_an_error_of_ours(chunks: list[Any], done: bool, cuts: list[int]) -> None:
-    """The same holds for a stream of any JSON values, among them chunks with any value in any place."""
-    agreed(events(*(json.dumps(one).encode() for one in chunks), *[DONE] * done), cuts)
+def test_any_chunks_give_an_answer_or_a_tir_error(chunks: list[Any], done: bool, cuts: list[int]) -> None:
+    """Streams of any JSON values give an answer or a TIRError."""
+    decode_consistently(events(*(json.dumps(one).encode() for one in chunks), *[DONE] * done), cuts)
 
 
 @settings(FIXED, max_examples=400)
 @given(st.lists(LIKELY, min_size=2, max_size=4), CUTS)
-def test_choices_that_change_their_kind_end_in_an_answer_or_an_error_of_ours(
-    choices: list[Any], cuts: list[int]
-) -> None:
-    """The same holds for chunks of one choice whose fields are of one kind now and of another then."""
-    agreed(events(*(json.dumps({"choices": [choice]}).encode() for choice in choices), DONE), cuts)
+def test_choices_that_change_types_give_an_answer_or_a_tir_error(choices: list[Any], cuts: list[int]) -> None:
+    """Fields may change their type from chunk to chunk."""
+    decode_consistently(events(*(json.dumps({"choices": [choice]}).encode() for choice in choices), DONE), cuts)
 
 
 @settings(FIXED, max_examples=400)
 @given(CHUNK | VALUES, CUTS)
-def test_an_arbitrary_whole_body_ends_in_an_answer_or_an_error_of_ours(value: Any, cuts: list[int]) -> None:
-    """The same holds for a whole body of any JSON value, and it is complete if it has a choice."""
-    outcome = agreed(json.dumps(value).encode(), cuts)
+def test_any_json_body_gives_an_answer_or_a_tir_error(value: Any, cuts: list[int]) -> None:
+    """Any JSON body gives an answer, if it has choices, or a TIRError."""
+    outcome = decode_consistently(json.dumps(value).encode(), cuts)
     if outcome.done:
         assert value["choices"]
 
@@ -237,10 +235,10 @@ def test_an_arbitrary_whole_body_ends_in_an_answer_or_an_error_of_ours(value: An
     ),
     CUTS,
 )
-def test_damaged_captures_end_in_an_answer_or_an_error_of_ours(
+def test_damaged_recordings_give_an_answer_or_a_tir_error(
     body: bytes, damages: list[tuple[int, str, bytes]], cuts: list[int]
 ) -> None:
-    """The same holds for real bodies with bytes lost, added, changed, repeated or cut off."""
+    """Recorded bodies with bytes lost, added, changed, repeated or cut off give an answer or a TIRError."""
     for place, kind, some in damages:
         at = place % (len(body) + 1)
         before, after = body[:at], body[at:]
@@ -251,27 +249,27 @@ def test_damaged_captures_end_in_an_answer_or_an_error_of_ours(
             "repeat": before + before[-60:] + after,
             "cut": before,
         }[kind]
-    agreed(body, cuts)
+    decode_consistently(body, cuts)
 
 
 @settings(FIXED, max_examples=300)
 @given(EXPECTED, st.lists(st.tuples(SPEECH, ENDING), min_size=1, max_size=6), st.booleans(), st.booleans(), CUTS)
-def test_an_answer_to_any_request_ends_in_an_answer_or_an_error_of_ours(
+def test_any_decoding_options_give_an_answer_or_a_tir_error(
     expected: DecodingOptions, said: list[tuple[Any, Any]], streamed: bool, done: bool, cuts: list[int]
 ) -> None:
-    """The same holds whatever the request makes of its answer: tools in the request or the messages, no thinking."""
+    """Any combination of decoding options gives an answer or a TIRError."""
     if streamed:
         chunks = [{"choices": [{"index": 0, "delta": one, "finish_reason": end}]} for one, end in said]
-        agreed(events(*chunks, *[DONE] * done), cuts, expected)
+        decode_consistently(events(*chunks, *[DONE] * done), cuts, expected)
     else:
         choices = [{"index": number, "message": one, "finish_reason": end} for number, (one, end) in enumerate(said)]
-        agreed(json.dumps({"choices": choices}).encode(), cuts, expected)
+        decode_consistently(json.dumps({"choices": choices}).encode(), cuts, expected)
 
 
 @FIXED
 @given(EXPECTED, SPOKEN, st.lists(st.integers(0, 60), max_size=6))
-def test_an_answer_is_the_same_in_any_tokens(expected: DecodingOptions, text: str, cuts: list[int]) -> None:
-    """Wherever a model's tokens begin and end, the answer, its reasoning and its calls are the same."""
+def test_an_answer_does_not_depend_on_its_tokens(expected: DecodingOptions, text: str, cuts: list[int]) -> None:
+    """Text, reasoning and calls do not depend on where tokens start and end."""
     outcomes = []
     for tokens in ([text], pieces_of(text, cuts), [*text]):
         chunks = [{"choices": [{"index": 0, "delta": {"content": token}}]} for token in tokens]
@@ -283,10 +281,10 @@ def test_an_answer_is_the_same_in_any_tokens(expected: DecodingOptions, text: st
 
 @FIXED
 @given(st.sampled_from(PLACES), RAW, EXPECTED, st.booleans(), CUTS)
-def test_json_at_its_limits_ends_in_an_answer_or_an_error_of_ours(
+def test_extreme_json_gives_an_answer_or_a_tir_error(
     place: str, raw: str, expected: DecodingOptions, streamed: bool, cuts: list[int]
 ) -> None:
-    """The same holds for deep nesting, huge numbers, keys given twice and lone surrogates at any place."""
+    """Deep nesting, huge numbers, duplicate keys and lone surrogates give an answer or a TIRError."""
     said = dict.fromkeys(PLACES, "null") | {"index": "0", "content": '"a"', "finish_reason": '"stop"', place: raw}
     inner = ",".join(f'"{name}":{said[name]}' for name in ("content", "reasoning", "tool_calls"))
     said["delta"] = raw if place == "delta" else f"{{{inner}}}"
@@ -300,12 +298,12 @@ def test_json_at_its_limits_ends_in_an_answer_or_an_error_of_ours(
 
 @FIXED
 @given(st.lists(CHUNK, max_size=2), VALUES | RAW.map(str.encode) | st.binary(max_size=20), st.booleans(), CUTS)
-def test_an_error_within_an_answer_is_an_error_of_ours(
+def test_any_error_within_an_answer_gives_a_tir_error(
     chunks: list[Any], said: Any, named: bool, cuts: list[int]
 ) -> None:
-    """Whatever an `error` event, or a chunk with an error, says and wherever it comes, the answer fails by it."""
+    """Any error event or error chunk, at any position, makes the answer fail."""
     payload = said if isinstance(said, bytes) else json.dumps({"error": said or "x"}).encode()
     payload = payload.replace(b"\r", b"").replace(b"\n", b"")
     named = named or isinstance(said, bytes)
     body = events(*chunks) + b"event: error\n" * named + events(payload) + events(DONE)
-    assert agreed(body, cuts).error is not None
+    assert decode_consistently(body, cuts).error is not None

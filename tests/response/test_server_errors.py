@@ -1,4 +1,4 @@
-"""From a refused response to an error: what the user reads, and that it repeats nothing of what was sent."""
+"""Converting error responses to exceptions, without repeating the request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from tests.support.captures import CAPTURES, Capture
 from tests.support.paths import DATA
-from tir_qwen import APIStatusError
+from tir_qwen import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
 from tir_qwen._response.server_errors import MAX_TEXT, error_from_response
 
 REFUSALS = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
@@ -27,19 +35,19 @@ HINTS = {
 
 
 def refuse(status: int, body: Any) -> APIStatusError:
-    """The error for a body: bytes as they are, anything else as JSON."""
+    """Return the exception for a body: bytes as they are, anything else as JSON."""
     return error_from_response(status, {}, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def sentence(status: int, words: str) -> str:
-    """An error's text: the status line, the server's words if it has any, a hint if we have one."""
+    """Return the expected message: the status line, the server's message and a hint."""
     line = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
     return (f"{line}: {words}" if words else f"{line}.") + HINTS.get(status, "")
 
 
 @pytest.mark.parametrize("capture", REFUSALS, ids=lambda capture: capture.id)
-def test_every_recorded_refusal(capture: Capture) -> None:
-    """What vLLM of any version says becomes the same few classes, and one readable sentence."""
+def test_every_recorded_error_becomes_one_sentence(capture: Capture) -> None:
+    """Error responses of every vLLM version give a few classes and one readable sentence."""
     error = error_from_response(capture.status, capture.headers, capture.body)
     kind, _, words = WORDS[capture.id].strip().partition(" |")
     assert type(error).__name__ == kind
@@ -49,8 +57,8 @@ def test_every_recorded_refusal(capture: Capture) -> None:
     assert error.retry_after is None
 
 
-def test_every_recorded_refusal_has_been_read() -> None:
-    """No recorded refusal is left out of the list above."""
+def test_every_recorded_error_has_an_expectation() -> None:
+    """No recorded error response is missing from refusals.txt."""
     assert list(WORDS) == [capture.id for capture in REFUSALS]
 
 
@@ -114,7 +122,7 @@ TOO_LONG = "the prompt exceeds the maximum context length"
     ],
 )
 def test_errors_of_gateways_become_one_sentence(status: int, body: Any, kind: str, words: str, kept: Any) -> None:
-    """What a gateway in front of the server says becomes a sentence too: no page, no blank, no second status line."""
+    """Errors of gateways give one sentence too, without a page and without a repeated status line."""
     error = refuse(status, body)
     assert type(error).__name__ == kind
     assert str(error) == sentence(status, words)
@@ -132,7 +140,7 @@ def test_errors_of_gateways_become_one_sentence(status: int, body: Any, kind: st
     ],
 )
 def test_every_wording_of_an_overflow_is_recognized(words: str) -> None:
-    """Every wording of a prompt that does not fit is the one error by which frameworks know to shorten it."""
+    """Every wording of a context overflow raises the error that frameworks expect."""
     assert {type(refuse(status, {"error": words})).__name__ for status in (400, 413, 422)} == {"ContextOverflowError"}
     assert type(refuse(500, {"error": words})).__name__ == "InternalServerError"
 
@@ -147,8 +155,8 @@ nested = st.recursive(
 
 
 @given(st.integers(300, 599), st.binary() | nested)
-def test_any_body_gives_an_error(status: int, body: Any) -> None:
-    """Whatever a server answers, reading it raises nothing that would hide the status."""
+def test_any_body_gives_an_error_with_its_status(status: int, body: Any) -> None:
+    """No response body makes the conversion fail or hides the status."""
     error = refuse(status, body)
     assert error.status_code == status
     assert str(error).startswith(str(status))
@@ -158,17 +166,39 @@ def test_any_body_gives_an_error(status: int, body: Any) -> None:
 @pytest.mark.parametrize(
     "body", [b"x" * 100_000, {"error": {"message": "x " * 50_000}}, {"detail": [{"msg": "x" * 900}] * 9}]
 )
-def test_long_bodies_are_cut(body: Any) -> None:
-    """A server's flood of words does not flood the log."""
+def test_long_bodies_are_truncated(body: Any) -> None:
+    """Long error bodies are truncated, so they do not flood the log."""
     error = refuse(500, body)
     assert len(str(error)) <= MAX_TEXT + 40
     assert len(repr(error.body)) <= MAX_TEXT + 40
 
 
-def test_what_is_kept_of_a_body() -> None:
-    """An error keeps the server's message, type, parameter and code; several complaints stand in one line."""
+def test_the_message_type_parameter_and_code_are_kept() -> None:
+    """The message, type, parameter and code are kept; several validation errors become one line."""
     fields = {"message": "no", "type": "x", "param": "n", "code": 400}
     assert refuse(400, {"error": {**fields, "more": {"x": 1}}}).body == fields
     assert refuse(400, {"object": "error", **fields, "type": None}).body == {"message": "no", "param": "n", "code": 400}
     detail = [{"loc": ["a"], "msg": "b"}, {"loc": ["c"], "msg": "d"}, "e"]
     assert refuse(422, {"detail": detail}).body == {"message": "['a']: b; ['c']: d"}
+
+
+RETRYABLE_STATUSES = {408, 409, 429, *range(500, 600)}
+
+
+def test_class_and_is_retryable_by_status() -> None:
+    """Each status has its class, and only 408, 409, 429 and 5xx are retryable."""
+    classes = {
+        400: BadRequestError,
+        401: AuthenticationError,
+        403: PermissionDeniedError,
+        404: NotFoundError,
+        422: BadRequestError,
+        429: RateLimitError,
+        **dict.fromkeys(range(500, 600), InternalServerError),
+    }
+    found = {status: error_from_response(status, {}, b"") for status in range(300, 600)}
+    assert {status: type(error) for status, error in found.items()} == {
+        status: classes.get(status, APIStatusError) for status in found
+    }
+    assert {status for status, error in found.items() if error.is_retryable} == RETRYABLE_STATUSES
+    assert {error.status_code for error in found.values()} == set(found)

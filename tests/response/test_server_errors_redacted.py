@@ -1,4 +1,4 @@
-"""Errors repeat nothing of what was sent, whatever a server repeats."""
+"""Exceptions do not contain credentials or parts of the request, even if the server repeats them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SECRETS = (TOKEN, "key-0815", "p-6530", "6530")
 
 
 def shown(error: TIRError) -> str:
-    """All that an error shows or carries, wherever it goes."""
+    """Return everything that an exception shows or carries."""
     assert [*chain(error)] == [error]
     return all_that_shows(error)
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts in a JSON value."""
+    """Yield all strings in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)):
@@ -40,15 +40,15 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def refuse(status: int, body: Any, **headers: str) -> APIStatusError:
-    """The error for a body: bytes as they are, anything else as JSON."""
+    """Return the exception for a body: bytes as they are, anything else as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
     return error_from_response(
         status, {name.replace("_", "-"): value for name, value in headers.items()}, content, SECRETS
     )
 
 
-def test_no_recorded_refusal_repeats_the_question() -> None:
-    """The question that vLLM up to 0.13 echoes in its refusal is nowhere in the error."""
+def test_no_recorded_error_repeats_the_question() -> None:
+    """The question, which vLLM up to 0.13 repeats in its errors, is not part of the exception."""
     echoing = set()
     for capture in REFUSALS:
         error = error_from_response(capture.status, capture.headers, capture.body)
@@ -61,14 +61,14 @@ def test_no_recorded_refusal_repeats_the_question() -> None:
 
 
 class Body(BaseModel):
-    """As vLLM's model of a request: validation fails, and the complaint quotes the input."""
+    """A request model like vLLM's, whose validation errors quote the input."""
 
     messages: list[dict[str, int]]
     n: int
 
 
-def complaints(text: str) -> Iterator[tuple[str, bytes]]:
-    """How the versions of vLLM and FastAPI say that a request with this text is wrong."""
+def validation_errors(text: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the validation errors of all vLLM and FastAPI versions for a request with this text."""
     request = {"messages": [{"role": "user", "content": text}], "n": text}
     with pytest.raises(ValidationError) as caught:
         Body.model_validate(request)
@@ -81,10 +81,10 @@ def complaints(text: str) -> Iterator[tuple[str, bytes]]:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.data())
-def test_no_echo_whatever_the_question(text: str, data: st.DataObject) -> None:
-    """However a question is worded, quoted and cut, an error repeats nothing of it."""
+def test_no_question_is_repeated(text: str, data: st.DataObject) -> None:
+    """No question is repeated in the exception, however it is worded, quoted or cut."""
     question = f"canary {text} canary"
-    for name, body in complaints(question):
+    for name, body in validation_errors(question):
         cut = len(body) if name == "fastapi" else data.draw(st.integers(0, len(body)))
         assert "canary" not in shown(refuse(400, body))
         assert "canary" not in shown(refuse(400, body[:cut]))
@@ -106,8 +106,8 @@ def test_no_echo_whatever_the_question(text: str, data: st.DataObject) -> None:
         '{{"error":"no {}"}}',
     ],
 )
-def test_credentials_are_blackened(form: str, echo: str) -> None:
-    """A credential that a server repeats shows nowhere in the error."""
+def test_credentials_are_masked(form: str, echo: str) -> None:
+    """A credential that the server repeats is masked."""
     said = form.format(echo)
     assert not [secret for secret in SECRETS if secret in shown(refuse(401, said.encode()))]
     assert "***" in str(refuse(401, said.encode()))
@@ -117,21 +117,21 @@ def test_credentials_are_blackened(form: str, echo: str) -> None:
         assert not [secret for secret in SECRETS if secret in shown(error)]
 
 
-def test_credential_in_a_request_id() -> None:
-    """A gateway that builds its request ids of the project's id does not give it away."""
+def test_a_project_id_in_the_request_id_is_masked() -> None:
+    """A project id that a gateway puts into its request ids is masked."""
     assert refuse(500, b"", x_request_id="p-6530/abc").request_id == "***/abc"
 
 
-def test_blackening_spares_other_words() -> None:
-    """Only the credential itself is blackened: longer numbers and words that hold it say something else."""
+def test_masking_keeps_longer_words() -> None:
+    """Longer numbers and words that contain a credential are kept."""
     assert (
         str(refuse(400, b"65301 of 16530 tokens for p-6530x")) == "400 Bad Request: 65301 of 16530 tokens for p-6530x"
     )
 
 
 @pytest.mark.parametrize("key", ["type", "param", "code"])
-def test_other_fields_of_a_body(key: str) -> None:
-    """What holds for the message holds for the other fields of a body: no credential, no flood."""
+def test_other_fields_of_a_body_are_masked_and_truncated(key: str) -> None:
+    """The other fields of a body are masked and truncated like the message."""
     for nested in (True, False):
         for value in (f"no {TOKEN}", "x" * 60_000):
             fields = {"message": "no", key: value}
@@ -143,15 +143,15 @@ def test_other_fields_of_a_body(key: str) -> None:
                 assert len(repr(error.body)) <= 2 * MAX_TEXT
 
 
-def test_credential_at_the_cut() -> None:
-    """A token that stands where a long message is cut does not leave its first half there."""
+def test_a_credential_at_the_truncation_is_masked() -> None:
+    """A token where a long message is truncated leaves no fragment behind."""
     for body in (b"x " * 240 + TOKEN.encode(), b"<html><title>" + b"x " * 240 + TOKEN.encode() + b"</title>"):
         assert TOKEN[:10] not in shown(refuse(401, body))
 
 
-def test_no_echo_in_a_cut_body_of_fastapi() -> None:
-    """A refusal that is too long to be read whole, and hence is no JSON any more, repeats nothing either."""
-    (body,) = [body for name, body in complaints("canary " * 20_000) if name == "fastapi"]
+def test_a_truncated_fastapi_body_repeats_nothing() -> None:
+    """A body too long to be read in full, and therefore invalid JSON, does not repeat the request either."""
+    (body,) = [body for name, body in validation_errors("canary " * 20_000) if name == "fastapi"]
     assert "canary" not in shown(refuse(422, body[:65_536]))
 
 
@@ -176,8 +176,8 @@ WRITINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("writing", WRITINGS)
 @pytest.mark.parametrize("kind", VALUES)
-def test_credentials_in_any_writing(kind: str, writing: str) -> None:
-    """However a server writes a credential that it repeats, and wherever the text is cut, it shows nowhere."""
+def test_credentials_in_any_encoding_are_masked(kind: str, writing: str) -> None:
+    """A credential is masked in every encoding, wherever the text is cut."""
     value, canaries = VALUES[kind]
     settings = {"key": {"apikey": value}, "header": {"headers": {"X-Auth": value}}, "token": {"access_token": value}}
     endpoint = resolve_endpoint(**{"project_id": 6530, "access_token": "other-token", **settings[kind]})
@@ -189,21 +189,21 @@ def test_credentials_in_any_writing(kind: str, writing: str) -> None:
     assert [canary for canary in canaries if canary in shown(whole)] == []
 
 
-def test_token_that_is_cut() -> None:
-    """A connection that breaks within a repeated token does not leave its first half in the error."""
+def test_a_truncated_token_is_masked() -> None:
+    """A token cut off by a broken connection leaves no fragment behind."""
     for length in range(8, len(TOKEN)):
         assert str(refuse(401, f"no {TOKEN[:length]}".encode())).startswith("401 Unauthorized: no *** ")
 
 
 @pytest.mark.parametrize("form", ["project_{}", "project{}", "p{}", "tir_{}_x", "{}_qwen", "p-{}.x"])
-def test_project_in_a_word(form: str) -> None:
-    """A project's id shows nowhere either as a part of a name, which is how gateways use it."""
+def test_a_project_id_within_a_name_is_masked(form: str) -> None:
+    """A project id is masked even as part of a name, as gateways use it."""
     assert "6530" not in shown(refuse(404, form.format(6530).encode()))
 
 
 @pytest.mark.parametrize("key", ["type", "param", "code"])
-def test_project_as_a_number(key: str) -> None:
-    """A project's id that a server repeats as a number shows nowhere either."""
+def test_a_project_id_as_a_number_is_masked(key: str) -> None:
+    """A project id is masked even as a number."""
     assert "6530" not in shown(refuse(404, {"error": {"message": "no", key: 6530}}))
 
 
@@ -221,8 +221,8 @@ CONTROLS = "".join(map(chr, [*range(32), *range(127, 160), 0x200B, 0x2028, 0x202
     ],
     ids=["text", "page", "nested", "flat", "fastapi"],
 )
-def test_no_control_character(body: str) -> None:
-    """A server's text is one printable line: it neither steers a terminal nor forges a line of a log."""
+def test_control_characters_are_removed(body: str) -> None:
+    """Messages are a single printable line, so they cannot control a terminal or forge log lines."""
     errors = [error_from_response(400, {"x-request-id": f"a{CONTROLS[1:9]}\x1b[2J"}, body.encode())]
     if body.startswith("{"):
         errors.append(error_from_frame(json.loads(body)))

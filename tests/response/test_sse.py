@@ -1,4 +1,4 @@
-"""The event stream: events out of bytes, by the standard, however the bytes are cut."""
+"""Decoding server-sent events according to the standard, wherever the bytes are cut."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SEPARATORS = ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c", "\x1d", "\x1
 
 
 def read(*pieces: bytes) -> list[Event]:
-    """The events of a stream that comes in these pieces."""
+    """Return the events of a stream that arrives in these pieces."""
     decoder = SSEDecoder()
     return [event for piece in pieces for event in decoder.feed(piece)]
 
 
-def read_or_refuse(*pieces: bytes) -> list[Event] | str:
-    """The events of a stream that comes in these pieces, or why it is refused."""
+def read_or_error(*pieces: bytes) -> list[Event] | str:
+    """Return the events of a stream, or the message of the error it raises."""
     try:
         return read(*pieces)
     except MalformedChunkError as error:
@@ -95,8 +95,8 @@ def by_the_standard(body: bytes) -> list[Event]:
         pytest.param(b"", [], id="nothing"),
     ],
 )
-def test_events_are_read_by_the_standard(body: bytes, events: list[Event]) -> None:
-    """Every form of line, field and event is read as the standard says, at once and byte by byte."""
+def test_events_follow_the_standard(body: bytes, events: list[Event]) -> None:
+    """Every form of line, field and event is decoded as the standard says, at once and byte by byte."""
     assert by_the_standard(body) == events
     assert read(body) == events
     assert read(*bytewise(body)) == events
@@ -104,20 +104,20 @@ def test_events_are_read_by_the_standard(body: bytes, events: list[Event]) -> No
 
 @pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
 def test_unicode_line_separators_are_text(separator: str) -> None:
-    """Characters that `str.splitlines` takes for line ends stay within the data: JSON strings hold them unescaped."""
+    """Characters that `str.splitlines` splits at stay in the data, because JSON strings may contain them."""
     body = f'data: {{"content": "one{separator}two"}}\n\n'.encode()
     assert read(body) == [(b"", body[6:-2])]
     assert read(*bytewise(body)) == [(b"", body[6:-2])]
 
 
 @pytest.mark.parametrize("gap", [(), (b"",), (b"", b"")], ids=["at once", "one empty read", "two"])
-def test_a_crlf_cut_in_the_middle_is_one_line_end(gap: tuple[bytes, ...]) -> None:
-    """CR at the end of one read and LF at the beginning of the next end one line, not two."""
+def test_a_crlf_split_between_reads_is_one_line_ending(gap: tuple[bytes, ...]) -> None:
+    """CR at the end of a read and LF at the start of the next end one line."""
     assert read(b"data: a\r", *gap, b"\ndata: b\r", *gap, b"\n\r", *gap, b"\n") == [(b"", b"a\nb")]
 
 
-def test_an_event_comes_with_the_byte_that_ends_it() -> None:
-    """No event waits for the next one, nor for the LF of a CRLF."""
+def test_an_event_is_emitted_with_its_last_byte() -> None:
+    """No event waits for the next one or for the LF of a CRLF."""
     decoder = SSEDecoder()
     assert list(decoder.feed(b"data: a\n")) == []
     assert list(decoder.feed(b"\n")) == [(b"", b"a")]
@@ -130,8 +130,8 @@ def test_an_event_comes_with_the_byte_that_ends_it() -> None:
     st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(ENDS)).map(b"".join), max_size=12).map(b"".join),
     st.lists(st.integers(0, 120), max_size=6),
 )
-def test_any_cut_of_any_lines_gives_the_events_of_the_standard(body: bytes, cuts: list[int]) -> None:
-    """Any lines with any ends, cut anywhere, give the events that the standard gives for the whole."""
+def test_any_lines_follow_the_standard_wherever_they_are_cut(body: bytes, cuts: list[int]) -> None:
+    """Any lines with any line endings give the standard's events, wherever they are cut."""
     events = by_the_standard(body)
     assert read(body) == events
     assert read(*pieces_of(body, cuts)) == events
@@ -140,34 +140,34 @@ def test_any_cut_of_any_lines_gives_the_events_of_the_standard(body: bytes, cuts
 
 @FIXED
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=4))
-def test_any_cut_of_any_bytes_gives_the_events_of_the_standard(body: bytes, cuts: list[int]) -> None:
-    """Arbitrary bytes raise nothing and give the same events for any cut."""
+def test_any_bytes_follow_the_standard_wherever_they_are_cut(body: bytes, cuts: list[int]) -> None:
+    """Any bytes give the standard's events and raise nothing, wherever they are cut."""
     assert read(*pieces_of(body, cuts)) == by_the_standard(body)
 
 
 @pytest.mark.parametrize("size", [64 * 1024, 1000, 17 * MB])
-def test_an_event_of_a_megabyte_is_read(size: int) -> None:
-    """A large event is read whole, from pieces of any size."""
+def test_a_large_event_is_decoded_from_pieces_of_any_size(size: int) -> None:
+    """A large event is decoded in full from pieces of any size."""
     data = bytes(range(32, 127)) * (MB // 95)
     body = b"data: " + data + b"\n\ndata: next\n\n"
     assert read(*pieces_of(body, range(0, len(body), size))) == [(b"", data), (b"", b"next")]
 
 
-def test_the_largest_event_is_read_and_one_byte_more_is_refused() -> None:
-    """An event of 16 MB, line ends and all, is read; with one byte more it is an error that says so, for any cut."""
+def test_the_size_limit_is_exact() -> None:
+    """An event of exactly 16 MB is decoded, and one more byte raises an error, wherever it is cut."""
     line = b"data: " + b"x" * (MAX_EVENT_BYTES - 7)
     assert read(line + b"\n\n") == [(b"", line[6:])]
     assert read(line, b"\n", b"\n") == [(b"", line[6:])]
     refused = f"an event is larger than {MAX_EVENT_BYTES} bytes"
     for pieces in ([line + b"x\n\n"], [line, b"x", b"\n\n"], [line + b"\ndata:\n\n"], [line, b"\n", b"data:", b"\n\n"]):
-        assert read_or_refuse(*pieces) == refused
+        assert read_or_error(*pieces) == refused
 
 
 @pytest.mark.parametrize(
     "line", [b"x" * 4096, b"data: " + b"x" * 90 + b"\n", b"data:\n"], ids=["no line end", "short lines", "empty lines"]
 )
 def test_an_endless_event_is_refused_with_bounded_memory(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event that never ends is refused at the limit, and the memory it takes until then has a bound."""
+    """An event that never ends raises an error at the size limit, and memory stays bounded."""
     monkeypatch.setattr("tir_qwen._response.sse.MAX_EVENT_BYTES", MB // 8)
     tracemalloc.start()
     try:
@@ -178,8 +178,8 @@ def test_an_endless_event_is_refused_with_bounded_memory(line: bytes, monkeypatc
         tracemalloc.stop()
 
 
-def test_events_before_one_that_is_too_large_are_read() -> None:
-    """The events before a refused one come first."""
+def test_events_before_an_oversized_one_are_emitted() -> None:
+    """Events before an oversized one are emitted first."""
     decoder = SSEDecoder()
     events = decoder.feed(b"data: a\n\ndata: " + b"x" * MAX_EVENT_BYTES + b"\n\n")
     assert next(events) == (b"", b"a")
@@ -187,14 +187,14 @@ def test_events_before_one_that_is_too_large_are_read() -> None:
         next(events)
 
 
-def test_the_limit_is_for_one_event_and_not_for_the_stream() -> None:
-    """Events of any number pass, and comments between them, though together they are larger than the limit."""
+def test_the_limit_applies_to_each_event() -> None:
+    """The limit applies to each event, not to the stream."""
     body = b"data: " + b"x" * MB + b"\n: " + b"y" * MB + b"\n\n"
     assert sum(len(data) for _, data in read(*[body] * 20)) == 20 * MB
 
 
 def test_an_event_in_small_pieces_takes_linear_time() -> None:
-    """Eight megabytes in pieces of 256 bytes are joined once: joining at each piece would copy 128 gigabytes."""
+    """Joining 8 MB at every piece of 256 bytes would copy 128 GB."""
     body = b"data: " + b"x" * (8 * MB) + b"\n\n"
     pieces = pieces_of(body, range(0, len(body), 256))
     start = time.process_time()
@@ -203,13 +203,13 @@ def test_an_event_in_small_pieces_takes_linear_time() -> None:
 
 
 def test_lines_without_a_colon_count_towards_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event of nothing but `data` lines is refused at the limit like any other: each of them takes memory."""
+    """Bare `data` lines count towards the limit, because each takes memory."""
     monkeypatch.setattr("tir_qwen._response.sse.MAX_EVENT_BYTES", MB // 8)
     with pytest.raises(MalformedChunkError):
         read(*[b"data\n" * 1024] * 128)
 
 
-def test_a_large_comment_leads_to_the_same_however_it_is_cut() -> None:
-    """A comment larger than the limit leads to the same whether it comes in one piece or in two."""
+def test_an_oversized_comment_is_handled_the_same_wherever_it_is_cut() -> None:
+    """An oversized comment gives the same result in one piece or in two."""
     comment = b": " + b"x" * MAX_EVENT_BYTES
-    assert read_or_refuse(comment, b"\n") == read_or_refuse(comment + b"\n")
+    assert read_or_error(comment, b"\n") == read_or_error(comment + b"\n")

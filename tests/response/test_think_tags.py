@@ -1,4 +1,4 @@
-"""The splitters of text: reasoning, answer and template newlines are told apart wherever the text is cut."""
+"""Separating inline reasoning from the answer, wherever the text is cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.decode import FIXED, pieces_of
-from tir_qwen._response.text.newlines import NewlineTrimmer
 from tir_qwen._response.text.think_tags import ThinkSplitter
 
 WORDS = [
@@ -32,15 +31,15 @@ CUTS = st.lists(st.integers(0, 70), max_size=8)
 
 
 def split(*pieces: str) -> tuple[str | None, str]:
-    """Reasoning (None: no think block) and answer of a text that comes in these pieces."""
+    """Return the reasoning (None without a think block) and the answer of text in these pieces."""
     splitter = ThinkSplitter()
     said = [*(splitter.feed(piece) for piece in pieces), splitter.close()]
     reasonings = [reasoning for reasoning, _ in said if reasoning is not None]
     return "".join(reasonings) if reasonings else None, "".join(answer for _, answer in said)
 
 
-def as_a_person_splits(text: str) -> tuple[str | None, str]:
-    """Reasoning and answer of a whole text."""
+def expected_split(text: str) -> tuple[str | None, str]:
+    """Return the expected reasoning and answer of a complete text."""
     started = text.lstrip()
     if not started.startswith("<think>"):
         return None, text
@@ -75,27 +74,25 @@ def as_a_person_splits(text: str) -> tuple[str | None, str]:
         pytest.param("<think><</think>b", "<", "b", id="a bracket before the tag"),
     ],
 )
-def test_reasoning_is_what_stands_in_the_block_that_opens_the_text(
-    text: str, reasoning: str | None, answer: str
-) -> None:
-    """Only a block at the very start is reasoning, and all else is answer, at once and letter by letter."""
-    assert as_a_person_splits(text) == (reasoning, answer)
+def test_only_a_block_at_the_start_is_reasoning(text: str, reasoning: str | None, answer: str) -> None:
+    """Only a block at the very start is reasoning; everything else is answer."""
+    assert expected_split(text) == (reasoning, answer)
     assert split(text) == (reasoning, answer)
     assert split(*text) == (reasoning, answer)
 
 
 @FIXED
 @given(TEXTS, CUTS)
-def test_any_cut_of_any_text_is_split_as_the_whole(text: str, cuts: list[int]) -> None:
-    """However a text is cut, reasoning and answer are those of the whole, and nothing but tags is lost."""
-    assert split(*pieces_of(text, cuts)) == as_a_person_splits(text)
-    assert split(*text) == as_a_person_splits(text)
+def test_text_is_split_the_same_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
+    """Any text is split the same wherever it is cut, and only the tags are removed."""
+    assert split(*pieces_of(text, cuts)) == expected_split(text)
+    assert split(*text) == expected_split(text)
 
 
 @FIXED
 @given(TEXTS)
-def test_no_more_is_held_back_than_could_be_a_tag(text: str) -> None:
-    """What the splitter keeps is white space before the first word, or what may yet become a tag."""
+def test_only_a_possible_tag_is_held_back(text: str) -> None:
+    """Only leading whitespace and text that may become a tag is held back."""
     splitter = ThinkSplitter()
     out = ""
     for at, letter in enumerate(text, 1):
@@ -112,7 +109,7 @@ def test_no_more_is_held_back_than_could_be_a_tag(text: str) -> None:
 @FIXED
 @given(TEXTS, TEXTS)
 def test_once_settled_all_text_is_answer(text: str, more: str) -> None:
-    """`settled` says that no text to come can be reasoning, and then feeding changes nothing."""
+    """Once `settled` is true, all further text is answer."""
     splitter = ThinkSplitter()
     splitter.feed(text)
     started = text.lstrip()
@@ -124,8 +121,8 @@ def test_once_settled_all_text_is_answer(text: str, more: str) -> None:
         assert splitter.close() == (None, "")
 
 
-def test_a_closed_splitter_goes_on_where_it_was() -> None:
-    """A text that is taken up again after its end stays on the same side."""
+def test_a_closed_splitter_can_be_continued() -> None:
+    """After `close`, further text continues the same part."""
     thinking, answering = ThinkSplitter(), ThinkSplitter()
     assert [thinking.feed("<think>a</"), thinking.close(), thinking.feed("b</think>c")] == [
         ("a", ""),
@@ -137,62 +134,3 @@ def test_a_closed_splitter_goes_on_where_it_was() -> None:
         (None, "<thi"),
         (None, "nk>"),
     ]
-
-
-def trim(*pieces: str, leading: bool = False) -> tuple[str, str]:
-    """What comes of a text in these pieces, and what is still held back at its end."""
-    trimmer = NewlineTrimmer(leading=leading)
-    return "".join(trimmer.feed(piece) for piece in pieces), trimmer.release()
-
-
-@pytest.mark.parametrize(
-    ("text", "kept", "held"),
-    [
-        ("a", "a", ""),
-        ("a\n", "a", "\n"),
-        ("a\n\nb\n\n", "a\n\nb", "\n\n"),
-        ("a \n", "a ", "\n"),
-        ("a\r\n", "a\r", "\n"),
-        ("\n\n", "", "\n\n"),
-        ("\n a", "\n a", ""),
-        ("", "", ""),
-    ],
-)
-def test_trailing_newlines_wait_for_more_text(text: str, kept: str, held: str) -> None:
-    """Newlines at the end are held back until it is known whose they are; those within the text are kept."""
-    assert trim(text) == trim(*text) == (kept, held)
-
-
-@pytest.mark.parametrize(
-    ("text", "kept", "held"),
-    [("\n\na\n", "a", "\n"), ("\n\n", "", ""), (" \na", " \na", ""), ("a\n\nb", "a\n\nb", ""), ("\n \n", " ", "\n")],
-)
-def test_leading_newlines_are_dropped_where_the_template_puts_them(text: str, kept: str, held: str) -> None:
-    """Newlines at the beginning are dropped, up to the first other character."""
-    assert trim(text, leading=True) == trim(*text, leading=True) == (kept, held)
-
-
-@FIXED
-@given(TEXTS, CUTS, st.booleans())
-def test_any_cut_of_any_text_is_trimmed_as_the_whole(text: str, cuts: list[int], leading: bool) -> None:
-    """However a text is cut, nothing but the newlines at its ends is withheld."""
-    started = text.lstrip("\n") if leading else text
-    kept = started.rstrip("\n")
-    assert trim(*pieces_of(text, cuts), leading=leading) == (kept, started[len(kept) :])
-
-
-@FIXED
-@given(TEXTS, TEXTS, CUTS)
-def test_newlines_around_a_dropped_seam_are_the_templates(before: str, after: str, cuts: list[int]) -> None:
-    """`drop` forgets the newlines before it and those after it, and nothing else."""
-    trimmer = NewlineTrimmer(leading=False)
-    kept = "".join(trimmer.feed(piece) for piece in pieces_of(before, cuts))
-    trimmer.drop()
-    kept += "".join(trimmer.feed(piece) for piece in pieces_of(after, cuts)) + trimmer.release()
-    assert kept == before.rstrip("\n") + after.lstrip("\n")
-
-
-def test_released_newlines_come_once() -> None:
-    """`release` gives back what was held, and then nothing."""
-    trimmer = NewlineTrimmer(leading=False)
-    assert [trimmer.feed("a\n"), trimmer.release(), trimmer.release(), trimmer.feed("b")] == ["a", "\n", "", "b"]

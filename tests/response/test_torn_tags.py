@@ -1,4 +1,4 @@
-"""Streams of vLLM 0.9 with stop strings: what its parser leaves of torn tags is no reasoning, and no answer."""
+"""Repairing streams of vLLM 0.9 with stop strings, whose parser leaves fragments of think tags."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from tests.support.captures import CAPTURES
 from tests.support.decode import FIXED, bytewise, decode, events, native, pieces_of, stream, whole
-from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.choice import DecodingOptions
 from tir_qwen._response.response import ResponseDecoder
 
@@ -28,11 +26,11 @@ SAID = {
     "What is 17 times 23?": ("\n17 * 20 = 340 and 17 * 3 = 51, so it is 391.\n", "\n\n17 \u00d7 23 = **391**"),
     "Give me a quotation.": ("\nOne line will do.\n", "\n\n> Less is more."),
 }
-"""What was thought and answered in the captures."""
+"""The reasoning and the answer in the recordings."""
 
 
 class Server:
-    """vLLM 0.9.2, as its detokenizer and its parser of Qwen3's reasoning are written: one token to a delta."""
+    """A model of vLLM 0.9.2: its detokenizer and Qwen3 reasoning parser, with one token per delta."""
 
     def __init__(self, thinking: list[str], answer: list[str], *stops: str) -> None:
         self.tokens = [OPEN, *thinking, CLOSE, *answer, ""]
@@ -57,7 +55,7 @@ class Server:
 
     @property
     def says(self) -> tuple[str, str]:
-        """Reasoning and answer, without what gets lost: eight characters, of which the tag's are none of them."""
+        """The reasoning and the answer, without the characters that this server version loses."""
         reasoning, closed, answer = self.text.removeprefix(OPEN).partition(CLOSE)
         end = len(OPEN) + len(reasoning)
         lost = [max(0, place - self.lag - len(OPEN)) for place in (end, end + len(CLOSE))] if closed else [0, 0]
@@ -70,8 +68,8 @@ TORN = {
 
 
 @pytest.mark.parametrize("name", TORN)
-def test_the_server_of_these_tests_tears_as_the_captured_one(name: str) -> None:
-    """The fields of a captured stream are those that this server makes of the same words and stop strings."""
+def test_the_model_of_the_server_matches_the_recordings(name: str) -> None:
+    """The modelled server produces the same fields as the recorded streams."""
     asked = TORN[name].request or {}
     question = asked["messages"][0]["content"]
     thinking, answer = SAID[question.removesuffix(" /no_think")]
@@ -88,7 +86,7 @@ def test_the_server_of_these_tests_tears_as_the_captured_one(name: str) -> None:
 
 
 def read(deltas: list[dict[str, Any]], lag: int) -> tuple[str, str]:
-    """Reasoning and answer of a stream."""
+    """Return the reasoning and the answer of a stream."""
     outcome = decode(stream(*deltas), expected=DecodingOptions(stop_lag=lag))
     assert outcome.error is None
     return outcome.said[:2]
@@ -96,8 +94,8 @@ def read(deltas: list[dict[str, Any]], lag: int) -> tuple[str, str]:
 
 @FIXED
 @given(THINKING, ANSWER, st.integers(2, 40))
-def test_an_answer_is_whole_whatever_the_stop_string(thinking: list[str], answer: list[str], length: int) -> None:
-    """A stop string of any length that does not occur changes nothing but that the server loses some reasoning."""
+def test_the_answer_is_complete_for_any_stop_string(thinking: list[str], answer: list[str], length: int) -> None:
+    """A stop string that does not occur only costs some reasoning, which the server itself loses."""
     server = Server(thinking, answer, "¤" * length)
     assert read(server.deltas, server.lag) == server.says
     assert server.says[1] == "".join(answer).lstrip("\n")
@@ -107,8 +105,8 @@ def test_an_answer_is_whole_whatever_the_stop_string(thinking: list[str], answer
 
 @FIXED
 @given(THINKING, ANSWER, st.data())
-def test_an_answer_ends_before_the_stop_string(thinking: list[str], answer: list[str], data: st.DataObject) -> None:
-    """A stop string that occurs in the reasoning or in the answer ends it there, with no piece of a tag in either."""
+def test_the_answer_ends_at_the_stop_string(thinking: list[str], answer: list[str], data: st.DataObject) -> None:
+    """A stop string ends the reasoning or the answer, and no tag fragment is left in either."""
     text = "".join(data.draw(st.sampled_from([thinking, answer])))
     start = data.draw(st.integers(0, len(text) - 1))
     stop = data.draw(st.sampled_from([text[start:end] for end in range(start + 2, len(text) + 1)] or ["¤¤"]))
@@ -122,7 +120,7 @@ def test_an_answer_ends_before_the_stop_string(thinking: list[str], answer: list
 def test_a_stream_is_read_the_same_wherever_it_is_cut(
     thinking: list[str], answer: list[str], length: int, cuts: list[int]
 ) -> None:
-    """What comes out does not depend on how a gateway cuts the texts, nor on how the network cuts the bytes."""
+    """The result does not depend on how a gateway or the network cuts the stream."""
     server = Server(thinking, answer, "¤" * length)
     again = [
         {name: piece} for delta in server.deltas for name, text in delta.items() for piece in pieces_of(text, cuts)
@@ -133,8 +131,8 @@ def test_a_stream_is_read_the_same_wherever_it_is_cut(
 
 
 @pytest.mark.parametrize("thinking", [["\n\n"], ["\n", "Hm.", "\n"], ["\n", "So ", "I ", "count.", "\n"]], ids=len)
-def test_a_stream_that_breaks_off_shows_no_piece_of_a_tag(thinking: list[str]) -> None:
-    """What has come of a stream that breaks off anywhere is the beginning of what would have come."""
+def test_a_broken_stream_contains_no_tag_fragment(thinking: list[str]) -> None:
+    """The partial answer of a broken stream is a prefix of the full answer."""
     for length in range(2, len(OPEN + "".join(thinking) + CLOSE) + 1):  # a longer one tears no tags
         server = Server(thinking, [*"\n\n> Less is more."], "¤" * length)
         reasoning, content = server.says
@@ -147,7 +145,7 @@ def test_a_stream_that_breaks_off_shows_no_piece_of_a_tag(thinking: list[str]) -
 
 
 def say(reasoning: str | None, content: str) -> list[dict[str, str]]:
-    """A stream of these texts, letter by letter."""
+    """Return a stream of these texts, character by character."""
     reasoned = [{"reasoning_content": letter} for letter in reasoning] if reasoning else []
     blank = [{"reasoning_content": ""}] if reasoning == "" else []
     return [*blank, *reasoned, *({"content": letter} for letter in content)]
@@ -172,32 +170,32 @@ def say(reasoning: str | None, content: str) -> list[dict[str, str]]:
         pytest.param(0, ">\nHm.", ">\n\nLess is more.", id="no stop string"),
     ],
 )
-def test_text_that_is_no_torn_tag_stays(lag: int, reasoning: str | None, content: str) -> None:
-    """What only looks like a piece of a tag is left alone, in streams and in whole answers."""
+def test_text_that_looks_like_a_tag_fragment_is_kept(lag: int, reasoning: str | None, content: str) -> None:
+    """Text that only looks like a tag fragment is kept, in streams and complete responses."""
     assert read(say(reasoning, content), lag) == (reasoning or "", content)
     message = {"reasoning_content": reasoning, "content": content}
     assert decode(whole(message), expected=DecodingOptions(stop_lag=lag)).said[:2] == (reasoning or "", content)
 
 
-def test_a_whole_answer_holds_no_torn_tags() -> None:
-    """Whole answers of every version are right: nothing is taken out of them."""
+def test_a_complete_response_is_not_repaired() -> None:
+    """Complete responses have no such fragments, so nothing is removed."""
     message = {"reasoning_content": ">\nHm.", "content": ">\n\nLess is more."}
     assert decode(whole(message), expected=DecodingOptions(stop_lag=1)).said[:2] == (">\nHm.", ">\n\nLess is more.")
 
 
-def test_only_the_place_of_a_tag_is_mended() -> None:
-    """Where the reasoning began with a piece of a tag, an answer that does not begin with one is left alone."""
+def test_only_the_position_of_a_tag_is_repaired() -> None:
+    """An answer that does not start with a tag fragment is left unchanged."""
     assert read(say(">\nHm.", "\n\n> Less is more."), 1) == ("Hm.", "> Less is more.")
     assert read(say("<think>\nHm.", "\n\nA </think> ends it."), 13) == ("Hm.", "A </think> ends it.")
 
 
-def test_inline_thinking_with_stop_strings() -> None:
-    """A server that does not parse the reasoning tears no tags."""
+def test_inline_thinking_is_not_repaired() -> None:
+    """A server without a reasoning parser leaves the tags intact."""
     assert read(say(None, "<think>\nHm.\n</think>\n\n> Less is more."), 1) == ("Hm.", "> Less is more.")
 
 
-def test_answers_to_one_prompt_are_each_mended() -> None:
-    """With n=2 each answer has tags of its own."""
+def test_each_choice_is_repaired() -> None:
+    """With `n=2` each choice is repaired separately."""
     server = Server(["\n", "Hm.", "\n"], ["\n\n", "Yes."], "¤¤")
     chunks = [{"choices": [{"index": at, "delta": delta}]} for delta in server.deltas for at in (0, 1)]
     ends = [{"choices": [{"index": at, "delta": {}, "finish_reason": "stop"}]} for at in (0, 1)]
@@ -206,16 +204,16 @@ def test_answers_to_one_prompt_are_each_mended() -> None:
 
 
 @pytest.mark.parametrize("held", ["y.", "y.\n</"], ids=["the end of the reasoning", "a piece of the tag as well"])
-def test_a_call_after_torn_tags(held: str) -> None:
-    """Where a call follows, what was held back is told apart before it; the call is what the server says."""
+def test_text_held_back_is_classified_before_a_call(held: str) -> None:
+    """Text held back is classified before a tool call, and the call itself is unchanged."""
     deltas = [*say("<think>\nHm", held), native('{"city": "Paris"}', first=0)]
     outcome = decode(stream(*deltas, finish_reason="tool_calls"), expected=DecodingOptions(tools=True, stop_lag=11))
     assert outcome.said == ("Hmy.", "", [("get_weather", '{"city": "Paris"}')], "tool_calls")
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "both"])
-def test_torn_tags_under_any_name_of_the_reasoning(field: str) -> None:
-    """Torn tags are found by whichever name a version gives to the reasoning."""
+def test_reasoning_is_repaired_under_any_field_name(field: str) -> None:
+    """Fragments are removed whichever name the reasoning field has."""
     names = ["reasoning", "reasoning_content"] if field == "both" else [field]
     for thinking, length in ((["\n", "Hm.", "\n"], 2), (["\n\n"], 12)):
         server = Server(thinking, ["\n\n", "Yes."], "¤" * length)
@@ -224,8 +222,8 @@ def test_torn_tags_under_any_name_of_the_reasoning(field: str) -> None:
         assert read(deltas, server.lag) == ("".join(thinking).strip("\n"), "Yes.")
 
 
-def test_what_is_held_back_has_been_heard() -> None:
-    """Text that waits for the place of a tag is progress: no time limit takes it for silence."""
+def test_text_held_back_counts_as_progress() -> None:
+    """Text held back counts as progress, so no timeout mistakes it for silence."""
     decoder = ResponseDecoder(options=DecodingOptions(stop_lag=5))
     heard = []
     for delta in say("hi", "nk"):
@@ -234,40 +232,17 @@ def test_what_is_held_back_has_been_heard() -> None:
     assert heard == [1, 2, 3, 4]
 
 
-def test_an_answer_without_reasoning_streams_at_once() -> None:
-    """Where no reasoning came, nothing is held back."""
+def test_an_answer_without_reasoning_streams_immediately() -> None:
+    """Without reasoning, nothing is held back."""
     outcome = decode(
         stream({"content": ""}, {"content": ">"}, {"content": " Yes"}), expected=DecodingOptions(stop_lag=11)
     )
     assert [delta.content for delta in outcome.deltas if delta.content] == [">", " Yes"]
 
 
-def test_the_answer_streams() -> None:
-    """No more is held back than a tag's place, and all that follows comes at once."""
+def test_only_the_length_of_a_tag_is_held_back() -> None:
+    """Only as much as a tag's length is held back, and all later text streams immediately."""
     server = Server(["\n", "Hm.", "\n"], ["\n\n", "Less ", "is ", "more."], "¤¤¤")
     outcome = decode(stream(*server.deltas), expected=DecodingOptions(stop_lag=server.lag))
     texts = [(delta.reasoning, delta.content) for delta in outcome.deltas if delta.reasoning or delta.content]
     assert texts == [("H", ""), ("m", ""), ("", "Les"), ("", "s i"), ("", "s mor"), ("", "e.")]
-
-
-@pytest.mark.parametrize(
-    ("params", "lag"),
-    [
-        pytest.param({}, 0, id="none"),
-        pytest.param({"stop": None}, 0, id="null"),
-        pytest.param({"stop": []}, 0, id="an empty list"),
-        pytest.param({"stop": ""}, 0, id="an empty text"),
-        pytest.param({"stop": "z"}, 0, id="one character"),
-        pytest.param({"stop": "zzz"}, 2, id="a text"),
-        pytest.param({"stop": ["zz", "\nObservation:", "z"]}, 12, id="several"),
-        pytest.param({"stop": ("🚀🚀",)}, 1, id="characters, not bytes"),
-        pytest.param({"stop": ["z"], "extra_body": {"stop": ["zz"]}}, 1, id="in extra_body"),
-        pytest.param({"stop": ["zz"], "include_stop_str_in_output": True}, 0, id="included"),
-        pytest.param({"stop": ["zz"], "extra_body": {"include_stop_str_in_output": True}}, 0, id="included in extra"),
-        pytest.param({"extra_body": {"stop": 7}}, 0, id="a number"),
-        pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
-    ],
-)
-def test_the_lag_follows_from_the_longest_stop_string(params: dict[str, Any], lag: int) -> None:
-    """The text lags by one character less than the longest stop string, unless stop strings are part of the answer."""
-    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

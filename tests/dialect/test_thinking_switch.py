@@ -1,0 +1,43 @@
+"""The soft switch: `/think` and `/no_think` in the messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+
+
+def part(text: str) -> dict[str, str]:
+    """Return a text part."""
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    ("content", "thinking", "switched"),
+    [
+        ("Hi.", False, "Hi. /no_think"),
+        ("Hi.", True, "Hi. /think"),
+        ("Hi /no_think", False, "Hi /no_think"),
+        ("Hi /no_think\n", True, "Hi /no_think\n"),
+        ("Is it /no_think?", False, "Is it /no_think? /no_think"),
+        ([part("Hi."), part("You?")], False, [part("Hi."), part("You?"), part(" /no_think")]),
+        ([part("Hi /no_think")], False, [part("Hi /no_think")]),
+        ([part("Hi /think")], False, [part("Hi /think")]),
+    ],
+)
+def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool, switched: Any) -> None:
+    """The switch is appended once to the last user message, unless that already ends with one."""
+    messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
+    last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
+    dialect = Dialect([*messages, last, after], {"enable_thinking": thinking}, Capabilities(template_kwargs=False))
+    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
+    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
+
+
+def test_messages_without_a_user_get_no_soft_switch() -> None:
+    """Messages without a user message stay unchanged."""
+    messages = [{"role": "system", "content": "Be kind."}]
+    assert Dialect(messages, {"enable_thinking": False}, Capabilities(template_kwargs=False)).write() == (messages, {})

@@ -1,0 +1,90 @@
+"""The command line of `python -m tir_qwen doctor`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+
+from demo.replay import Received
+from tests.doctor.test_doctor import Terminal
+from tests.support.paths import ROOT
+from tests.support.server import Loopback
+from tir_qwen._doctor.cli import main
+
+VARIABLES = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
+
+
+@pytest.mark.parametrize("known", [(), ("E2E_TIR_ACCESS_TOKEN",), ("E2E_TIR_PROJECT_ID",)], ids=repr)
+def test_missing_credentials_are_explained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, known: tuple[str, ...]
+) -> None:
+    """Without credentials, stderr explains on one screen what to set and where to find it; the exit status is 2."""
+    for name in known:
+        monkeypatch.setenv(name, "987654")
+    seen = Terminal(capsys).run("doctor")
+    lines = seen.err.splitlines()
+    missing = next(name for name in ("E2E_TIR_PROJECT_ID", "E2E_TIR_ACCESS_TOKEN") if name not in known)
+    assert (seen.status, seen.out) == (2, "")
+    assert missing in lines[0]
+    assert len(lines) <= 24
+    assert max(map(len, lines[1:])) <= 120
+    described = dict(line.split(maxsplit=1) for line in lines if line.startswith("  E2E_TIR"))
+    assert tuple(described) == VARIABLES
+    assert "987654" not in seen.err
+
+
+# A shell that runs the tests in the background may make them ignore the signal.
+INTERRUPTIBLE = """
+import signal
+from tir_qwen._doctor.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+raise SystemExit(main())
+"""
+
+
+def test_ctrl_c_ends_without_a_traceback() -> None:
+    """Ctrl-C ends the command without a traceback, with exit status 130."""
+
+    def interrupt(_: Received) -> Iterator[bytes]:
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        yield b""
+
+    with Loopback(interrupt) as server:
+        command = [sys.executable, "-c", INTERRUPTIBLE, "doctor", "--base-url", server.base_url]
+        process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        err = process.communicate()[1].decode()
+    assert (process.returncode, "Traceback" in err) == (130, False)
+
+
+OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--timeout", "--json"}
+
+
+def test_help_names_options_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` lists the options, the cost and the source of the token, which is not an option."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["doctor", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text)} - {"-m"} == OPTIONS
+    assert "This takes about seven requests and a few hundred tokens." in text
+    assert "The token is read from E2E_TIR_ACCESS_TOKEN." in text
+
+
+def test_a_missing_command_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command, stdout stays empty and the exit status is 2."""
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert capsys.readouterr().out == ""
+
+
+def test_the_script_runs_the_same_command() -> None:
+    """The script `tir-qwen` runs the same function."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"tir-qwen": f"{main.__module__}:{main.__name__}"}
