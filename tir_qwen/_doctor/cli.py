@@ -49,14 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(_SETTINGS_HELP.format(problem=error), file=sys.stderr)
         return 2
-    logging.getLogger("tir_qwen").setLevel(logging.CRITICAL)  # the report contains the same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    logger = logging.getLogger("tir_qwen")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # the report contains the same
     try:
         return _examine(client, options)
     except KeyboardInterrupt:
         return 130
+    finally:
+        logger.setLevel(level)
 
 
 def print_report(examination: Examination) -> None:
