@@ -1,4 +1,4 @@
-"""The pause that a server asks for before the next request."""
+"""Parser of the `Retry-After` headers: how long a server asks clients to wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connection pool of `AsyncClient`. Apart from `await` and the event loops it does what `pool` does."""
+"""The connection pool of `AsyncClient`: the same as `pool`, apart from `await` and the handling of event loops."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .trace import RequestTrace
 
 
 class AsyncPool:
-    """Connections for any number of event loops; those of a loop close with the loop. See `Pool`."""
+    """Connections for any number of event loops; each loop's connections close with the loop. See `Pool`."""
 
     def __init__(self, http_client: Any = None) -> None:
         self.http_client = validate_http_client(http_client, asynchronous=True)
@@ -82,8 +82,8 @@ class AsyncPool:
             del failure
 
     async def release(self, streaming: StreamingResponse, deadline: Deadline, *, drain: bool = False) -> None:
-        """Keep the connection for another call if the body has ended, or close it; see `Pool.release`."""
-        if not _is_in_loop():  # a stream that outlives its loop: the connection has closed with the loop
+        """Keep the connection for another call if the body has ended, otherwise close it; see `Pool.release`."""
+        if not _is_in_loop():  # the stream has outlived its loop, with which the connection was closed
             return
         try:
             if drain and streaming.is_drainable:
@@ -108,7 +108,7 @@ class AsyncPool:
             ):
                 body += data
         except TIRError:
-            pass  # the status says enough
+            pass  # the status is enough for an error
         finally:
             await self.release(streaming, deadline)
         return body
@@ -182,7 +182,7 @@ class AsyncPool:
         connections = self._loops.get(loop)
         if connections is None:
             connections = _LoopConnections()
-            with self._lock:  # against other threads that run loops of their own
+            with self._lock:  # other threads may be running other loops
                 for other in [other for other in self._loops if other.is_closed()]:
                     del self._loops[other]
                 self._loops[loop] = connections
@@ -191,10 +191,10 @@ class AsyncPool:
 
 
 class _LoopConnections(Connections):
-    """The connections of one event loop; calls that wait for one are served in order.
+    """The connections of one event loop; waiting calls are served in order.
 
-    They close with `aclose`, or when the loop shuts down: the last thing that a loop does is to close its unfinished
-    asynchronous generators, and `keeper` is one. Whoever comes second to close waits for the first.
+    They close with `aclose`, or when the loop shuts down: the last thing a loop does is close its unfinished async
+    generators, and `keeper` is one. If both happen, the second waits for the first.
     """
 
     def __init__(self) -> None:
@@ -232,14 +232,14 @@ def _is_in_loop() -> bool:
 
 
 async def _close(closing: list[Any]) -> None:
-    """Close all of them, even if a cancellation interrupts one of the closes."""
+    """Close all of them, even if closing one is cancelled."""
     async with AsyncExitStack() as stack:
         for one in closing:
             stack.push_async_callback(one.aclose)
 
 
 def _close_from_outside(loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopConnections]) -> None:
-    """Have each loop close its connections: their pool was garbage collected, in any thread."""
+    """Have each loop close its connections after their pool was garbage-collected (in any thread)."""
     for loop, connections in list(loops.items()):
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(_start_closing, loop, connections)
@@ -247,7 +247,7 @@ def _close_from_outside(loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLo
 
 def _start_closing(loop: asyncio.AbstractEventLoop, connections: _LoopConnections) -> None:
     task = loop.create_task(connections.aclose())
-    _closing_tasks.add(task)  # a loop references its tasks weakly
+    _closing_tasks.add(task)  # loops only keep weak references to tasks
     task.add_done_callback(_closing_tasks.discard)
 
 

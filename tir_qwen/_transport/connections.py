@@ -1,6 +1,6 @@
 """The connections of a pool, idle and busy, and the response that occupies one of them.
 
-A connection is a client of the HTTP engine that is limited to one connection.
+Each connection is a client of the HTTP engine that is limited to a single connection.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from .deadline import Deadline
 from .trace import RequestTrace
 
 MAX_CONNECTIONS = 1000
-"""Concurrent calls of one pool; further calls wait for a connection."""
+"""Maximum number of concurrent calls of a pool; further calls wait for a connection."""
 MAX_IDLE = 100
-"""Idle connections that are kept."""
+"""Maximum number of idle connections kept."""
 KEEPALIVE_SECONDS = 4.0
 """How long an idle connection stays usable: less than the 5 s after which uvicorn closes it."""
 MAX_ERROR_BODY = 64 * 1024
-"""Bytes that are read of the body of an error response."""
+"""Maximum number of bytes read from the body of an error response."""
 MAX_ERROR_SECONDS = 5.0
-"""Seconds that are spent on reading it."""
+"""Maximum number of seconds spent on reading it."""
 DRAIN_SECONDS = 0.1
-"""Seconds to wait, after an answer, for the end of its body."""
+"""Seconds to wait after an answer for the end of its body."""
 _STALE_SECONDS = 1.0
-"""A request over an idle connection that the server has closed fails at once; one that fails later was served."""
+"""A request over a stale connection fails within this time; one that fails later had reached the server."""
 
 
 @dataclass(slots=True)
@@ -40,10 +40,10 @@ class StreamingResponse:
     """A response whose body is still to be read.
 
     Attributes:
-        client: The engine's client that received it.
+        client: The engine's client that received the response.
         response: The engine's response.
         body: Its body, a `Body` or an `AsyncBody`.
-        connections: Where the client goes back to; None if the user passed it in.
+        connections: Where to give the client back; None if the user passed it in.
         ended: Whether the body has been read to its end, so that the connection can serve another call.
     """
 
@@ -55,30 +55,30 @@ class StreamingResponse:
 
     @property
     def is_drainable(self) -> bool:
-        """Whether the rest of the body can be read within a deadline, without taking reads from other calls."""
+        """Whether the rest of the body can be read, with a deadline, without interfering with other calls (HTTP/2)."""
         stream = self.response.extensions.get("network_stream")
         return not self.ended and stream is not None and self.response.http_version == "HTTP/1.1"
 
 
 class Connections:
-    """The idle and the busy connections of a pool; safe to use from several threads.
+    """The idle and busy connections of a pool; thread-safe.
 
-    Busy connections are referenced weakly: a thread that is interrupted at any point may lose one, which frees its
-    place.
+    Busy connections are only referenced weakly: a thread that is interrupted at some point may lose one, which then
+    frees its slot.
     """
 
     def __init__(self) -> None:
-        self._idle: deque[tuple[float, Any]] = deque()  # with the time of release, the latest one last
+        self._idle: deque[tuple[float, Any]] = deque()  # with the time of release, most recent last
         self._all: WeakSet[Any] = WeakSet()
         self.released = threading.Condition()
 
     @property
     def exhausted(self) -> bool:
-        """Whether a call has to wait for the end of another one."""
+        """Whether a new call has to wait for another one to end."""
         return len(self._all) - len(self._idle) >= MAX_CONNECTIONS
 
     def acquire(self, connect: Callable[[], Any]) -> Any:
-        """Return the connection that was used last, or a new one from `connect`."""
+        """Return the most recently used idle connection, or a new one from `connect`."""
         with self.released:
             if self._idle:
                 return self._idle.pop()[1]
@@ -111,7 +111,7 @@ class Connections:
     def pop_all(self, *, include_busy: bool = False) -> list[Any]:
         """Forget all connections; return those to close: the idle ones, or all of them.
 
-        A busy connection that was forgotten is closed when it is released.
+        Forgotten busy connections are closed when they are released.
         """
         with self.released:
             clients = list(self._all) if include_busy else [client for _, client in self._idle]
@@ -121,10 +121,10 @@ class Connections:
 
 
 def validate_http_client(client: Any, *, asynchronous: bool) -> Any:
-    """Return a client that the user passed in.
+    """Return a client that the user passed in, once checked to be of the right kind.
 
     Raises:
-        ConfigurationError: It is of the other kind, `httpx.Client` instead of `httpx.AsyncClient` or vice versa.
+        ConfigurationError: It is an `httpx.Client` instead of an `httpx.AsyncClient`, or vice versa.
     """
     if client is not None and iscoroutinefunction(getattr(client, "send", None)) is not asynchronous:
         kind = "an AsyncClient" if asynchronous else "a Client"
@@ -135,17 +135,17 @@ def validate_http_client(client: Any, *, asynchronous: bool) -> Any:
 
 
 def is_stale(trace: RequestTrace, deadline: Deadline, started_at: float) -> bool:
-    """Whether a request failed because the server had closed the idle connection it was sent over."""
+    """Whether a request failed because it was sent over an idle connection that the server had closed."""
     return trace.reused_connection and not deadline.received_bytes and monotonic() - started_at < _STALE_SECONDS
 
 
 def is_unsolicited(response: Any, trace: RequestTrace, deadline: Deadline) -> bool:
-    """Whether a response arrived before its request was sent: the server answered an earlier request twice."""
+    """Whether a response arrived before its request was sent, because the server answered an earlier one twice."""
     return is_hooked(response) and trace.reused_connection and not deadline.received_bytes
 
 
 def unsolicited_response_error() -> APIConnectionError:
-    """Return the error for such a response; the request is then sent over another connection."""
-    error = APIConnectionError("the connection held an answer to an earlier request")
+    """Return the error for an unsolicited response; it makes the request be sent again over another connection."""
+    error = APIConnectionError("the connection delivered a response to an earlier request")
     error.stale = True
     return error

@@ -9,7 +9,7 @@ from ..errors import APITimeoutError
 from ..timeouts import Timeout
 
 WHOLE_ANSWER_FACTOR = 10
-"""A whole answer whose bytes keep arriving may take this many times `first_delta`."""
+"""A non-streaming answer whose bytes keep arriving may take this many times `first_delta`."""
 
 _STEPS = {"first_delta": "the answer did not begin", "between_deltas": "the answer did not go on"}
 _ENGINE_TIMEOUTS = {
@@ -20,7 +20,7 @@ _ENGINE_TIMEOUTS = {
 
 
 class DeadlineExceededError(Exception):
-    """Raised by a read that starts after the deadline; it passes through the HTTP engine."""
+    """Raised through the HTTP engine by a read that starts after the deadline."""
 
 
 class Deadline:
@@ -28,18 +28,18 @@ class Deadline:
 
     Attributes:
         expires_at: When the server must have made progress.
-        total_expires_at: When the whole call must be over.
-        received_bytes: Whether any byte has arrived since the request was sent.
+        total_expires_at: When the whole call must have finished.
+        received_bytes: Whether any bytes have arrived since the request was sent.
     """
 
     __slots__ = ("_step", "_whole_answer_expires_at", "expires_at", "received_bytes", "timeout", "total_expires_at")
 
     def __init__(self, timeout: Timeout, total_expires_at: float | None = None) -> None:
-        """Start the deadline.
+        """Start the clock.
 
         Args:
             timeout: The limits, in seconds.
-            total_expires_at: The deadline of the call that this request is a part of, in place of `timeout.total`.
+            total_expires_at: The deadline of the longer call that this one is part of, in place of `timeout.total`.
         """
         self.timeout = timeout
         if total_expires_at is None:
@@ -49,28 +49,28 @@ class Deadline:
         self.start_request()
 
     def start_request(self) -> None:
-        """Start over: a request is about to be sent."""
+        """Restart the limits of a request, which is about to be sent."""
         self.received_bytes = False
         self._whole_answer_expires_at: float | None = None
         self._start_step("first_delta")
 
     def extend(self) -> None:
-        """Allow `between_deltas` more: a piece of a streamed answer has arrived, and the caller has taken it."""
+        """Allow `between_deltas` from now: a part of a streamed answer has arrived and the caller is done with it."""
         self._start_step("between_deltas")
 
     def extend_whole_answer(self) -> None:
-        """Allow `first_delta` more: bytes of a whole answer have arrived."""
+        """Allow `first_delta` from now: bytes of a non-streaming answer have arrived."""
         if self._whole_answer_expires_at is None:
             self._whole_answer_expires_at = monotonic() + WHOLE_ANSWER_FACTOR * _seconds(self.timeout.first_delta)
         self._start_step("first_delta")
         self.expires_at = min(self.expires_at, self._whole_answer_expires_at)
 
     def remaining(self, seconds: float | None = None) -> float:
-        """Return `seconds`, or what is left of the whole call if that is less; never negative."""
+        """Return `seconds`, or the time left for the whole call if that is less; never negative."""
         return max(min(_seconds(seconds), self.total_expires_at - monotonic()), 0.0)
 
     def timeout_error(self, engine_error: str = "") -> APITimeoutError:
-        """Return the error for a deadline that has passed; it names the limit.
+        """Return the error for a deadline that has passed, naming the limit.
 
         Args:
             engine_error: Class name of the HTTP engine's timeout error, if there was one.

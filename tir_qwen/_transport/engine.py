@@ -1,7 +1,7 @@
-"""The HTTP engine: httpx2 where it is installed, otherwise httpx. No other file imports either.
+"""The HTTP engine: httpx2 if it is installed, otherwise httpx. No other file imports either.
 
 Both have the same API. httpx2 is the maintained continuation of httpx; langchain-core and llama-index-core still
-depend on httpx. `TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) selects one. A client of either may be passed in.
+depend on httpx. `TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) selects one. Users may pass in clients of either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ install_log_filters()
 
 @cache
 def _engine() -> Any:
-    """Import the engine, when the first client is built."""
+    """Import the engine; called when the first client is created."""
     selected = os.environ.get("TIR_QWEN_HTTP_ENGINE", "")
     if selected and selected not in _ENGINES:
         raise ConfigurationError(f"TIR_QWEN_HTTP_ENGINE must be one of {', '.join(_ENGINES)}.")
@@ -47,12 +47,12 @@ def _is_installed(name: str) -> bool:
 
 @cache
 def _client_options() -> dict[str, Any]:
-    """Return what all clients share, above all the SSL context, which takes 30 ms to make."""
+    """Return the options shared by all clients, notably the SSL context, which takes 30 ms to create."""
     engine = _engine()
     return {
         "verify": engine.create_ssl_context(),
         "limits": engine.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-        # No cookies: each connection would have its own.
+        # No cookies, since each connection would have its own.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
     }
 
@@ -71,7 +71,7 @@ def _new(class_name: str) -> Any:
     client_class = getattr(_engine(), class_name)
     try:
         return client_class(**_client_options())
-    except (ImportError, ValueError, _engine().InvalidURL):  # the text may hold a proxy's password
+    except (ImportError, ValueError, _engine().InvalidURL):  # its text may contain a proxy password
         pass
     raise ConfigurationError("the HTTP engine refuses HTTP_PROXY, HTTPS_PROXY or ALL_PROXY of the environment.")
 
@@ -79,7 +79,7 @@ def _new(class_name: str) -> Any:
 def client_timeout(http_client: Any) -> Timeout | None:
     """Return the timeout of a client that was passed in, unless it is the engine's default.
 
-    The default of 5 s is too short for any language model, and nobody has chosen it.
+    The default of 5 s is too short for a language model, and was not chosen by the user.
     """
     timeout = getattr(http_client, "timeout", None)
     if timeout is None or timeout == type(timeout)(_ENGINE_DEFAULT_TIMEOUT):

@@ -1,4 +1,4 @@
-"""A `Request` as a request object of the HTTP engine."""
+"""Conversion of a `Request` to a request object of the HTTP engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_engine_request(client: Any, request: Request, deadline: Deadline, trac
     Args:
         client: The engine's client that will send it.
         request: What to send.
-        deadline: Sets the engine's own timeouts.
+        deadline: Determines the engine's own timeouts.
         trace: Receives the engine's trace events: `RequestTrace.record` or `RequestTrace.arecord`.
 
     Raises:
@@ -37,7 +37,7 @@ def build_engine_request(client: Any, request: Request, deadline: Deadline, trac
 
 
 def _engine_timeout(deadline: Deadline) -> tuple[float | None, float | None, float | None, float | None]:
-    """Return the engine's limits, to connect, to read, to write, and to get a connection."""
+    """Return the engine's connect, read, write and pool timeouts."""
     limits = deadline.timeout
     connect = deadline.remaining(limits.connect)
     first_delta = deadline.remaining(limits.first_delta)
@@ -50,14 +50,14 @@ def _or_none(seconds: float) -> float | None:
 
 
 def _parse_url(url_class: Any, url: str) -> Any:
-    """Return the engine's URL; None if it is not one, without an error that would quote it."""
+    """Return the engine's URL object; None if `url` is invalid, since the engine's error would quote it."""
     try:
         return _cached_url(url_class, url)
-    except Exception:  # noqa: BLE001 - of the engine, or of what it calls
+    except Exception:  # noqa: BLE001 - raised by the engine or its dependencies
         return None
 
 
 @lru_cache(64)
 def _cached_url(url_class: Any, url: str) -> Any:
-    """Parse a URL only once: that takes as long as the rest of building a request."""
+    """Parse each URL only once: it takes as long as the rest of building a request."""
     return url_class(url)

@@ -1,4 +1,4 @@
-"""Errors of the HTTP engine as errors of this library."""
+"""Conversion of the HTTP engine's errors to those of this library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .deadline import Deadline, DeadlineExceededError
 
 _ENGINES = frozenset({"httpx2", "httpx", "httpcore2", "httpcore"})
 _PACKAGES_BELOW = _ENGINES | {"anyio", "h11"}
-"""The packages whose frames hold the request."""
+"""Packages whose stack frames refer to the request."""
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -17,16 +17,16 @@ _Error = TypeVar("_Error", bound=BaseException)
 def error_from_engine(
     error: BaseException, deadline: Deadline, *, answering: bool = False, stale: bool = False
 ) -> BaseException:
-    """Return the error to raise for one of the HTTP engine's.
+    """Return the error to raise in place of one raised by the HTTP engine.
 
-    An error of another kind (a cancellation, say) is returned as it is, without the engine's frames. The engine's error
-    must not be chained: it holds the request, and with it the token.
+    Other errors, such as a cancellation, are returned as they are, without the engine's stack frames. Engine errors
+    must not be chained: they refer to the request, which contains the token.
 
     Args:
         error: What was raised.
-        deadline: Of the call; it knows which limit a timeout means.
+        deadline: The deadline of the call, which knows the limit that a timeout exceeded.
         answering: Whether the response had begun.
-        stale: Whether the request failed because the idle connection it was sent over had been closed.
+        stale: Whether the request failed because it was sent over an idle connection that had been closed.
     """
     kinds = {cls.__name__ for cls in type(error).__mro__ if _package(cls.__module__) in _ENGINES}
     kind = type(error).__name__
@@ -34,12 +34,12 @@ def error_from_engine(
         return deadline.timeout_error(kind)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
-    is_ssl_error = type(error).__module__ == "ssl"  # anyio passes these through
+    is_ssl_error = type(error).__module__ == "ssl"  # anyio does not convert these
     if not (is_ssl_error or kinds & {"TransportError", "NetworkError"}):
         return without_engine_frames(error)
     if answering:
         return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
-    if kind == "ConnectError":  # the only one whose text is known to hold nothing of the request
+    if kind == "ConnectError":  # the only one whose text never contains parts of the request
         failure = APIConnectionError(f"no connection to the server: {error}")
         failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
         return failure
@@ -50,7 +50,7 @@ def error_from_engine(
 
 
 def without_engine_frames(error: _Error) -> _Error:
-    """Remove the engine's frames from the error's traceback, and from those of its causes and contexts.
+    """Remove the engine's frames from the tracebacks of an error and of its causes and contexts.
 
     Tools that report the local variables of a traceback would show the request.
     """

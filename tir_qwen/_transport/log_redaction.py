@@ -1,6 +1,6 @@
-"""Redaction of the HTTP engine's log: URLs without project ids and keys, and nothing that the server said.
+"""Redaction of the HTTP engine's logs: project ids and keys in URLs, and everything sent by the server.
 
-httpx logs whole URLs at INFO. httpcore logs response heads and errors at DEBUG, which may repeat anything of the
+httpx logs complete URLs at INFO. httpcore logs response headers and errors at DEBUG, which may repeat any part of the
 request.
 """
 
@@ -20,14 +20,14 @@ _REDACTED_LOGGERS = (
     "httpcore2.http2",
 )
 _SILENCED_LOGGERS = ("hpack.hpack", "hpack.table")
-"""Loggers of HTTP/2's header compression: every record quotes a header."""
+"""Loggers of HTTP/2 header compression, whose every record quotes a header."""
 
 _SERVER_TEXT = re.compile(r"(return_value=\(b'[^']*', \d+, |\.failed exception=\w+).*", re.DOTALL)
-"""The head of a response, or an error that quotes it."""
+"""The headers of a response, or an error that quotes them."""
 
 
 def install_log_filters() -> None:
-    """Add the filters to the engine's loggers; adding them again changes nothing."""
+    """Add the filters to the engine's loggers; idempotent."""
     for name in _REDACTED_LOGGERS:
         logging.getLogger(name).addFilter(_redact_record)
     for name in _SILENCED_LOGGERS:
@@ -47,7 +47,7 @@ def _drop_record(_: logging.LogRecord) -> bool:
 
 
 def _redact_argument(argument: object) -> object:
-    """Return the argument itself unless its text has to change, so that `%d` and the like still work."""
+    """Return the argument itself unless its text must be redacted, so that `%d` and the like still work."""
     text = str(argument)
     redacted = _redact_text(text)
     return argument if redacted == text else redacted

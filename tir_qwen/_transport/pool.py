@@ -1,10 +1,10 @@
-"""The connection pool of `Client`; `async_pool` has the one of `AsyncClient`.
+"""The connection pool of `Client`; that of `AsyncClient` is in `async_pool`.
 
-Each connection is a client of the HTTP engine of its own. The engines' own pools slow down in proportion to their load,
-and httpx's permanently loses places when calls are cancelled. Here, a connection whose response was not read to its end
-is discarded.
+Each connection is a separate client of the HTTP engine. The engines' own pools slow down in proportion to their load,
+and httpx's permanently loses slots when calls are cancelled. Here, a connection whose response was not read to its end
+is simply discarded.
 
-The engine's errors are replaced by ours here, and never chained: they hold the request, and with it the token.
+The engine's errors are replaced by ours here and never chained: they refer to the request, which contains the token.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from .trace import RequestTrace
 class Pool:
     """Connections for any number of threads, opened on demand.
 
-    A fork, a copy and a pickle start without connections. Connections close with `close`, when the pool is garbage
-    collected, and at exit.
+    A fork, copy or unpickled pool starts without connections. Connections close on `close`, when the pool is
+    garbage-collected, and at exit.
     """
 
     _connections: Connections
     _finalizer: Any = None
 
     def __init__(self, http_client: Any = None) -> None:
-        """Start without connections; an `http_client` that is passed in makes all calls instead."""
+        """Start without connections; if an `http_client` is passed in, it makes all calls instead."""
         self.http_client = validate_http_client(http_client, asynchronous=False)
         self._start()
 
@@ -80,7 +80,7 @@ class Pool:
             self._discard(connections, client, trace, failure)
             raise failure
         finally:
-            del failure  # it refers to this frame, and the frame to it
+            del failure  # breaks the reference cycle between it and this frame
 
     def read(self, streaming: StreamingResponse, deadline: Deadline) -> bytes:
         """Return the next bytes of the body, or none once it has ended.
@@ -103,12 +103,12 @@ class Pool:
             del failure
 
     def release(self, streaming: StreamingResponse, deadline: Deadline, *, drain: bool = False) -> None:
-        """Keep the connection for another call if the body has ended, or close it.
+        """Keep the connection for another call if the body has ended, otherwise close it.
 
         Args:
             streaming: The response.
-            deadline: Of its call.
-            drain: Whether to wait a moment for the end of the body.
+            deadline: The deadline of its call.
+            drain: Whether to wait briefly for the end of the body.
         """
         try:
             if drain and streaming.is_drainable:
@@ -134,20 +134,20 @@ class Pool:
             ):
                 body += data
         except TIRError:
-            pass  # the status says enough
+            pass  # the status is enough for an error
         finally:
             self.release(streaming, deadline)
         return body
 
     def close(self) -> None:
-        """Close the idle connections now and the busy ones when their calls end; a later call opens new ones.
+        """Close the idle connections now and the busy ones when their calls end; later calls open new ones.
 
         A client that was passed in stays open.
         """
         _close_idle(self._connections)
 
     def _acquire(self, deadline: Deadline) -> tuple[Any, Connections | None]:
-        """Return a client to send with, and where to give it back; wait if too many calls are running."""
+        """Return a client to send with, and where to give it back; wait while too many calls are running."""
         if self.http_client is not None:
             return self.http_client, None
         if self._pid != os.getpid():
@@ -159,8 +159,8 @@ class Pool:
                 while connections.exhausted:
                     if (left := give_up_at - monotonic()) <= 0:
                         raise deadline.timeout_error("PoolTimeout")
-                    connections.released.wait(min(left, 1.0))  # nobody notifies of a lost connection's place
-                deadline.start_request()  # waiting in the queue does not count against the server
+                    connections.released.wait(min(left, 1.0))  # a lost connection sends no notification
+                deadline.start_request()  # time spent waiting for a connection is not counted
             return connections.acquire(new_client), connections
 
     def _receive_head(self, client: Any, request: Request, deadline: Deadline, trace: RequestTrace) -> Any:
@@ -186,13 +186,13 @@ class Pool:
             return
         closing = connections.release(client, reusable=False)
         if trace.opened_stream is not None:
-            closing.append(trace.opened_stream)  # an interrupted engine may not have taken note of it
+            closing.append(trace.opened_stream)  # an interrupted engine may not know about it
         if getattr(failure, "stale", False):
             closing += connections.pop_idle()  # the server has probably closed these too
         _close(closing)
 
     def _start(self) -> None:
-        """Start without connections. A forked child does so again: connections and locks are its parent's."""
+        """Start without connections. A forked child does so again, since it must not use its parent's."""
         if self._finalizer is not None:
             self._finalizer.detach()
         self._pid = os.getpid()

@@ -1,4 +1,4 @@
-"""What the HTTP engine reports about one request through its `trace` extension."""
+"""Trace events of one request, which the HTTP engine reports through its `trace` extension."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .body.interception import install_hooks, remove_hooks
 
 
 class RequestTrace:
-    """Collects the trace events of one request, and hooks the connection that is opened for it."""
+    """Collects the trace events of one request, and installs hooks on a connection opened for it."""
 
     def __init__(self) -> None:
         self._events: set[str] = set()
@@ -24,7 +24,7 @@ class RequestTrace:
 
     @property
     def engine_reads_body(self) -> bool:
-        """Whether the engine has begun to read the body; recorders such as vcrpy have it read to its end at once."""
+        """Whether the engine has begun to read the body; recorders such as vcrpy make it read all of it at once."""
         return "http11.receive_response_body.started" in self._events
 
     def record(self, event: str, info: Any) -> None:

@@ -1,8 +1,8 @@
-"""The body of a response: chunked bodies are read off the connection, all others through the HTTP engine.
+"""Reading of response bodies: chunked ones directly from the connection, all others through the HTTP engine.
 
-Within a body the engine adds nothing but its own time, which is most of the cost of a short chunk: h11, and eight
-nested iterators. So chunks are read off the connection here. At their end the engine is told that the body has ended,
-so that the connection can serve another call.
+Most of the cost of a short chunk is the time spent in the engine (h11 and eight nested iterators), which contributes
+nothing within a body. So chunks are read directly from the connection. At the end of the body, the engine is told so,
+which makes the connection reusable.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .chunked import END, ChunkedDecoder
 from .interception import HookedRead, ReadContext, current_read, seconds_left
 
 MAX_READ_BYTES = 64 * 1024
-"""Size of one read; the engines use the same."""
+"""Maximum size of a read, as in the engines."""
 _BROKEN = "the connection broke before the end of the answer (RemoteProtocolError)"
-"""What the engine's own error becomes when another body breaks."""
+"""The same text as for the engine's error when a body that it reads breaks."""
 
 
 class Body:
-    """A body that is read through the engine, whatever its protocol and its compression."""
+    """A body that is read through the engine, with any protocol and compression."""
 
     def __init__(self, response: Any) -> None:
         self._pieces = response.iter_bytes()
@@ -37,10 +37,10 @@ class Body:
 
 
 class AsyncBody:
-    """As `Body`, for an asynchronous response."""
+    """Like `Body`, for an asynchronous response."""
 
     def __init__(self, response: Any) -> None:
-        # httpx leaves it to the event loop to close the generators within its own.
+        # httpx leaves it to the event loop to close its nested generators.
         closes_nested = type(response).__module__.startswith("httpx2")
         self._pieces = aclosing_unhooked(response.aiter_bytes(), deep=closes_nested)
         self.aclose = self._pieces.aclose
@@ -57,7 +57,7 @@ class AsyncBody:
 
 
 class ChunkedBody(Body):
-    """A chunked body that is read off its connection."""
+    """A chunked body that is read directly from its connection."""
 
     def __init__(self, response: Any, chunks: ConnectionChunks) -> None:
         super().__init__(response)
@@ -73,7 +73,7 @@ class ChunkedBody(Body):
 
 
 class AsyncChunkedBody(AsyncBody):
-    """As `ChunkedBody`, for an asynchronous response."""
+    """Like `ChunkedBody`, for an asynchronous response."""
 
     def __init__(self, response: Any, chunks: ConnectionChunks) -> None:
         super().__init__(response)
@@ -91,10 +91,10 @@ class AsyncChunkedBody(AsyncBody):
 
 
 class ConnectionChunks:
-    """The chunks of a body, between the connection and the engine.
+    """Decodes the chunks of a body, bypassing the engine, and hands its end back to the engine.
 
     Attributes:
-        receive: The connection's own `read`: takes a number of bytes and a timeout in seconds.
+        receive: The connection's own `read`, which takes a number of bytes and a timeout in seconds.
     """
 
     def __init__(self, read: HookedRead) -> None:
@@ -109,10 +109,10 @@ class ConnectionChunks:
         return self._decoder.ended
 
     def take_received(self) -> bytes:
-        """Return what has arrived together with the head.
+        """Return bytes that arrived together with the response's headers.
 
         Raises:
-            StreamInterruptedError: What arrived last is not a chunk.
+            StreamInterruptedError: The last bytes to arrive were not a valid chunk.
         """
         if self._decoder.broken:
             raise StreamInterruptedError(_BROKEN)
@@ -129,7 +129,7 @@ class ConnectionChunks:
         return self._decoder.feed(data)
 
     def hand_back(self) -> bool:
-        """Let the engine read the end of the body; False if it has done so, or if the connection is of no more use."""
+        """Let the engine read the end of the body; return False if it already has, or if the connection is unusable."""
         if self._handed_back or self._decoder.rest:
             return False
         self._handed_back = True
@@ -138,23 +138,23 @@ class ConnectionChunks:
 
 
 def open_body(response: Any, *, engine_reads_body: bool) -> Body:
-    """Return the body of a response, read past the engine where that is possible."""
+    """Return the body of a response, which bypasses the engine where possible."""
     chunks = None if engine_reads_body else _connection_chunks(response)
     return ChunkedBody(response, chunks) if chunks else Body(response)
 
 
 def open_async_body(response: Any, *, engine_reads_body: bool) -> AsyncBody:
-    """Return the body of an asynchronous response, read past the engine where that is possible."""
+    """Return the body of an asynchronous response, which bypasses the engine where possible."""
     chunks = None if engine_reads_body else _connection_chunks(response)
     return AsyncChunkedBody(response, chunks) if chunks else AsyncBody(response)
 
 
 def _connection_chunks(response: Any) -> ConnectionChunks | None:
-    """Return the chunks of a body, unless it is encoded otherwise or the engine has read some of it."""
+    """Return the chunks of a body; None if it is encoded otherwise, or if the engine has read some of it."""
     read = getattr(response.extensions.get("network_stream"), "read", None)
     if not isinstance(read, HookedRead) or not read.after_head:
         return None
-    if response.status_code != 200:  # some other statuses have no body, whatever their head says
+    if response.status_code != 200:  # some other statuses have no body, whatever their headers say
         return None
     transfer_encoding = response.headers.get("transfer-encoding", "").lower()
     content_encoding = response.headers.get("content-encoding", "identity").lower()

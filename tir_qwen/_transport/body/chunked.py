@@ -1,6 +1,6 @@
-"""Decoder of HTTP/1.1's chunked transfer coding: bytes in, the body out, however the bytes are cut.
+"""Decoder of HTTP/1.1's chunked transfer coding: bytes in, the body out, however the bytes are split.
 
-Replaces h11, which spends more time on a chunk than everything that comes after it. Source: RFC 9112, section 7.1.
+Replaces h11, which takes more time for a chunk than all further processing. Source: RFC 9112, section 7.1.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 END = b"0\r\n\r\n"
 """The end of a body without trailers."""
 MAX_HEAD = 16 * 1024
-"""Maximum number of bytes of a chunk's size line, or of the trailers."""
+"""Maximum size of a chunk's size line, or of the trailers, in bytes."""
 _EXTENSION_FRAME = 24
-"""Bytes of a size line around its extension: two line ends, up to 20 digits."""
+"""Bytes of a size line besides its extension: two line ends and up to 20 digits."""
 
 _HEAD = re.compile(rb"\r\n([0-9A-Fa-f]{1,20})(?:[ \t]{0,%d}|;[^\n]{0,%d}?)\r\n" % (MAX_HEAD, MAX_HEAD))
 """The line end after one chunk and the size line of the next; extensions are ignored."""
@@ -24,8 +24,8 @@ class ChunkedDecoder:
 
     Attributes:
         ended: Whether the whole body has arrived.
-        broken: Whether something else than a chunk has arrived; nothing after it can be read.
-        rest: What arrived after the end of the body.
+        broken: Whether something other than a chunk has arrived; nothing after it can be decoded.
+        rest: Bytes that arrived after the end of the body.
     """
 
     __slots__ = ("_chunk_left", "_held", "_in_trailers", "broken", "ended", "rest")
@@ -34,8 +34,8 @@ class ChunkedDecoder:
         self.ended = False
         self.broken = False
         self.rest = b""
-        self._chunk_left = 0  # bytes of the chunk that have not arrived
-        self._held = b"\r\n"  # an incomplete size line; before the first chunk, as if one had ended
+        self._chunk_left = 0  # bytes of the current chunk that have not arrived
+        self._held = b"\r\n"  # an incomplete size line; initially the line end that would precede one
         self._in_trailers = False
 
     def feed(self, data: bytes) -> bytes:
@@ -58,13 +58,13 @@ class ChunkedDecoder:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_chunks(self, data: bytes, at: int, pieces: list[bytes]) -> int:
-        """Read complete size lines from `at`, and what has arrived of their chunks; return where the trailers begin."""
+        """Read all size lines from `at` on, and the available parts of their chunks; return where reading stopped."""
         while head := _HEAD.match(data, at):
             size = int(head[1], 16)
             start = head.end()
             if not size:
                 self._in_trailers = True
-                self._held = b"\n"  # trailers begin after a line end: a blank line may come at once
+                self._held = b"\n"  # the line end before the trailers, which may start with the final blank line
                 return start
             at = start + size
             pieces.append(data[start:at])

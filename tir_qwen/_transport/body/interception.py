@@ -1,7 +1,7 @@
-"""Hooks around a connection's reads and writes: they keep the call's deadline, and stop after a response's head.
+"""Hooks on a connection's reads and writes, which enforce the call's deadline and separate response head and body.
 
-The engine has one timeout for each read, and any byte starts it anew, so a deadline can only be kept where the bytes
-are read. And since the head of a response is handed to the engine alone, its body can be read past the engine: see
+The engine has only a timeout per read, which any byte restarts, so a deadline can only be enforced where the bytes are
+read. And as the engine is given the response's head without any of the body, the body can be read bypassing it: see
 `body`.
 """
 
@@ -20,14 +20,14 @@ _BLANK_LINE = re.compile(rb"\n\r?\n")
 
 
 class ReadContext:
-    """What the hooks need to know of the call for which the engine reads or writes.
+    """What the hooks need to know about the call for which the engine is reading or writing.
 
     Attributes:
-        deadline: Of the call.
-        is_pooled: Whether the engine is to send a request over a connection of our pool, and to read no more than the
-            head of its response.
-        request_sent: Whether that request has been sent; what was sent before it was for a proxy.
-        pending_head: The head of the request, which waits for its content.
+        deadline: The deadline of the call.
+        is_pooled: Whether the engine is sending a request over a connection of our pool, and must read no more than
+            the head of the response.
+        request_sent: Whether that request has been sent; anything sent earlier was for a proxy.
+        pending_head: The head of the request, held back until its content can be sent with it.
     """
 
     __slots__ = ("deadline", "is_pooled", "pending_head", "request_sent")
@@ -40,10 +40,9 @@ class ReadContext:
 
 
 current_read: ContextVar[ReadContext | None] = ContextVar("current_read", default=None)
-"""Set while the engine works for a call.
+"""The context of the call that the engine is working on in this thread or task.
 
-It belongs to the reader and not to the connection, which is passed to another thread or task as soon as a body has
-ended.
+It is not stored with the connection, which another thread or task may use as soon as a body has ended.
 """
 
 
@@ -52,23 +51,23 @@ class HookedRead:
 
     Attributes:
         direct: The stream's own `read`.
-        after_head: Whether the engine has been given a response's head to its end, and nothing after it.
+        after_head: Whether the engine has been given exactly a response's head, and nothing after it.
     """
 
     def __init__(self, read: Any) -> None:
         self.direct = read
         self.after_head = False
         self._held = b""  # what arrived after the head
-        self._tail = b""  # the last bytes of an incomplete head: its blank line may have begun
+        self._tail = b""  # the last bytes of an incomplete head, which may begin its blank line
 
     def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:
-        """Read for the engine, whose own limit for this read is `timeout` seconds."""
+        """Read on behalf of the engine, whose own limit for this read is `timeout` seconds."""
         context = current_read.get()
         data = self._held or _note_bytes(context, self.direct(max_bytes, _read_timeout(context, timeout)))
         return self._up_to_head(data, context)
 
     def take(self) -> bytes:
-        """Return what has arrived and was not given to the engine."""
+        """Return bytes that have arrived but were not given to the engine."""
         held, self._held = self._held, b""
         return held
 
@@ -90,27 +89,27 @@ class HookedRead:
 
 
 class AsyncHookedRead(HookedRead):
-    """As `HookedRead`, for an asynchronous stream."""
+    """Like `HookedRead`, for an asynchronous stream."""
 
     async def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the engine's
-        """Read for the engine; see `HookedRead.__call__`."""
+        """Read on behalf of the engine; see `HookedRead.__call__`."""
         context = current_read.get()
         data = self._held or _note_bytes(context, await self.direct(max_bytes, _read_timeout(context, timeout)))
         return self._up_to_head(data, context)
 
 
 class HookedWrite:
-    """A network stream's `write`, as the engine calls it; awaited if the stream's is.
+    """A network stream's `write`, as the engine calls it; returns what the stream's own does, perhaps an awaitable.
 
-    The engine writes a request's head and its content separately. Joined, they are one system call, and a single packet
-    where that is enough.
+    The engine writes a request's head and content separately. Joined, they take a single system call, and a single
+    packet if they fit.
     """
 
     def __init__(self, write: Any) -> None:
         self.direct = write
 
     def __call__(self, data: bytes, timeout: float | None = None) -> Any:
-        """Write for the engine."""
+        """Write on behalf of the engine."""
         context = current_read.get()
         if context is not None and context.is_pooled:
             if data.startswith(b"POST "):
@@ -121,11 +120,11 @@ class HookedWrite:
         try:
             return self.direct(data, timeout)
         finally:
-            data = b""  # an interruption here must not leave the request in the locals of its traceback
+            data = b""  # an interruption must not leave the request in its traceback's locals
 
 
 def seconds_left(deadline: Deadline, timeout: float | None = None) -> float | None:
-    """Return the seconds until the deadline, or `timeout` if that is less; None without either.
+    """Return the seconds until the deadline, or `timeout` if that is less; None if there is no limit.
 
     Raises:
         DeadlineExceededError: The deadline has passed.
@@ -139,7 +138,7 @@ def seconds_left(deadline: Deadline, timeout: float | None = None) -> float | No
 
 
 def install_hooks(stream: Any) -> bool:
-    """Install the hooks on a network stream; return whether they were there already."""
+    """Install the hooks on a network stream; return whether they were already installed."""
     read = getattr(stream, "read", None)
     if isinstance(read, HookedRead):
         return True
@@ -150,14 +149,14 @@ def install_hooks(stream: Any) -> bool:
 
 
 def remove_hooks(stream: Any) -> None:
-    """Put the stream's own methods back."""
+    """Restore the stream's own methods."""
     stream.read, stream.write = stream.read.direct, stream.write.direct
 
 
 def is_hooked(response: Any) -> bool:
-    """Whether the response's connection had the hooks from its first byte on; if not, it has them from now on.
+    """Whether the response's connection already had the hooks; if not, install them for later responses.
 
-    Never with HTTP/2, where one call's reads serve other calls too.
+    Always False with HTTP/2, where one call's reads also serve other calls.
     """
     return response.http_version == "HTTP/1.1" and install_hooks(response.extensions.get("network_stream"))
 
