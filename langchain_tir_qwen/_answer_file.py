@@ -1,4 +1,4 @@
-"""A file of answers to a data set that survives a killed program."""
+"""A crash-safe JSON Lines file of the answers to a data set."""
 
 from __future__ import annotations
 
@@ -20,36 +20,35 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 Row = dict[str, Any]
-"""One row of a data set, by the names of its columns."""
+"""One row of a data set: column names and values."""
 
 COLUMNS = ("response", "reasoning", "finish_reason", "input_tokens", "output_tokens", "error")
-"""The columns that an answer adds to its row."""
+"""The columns that an answer adds to a row."""
 
 Key = str | int | float
 
 
 class AnswerFile:
-    """Answered rows in a file of JSON lines; each is written as soon as its answer arrives.
+    """A JSON Lines file of answered rows; each is written as soon as its answer arrives.
 
-    A program that is run again, because it was killed or because rows failed, requests only what is `missing`. A line
-    that was cut off by a kill is removed, and its row is requested again. (The file is not flushed to disk, so a crash
-    of the machine may lose the answers of the last seconds.) The file contains the rows with their prompts and answers;
-    its columns are those of `answer_rows`.
+    A program that is run again, because it was killed or because rows failed, only requests the `missing` rows. A line
+    cut off when the program was killed is removed, and its row is requested again. (The file is not flushed to disk, so
+    a crash of the machine may lose the answers of the last seconds.) The file contains the rows with their prompts and
+    answers; its columns are those of `answer_rows`.
 
     Args:
-        path: The file, which is created if it does not exist. Only one program at a time can open it; this is not
-            checked on Windows.
-        key: The column by which rows are told apart; its values are strings or numbers.
+        path: The file; created if it does not exist. Only one program at a time may open it (not checked on Windows).
+        key: The column that identifies a row; its values are strings or numbers.
 
     Raises:
-        BlockingIOError: The file is already open, in this program or another.
-        ValueError: The file contains something else. It is left unchanged.
+        BlockingIOError: The file is already open in this program or another.
+        ValueError: The file contains something other than answered rows. It is left unchanged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, key: str = "id") -> None:
         self._path = Path(path)
         self._key = key
-        self._answered: dict[Key, bytes] = {}  # the digests of the rows
+        self._answered: dict[Key, bytes] = {}  # digests of the rows
         self._missing: dict[Key, Row] = {}
         self._file = self._path.open("ab+", buffering=0)
         try:
@@ -67,7 +66,7 @@ class AnswerFile:
                 raise BlockingIOError(error.errno, "the file is already open for answers", str(self._path)) from None
 
     def _read(self) -> None:
-        """Read the answered rows, and cut off an incomplete line at the end."""
+        """Read the answered rows and remove an incomplete line at the end."""
         size, line = 0, b"\n"
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -95,11 +94,11 @@ class AnswerFile:
         return len(self._answered)
 
     def missing(self, rows: Iterable[Row]) -> list[Row]:
-        """Return the rows that are not answered.
+        """Return the rows that have not been answered.
 
         Raises:
-            ValueError: A row has no key, has the key of another row, or cannot be written as JSON; or the file has an
-                answer to a row with the same key and other content.
+            ValueError: A row has no key, shares its key with another row, or cannot be written as JSON; or the file
+                contains the answer to a different row with the same key.
         """
         keys = set()
         missing = []
@@ -116,16 +115,16 @@ class AnswerFile:
         return missing
 
     def add(self, row: Row) -> None:
-        """Write an answered row. A row with an `error` is skipped, so that it is requested again the next time.
+        """Write an answered row. Rows with an `error` are skipped, so that the next run requests them again.
 
         Raises:
-            OSError: The file cannot be written: the disk is full, say, or the file was deleted. Earlier rows are
-                intact.
+            OSError: The file cannot be written, for example because the disk is full or the file was deleted. Earlier
+                rows are intact.
         """
         if row["error"] is not None:
             return
         key = self._key_of(row)
-        asked = self._missing.get(key, row)  # the original row: numbers may change on their way through a cluster
+        asked = self._missing.get(key, row)  # the original row: a cluster may have changed the types of numbers
         row = {**asked, **{name: row[name] for name in COLUMNS}}
         line, digest = to_json(row, fallback=_from_numpy) + b"\n", _digest(row)
         if not os.fstat(self._file.fileno()).st_nlink:
@@ -159,7 +158,7 @@ class AnswerFile:
         raise ValueError(f"a row has {what}: it must be a string or a number, so that its answer can be found again.")
 
     def close(self) -> None:
-        """Close the file, so that others can open it."""
+        """Close the file, so that it can be opened elsewhere."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -172,7 +171,7 @@ class AnswerFile:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether the line may be the beginning of a row that was cut off."""
+    """Whether the line may be a row that was cut off."""
     if line.endswith(b"\n"):
         return False
     try:
@@ -184,13 +183,13 @@ def _is_torn(line: bytes) -> bool:
 
 
 def _digest(row: Row) -> bytes:
-    """Return a digest of the row without its answer, as read from a file; the rows themselves may exceed the memory."""
+    """Return a digest of the row without its answer, normalized to JSON; the rows themselves may not fit in memory."""
     asked = {name: value for name, value in row.items() if name not in COLUMNS}
     return sha256(json.dumps(from_json(to_json(asked, fallback=_from_numpy)), sort_keys=True).encode()).digest()
 
 
 def _from_numpy(value: Any) -> Any:
-    """Convert numbers and arrays of numpy, which data sets contain."""
+    """Convert numpy numbers and arrays, which data sets may contain."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise ValueError(f"{type(value).__name__} cannot be written as JSON")

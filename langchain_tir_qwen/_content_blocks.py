@@ -1,4 +1,4 @@
-"""LangChain's content blocks of messages and chunks, and the tool calls in them."""
+"""Content blocks and tool calls of LangChain messages and chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROVIDER = "tir_qwen"
 
 
 def read_tool_call(id_: str | None, name: str | None, arguments: str) -> ToolCall | InvalidToolCall:
-    """Return a complete tool call; an invalid one, with the reason, unless its arguments are a JSON object."""
+    """Return a complete tool call, or an invalid one with the reason if its arguments are not a JSON object."""
     problem = "the arguments are not a JSON object"
     try:
         parsed = from_json(arguments or "{}")
@@ -28,9 +28,9 @@ def read_tool_call(id_: str | None, name: str | None, arguments: str) -> ToolCal
 
 
 class _PlainMessage(AIMessage):
-    """Creates an `AIMessage`, never an instance of itself.
+    """Creates an `AIMessage` instead of an instance of itself.
 
-    To turn a chunk into a message, core calls the first base of the chunk's class, which for a subclass of
+    To convert a chunk to a message, langchain-core calls the first base of the chunk's class, which for a subclass of
     `AIMessageChunk` would be a chunk again.
     """
 
@@ -41,10 +41,10 @@ class _PlainMessage(AIMessage):
 
 
 class StrictToolCallChunk(_PlainMessage, AIMessageChunk):
-    """A chunk whose sum does not repair truncated tool calls.
+    """A message chunk that does not repair truncated tool calls when chunks are added up.
 
-    Core completes the arguments of streamed calls: `{"city": "Par` would become a call for the city Par. In the sum of
-    all chunks (`chunk_position == "last"`), such a call is invalid here, as it is in a whole answer.
+    langchain-core completes the arguments of streamed calls: `{"city": "Par` would become a call for the city Par. In
+    the sum of all chunks (`chunk_position == "last"`), such a call is invalid here, as it is without streaming.
     """
 
     model_config = ConfigDict(defer_build=False)
@@ -56,14 +56,14 @@ class StrictToolCallChunk(_PlainMessage, AIMessageChunk):
         return [*cls.get_lc_namespace(), "AIMessageChunk"]
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """Serialize a sum with an invalid call as a message, since core's own chunk would repair the call."""
+        """Serialize a sum with an invalid call as a message: as a chunk of core, loading it would repair the call."""
         if self.chunk_position == "last" and self.invalid_tool_calls:
             return message_chunk_to_message(self).to_json()
         return super().to_json()
 
     @model_validator(mode="after")
     def init_tool_calls(self) -> Self:
-        """Parse `tool_call_chunks`. Overrides core's validator of this name, which tries to repair each of them."""
+        """Parse `tool_call_chunks`. Overrides core's validator of the same name, which tries to repair each of them."""
         chunks = self.tool_call_chunks
         if not (chunks or self.tool_calls or self.invalid_tool_calls):  # nearly every chunk
             return self
@@ -82,7 +82,7 @@ class StrictToolCallChunk(_PlainMessage, AIMessageChunk):
         calls = [read_tool_call(chunk["id"], chunk["name"], chunk["args"] or "") for chunk in self.tool_call_chunks]
         self.tool_calls = [call for call in calls if call["type"] == "tool_call"]
         self.invalid_tool_calls = [call for call in calls if call["type"] == "invalid_tool_call"]
-        if isinstance(self.content, list):  # output_version v1: the blocks hold the calls too
+        if isinstance(self.content, list):  # output_version v1: the blocks contain the calls too
             found = iter(calls)
             self.content = [
                 {**next(found)} if isinstance(block, dict) and block.get("type") in _CALL_BLOCKS else block
@@ -91,7 +91,7 @@ class StrictToolCallChunk(_PlainMessage, AIMessageChunk):
 
 
 def _may_be_object(arguments: str | None) -> bool:
-    """Whether core could repair a piece of arguments to an object; it takes an empty one for an empty object."""
+    """Whether core could repair a part of arguments to an object; it takes an empty string for an empty object."""
     return not arguments or arguments.lstrip().startswith("{")
 
 
@@ -99,14 +99,14 @@ _CALL_BLOCKS = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call"})
 
 
 def translate_content(message: AIMessage) -> list[ContentBlock]:
-    """Return the blocks of a message: reasoning, text, tool calls."""
+    """Return the content blocks of a message: reasoning, text, tool calls."""
     return _text_blocks(message) + cast("list[ContentBlock]", [*message.tool_calls, *message.invalid_tool_calls])
 
 
 def translate_content_chunk(chunk: AIMessageChunk) -> list[ContentBlock]:
-    """Return the blocks of a chunk, with indices by which blocks of the same kind are merged.
+    """Return the content blocks of a chunk, with an index by which blocks of the same kind are merged.
 
-    Core numbers blocks without an index from 0 and merges those with the same one. The wire's indices of tool calls
+    Core numbers blocks without an index from 0 and merges those with equal indices. The server's indices of tool calls
     would collide with these numbers; strings do not.
     """
     if chunk.chunk_position == "last":
@@ -121,7 +121,7 @@ def translate_content_chunk(chunk: AIMessageChunk) -> list[ContentBlock]:
 
 def _text_blocks(message: AIMessage, *, numbered: bool = False) -> list[ContentBlock]:
     if not isinstance(message.content, str):
-        raise NotImplementedError  # not written by us: core reads it as well as it can
+        raise NotImplementedError  # from another model: core does its best
     blocks: list[ContentBlock] = []
     if reasoning := message.additional_kwargs.get("reasoning_content"):
         blocks.append(ReasoningContentBlock(type="reasoning", reasoning=reasoning))

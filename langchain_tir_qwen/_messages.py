@@ -1,4 +1,4 @@
-"""Conversion of LangChain's messages to the wire and back."""
+"""Conversion of LangChain messages to and from wire format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NON_TEXT_BLOCKS = frozenset(
         "reasoning",
         "redacted_thinking",
         "thinking",
-        # The message's `tool_calls` hold the same.
+        # The message's `tool_calls` contain the same.
         "function_call",
         "input_json_delta",
         "invalid_tool_call",
@@ -43,11 +43,11 @@ _NON_TEXT_BLOCKS = frozenset(
         "tool_use",
     }
 )
-"""Types of blocks of an AI message that are not part of its text."""
+"""Types of content blocks that are not part of an AI message's text."""
 
 
 def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Convert a conversation to the wire.
+    """Convert a conversation to wire format.
 
     Raises:
         ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image, or has an
@@ -59,7 +59,7 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 
 
 def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
-    """Convert one message, without its reasoning; errors name its `position`."""
+    """Convert one message, without its reasoning, to wire format; errors give its `position`."""
     wire: dict[str, Any] = {"role": _role(message, position), "content": _text(message, position)}
     if message.name:
         wire["name"] = message.name
@@ -80,7 +80,7 @@ def _role(message: BaseMessage, position: int) -> str:
     elif isinstance(message, (ToolMessage, FunctionMessage)):
         role = "tool"
     role = _ROLES.get(role, role)
-    if role not in _KNOWN_ROLES:  # the server ignores such a message silently
+    if role not in _KNOWN_ROLES:  # the server would silently ignore such a message
         raise ConfigurationError(f"message {position} has the role {role!r}, which Qwen3-32B does not support.")
     return role
 
@@ -100,7 +100,7 @@ def _text(message: BaseMessage, position: int) -> str:
     if isinstance(message.content, str):
         return message.content
     texts = [text for block in message.content if (text := _block_text(message, block, position)) is not None]
-    # The blocks of an answer are pieces of one text; in other messages, vLLM puts each block on a line of its own.
+    # The blocks of an answer are parts of one text; in other messages, vLLM puts each block on its own line.
     return ("" if isinstance(message, AIMessage) else "\n").join(texts)
 
 
@@ -147,7 +147,7 @@ def tool_choice_to_wire(choice: str | bool | dict[str, Any], tools: Sequence[dic
 
 
 def result_from_completion(completion: Completion) -> ChatResult:
-    """Convert a completion with all its choices."""
+    """Convert a completion, with all its choices, to a `ChatResult`."""
     generations = []
     for choice in completion.choices:
         message = message_from_choice(choice, completion)
@@ -161,7 +161,7 @@ def result_from_completion(completion: Completion) -> ChatResult:
 
 
 def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
-    """Convert one complete answer."""
+    """Convert one complete answer to an `AIMessage`."""
     calls = [read_tool_call(call.id or None, call.name, call.arguments) for call in choice.tool_calls]
     return AIMessage(
         content=choice.content,
@@ -178,15 +178,15 @@ def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
 
 
 def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
-    """Convert one delta.
+    """Convert one delta to a chunk.
 
-    LangChain merges chunks, and concatenates the strings of their metadata, so each fact must be in a single chunk;
-    deltas contain it once. The exception is the provider: core looks for it in every chunk, and does not merge it.
+    When LangChain merges chunks, it concatenates the strings in their metadata, so each field must be in only one of
+    them, as it is in deltas. The exception is the provider: core expects it in every chunk and does not concatenate it.
     """
     facts = response_metadata(delta.response) if delta.response else {}
     if delta.finish_reason or delta.logprobs:
         facts |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
-    fields: dict[str, Any] = {}  # only what is set: pydantic validates empty fields too
+    fields: dict[str, Any] = {}  # only fields that are set, since pydantic validates empty ones too
     if delta.reasoning:
         fields["additional_kwargs"] = {"reasoning_content": delta.reasoning}
     if delta.tool_calls:
@@ -203,7 +203,7 @@ def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
 
 
 def response_metadata(response: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts about a response under LangChain's names."""
+    """Return the metadata of a response under LangChain's names."""
     return {"model_name" if name == "model" else name: value for name, value in response.items()}
 
 
@@ -215,7 +215,7 @@ def _metadata(
 
 
 def usage_metadata(usage: Usage | None) -> UsageMetadata | None:
-    """Return the token counts as LangChain names them, with cached and reasoning tokens if the server reports them."""
+    """Return the token counts under LangChain's names, with cached and reasoning tokens if the server reports them."""
     if not usage:
         return None
     counts = UsageMetadata(

@@ -1,4 +1,4 @@
-"""The model profile of Qwen3-32B, by which agents and their middleware decide what to use."""
+"""The model profile of Qwen3-32B, from which agents and middleware learn what it supports."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ _PROFILE: ModelProfile = {
 
 
 def model_profile(model: str) -> ModelProfile | None:
-    """Return the profile of a model; None if it is not Qwen3-32B."""
+    """Return the profile of `model`; None unless it is Qwen3-32B."""
     name = model.lower().replace("-", "_")
     return _PROFILE.copy() if "qwen3_32b" in name else None

@@ -1,4 +1,4 @@
-"""Reports of retries to LangChain's callbacks (`on_retry`)."""
+"""Reporting of retries to LangChain callbacks (`on_retry`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def async_retry_reporter(run_manager: AsyncCallbackManagerForLLMRun) -> Callable
 
 
 def _retry_state(error: TIRError, delay: float) -> RetryCallState:
-    """Return the retry as tenacity describes one, which is what callback handlers expect."""
+    """Describe the retry as a tenacity `RetryCallState`, which callback handlers expect."""
     from tenacity import RetryAction, RetryCallState, Retrying  # noqa: PLC0415 - it takes 5 ms, and few calls are retried
 
     state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})

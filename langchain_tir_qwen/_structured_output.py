@@ -1,4 +1,4 @@
-"""Structured output: conversion of a schema to the wire, and of an answer to the requested object."""
+"""Structured output: conversion of schemas to wire format, and of answers to the requested objects."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Schema:
     """The JSON schema of an answer, and how to build the user's object from JSON.
 
     Attributes:
-        name: Name of the schema on the wire.
+        name: Name of the schema in the request.
         json: The JSON schema.
         build: Builds the user's object from parsed JSON.
-        core: The class, if LangChain itself can describe it: a pydantic class or a TypedDict.
+        core: The class, if LangChain itself can convert it: a pydantic class or a TypedDict.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Schema:
 
     @property
     def has_definitions(self) -> bool:
-        """Whether the schema contains definitions that it refers to."""
+        """Whether the schema contains shared definitions (`$defs`)."""
         return not self.json.keys().isdisjoint(("$defs", "definitions"))
 
     def as_response_format(self, strict: bool | None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Schema:
         return {"type": "json_schema", "json_schema": json_schema}
 
     def as_tool(self, strict: bool | None) -> dict[str, Any]:
-        """Return the tool whose arguments are the object."""
+        """Return a tool whose arguments are the object."""
         function = {"name": self.name, "description": self.json.get("description", ""), "parameters": self.json}
         if strict is not None:
             function["strict"] = strict
@@ -62,7 +62,7 @@ class Schema:
 def read_schema(schema: Any) -> Schema:
     """Convert a pydantic class (of either version), a dataclass, a TypedDict, a JSON schema or an OpenAI function.
 
-    References within the schema are kept, so it may be recursive: vLLM's grammars support them.
+    References within the schema are kept, so it may be recursive: vLLM's grammars support that.
     """
     if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
         return _schema(schema.__name__, schema.model_json_schema(), schema.model_validate, schema)
@@ -72,7 +72,7 @@ def read_schema(schema: Any) -> Schema:
     if isinstance(schema, type) and is_dataclass(schema):
         adapter = TypeAdapter(schema)
         json = adapter.json_schema()
-        # pydantic before 2.13 omits the docstring, which for a dataclass without one is its signature.
+        # pydantic before 2.13 omits the docstring. For a dataclass without one, it is generated from the signature.
         if (text := getdoc(schema)) and not text.startswith(f"{schema.__name__}("):
             json.setdefault("description", text)
         return _schema(schema.__name__, json, adapter.validate_python)
@@ -81,29 +81,29 @@ def read_schema(schema: Any) -> Schema:
             schema = schema[schema["type"]]
         inner = schema.get("parameters") or schema.get("schema") or schema
         described = {"description": schema["description"]} if "description" in schema else {}
-        return _schema(schema.get("name") or schema.get("title") or "answer", {**described, **inner}, _an_object)
+        return _schema(schema.get("name") or schema.get("title") or "answer", {**described, **inner}, _require_object)
     function = convert_to_openai_function(schema)  # supports LangChain's annotations of a TypedDict
     described = {"description": function["description"]} if function.get("description") else {}
-    return _schema(function["name"], {**described, **function["parameters"]}, _an_object, schema)
+    return _schema(function["name"], {**described, **function["parameters"]}, _require_object, schema)
 
 
 def any_object() -> Schema:
     """Return the schema of any JSON object."""
-    return _schema("answer", {"type": "object"}, _an_object)
+    return _schema("answer", {"type": "object"}, _require_object)
 
 
 def _schema(name: str, json: dict[str, Any], build: Callable[[Any], Any], core: Any = None) -> Schema:
     return Schema(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64], json, build, core)
 
 
-def _an_object(value: Any) -> Any:
+def _require_object(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"the answer is not a JSON object but a {type(value).__name__}")  # noqa: TRY004 - of data
     return value
 
 
 def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: Schema) -> Runnable[LanguageModelInput, Any]:
-    """Return a runnable that gives the message of `llm`, the object built from it, and the error if that failed."""
+    """Return a runnable whose output contains the raw message, the parsed object, and the error if parsing failed."""
     parse = itemgetter("raw") | StructuredOutputParser(build=schema.build)
     parsed = RunnablePassthrough.assign(parsed=parse, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
@@ -111,21 +111,21 @@ def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: Schema) -> Ru
 
 
 class StructuredOutputParser(BaseTransformOutputParser[Any]):
-    """Parses an answer as an object: its text, or the arguments of its tool call.
+    """Parses the object in an answer: its text, or the arguments of its tool call.
 
-    A stream yields the object as it grows, as far as it can be built. The last one is complete, or there is an
-    `OutputParserException` that says what is wrong.
+    A stream yields the object as it grows, whenever it can be built. The last one is complete; if there is none, an
+    `OutputParserException` says what is wrong.
     """
 
     build: Callable[[Any], Any]
-    """Builds the object from JSON; raises ValueError if it does not match."""
+    """Builds the object from parsed JSON; raises ValueError if that does not match."""
 
     def parse(self, text: str) -> Any:
         """Parse a text."""
         return self._parse_complete(text, None)
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Parse an answer; of an incomplete one (`partial`) what has arrived, or None."""
+        """Parse an answer; if incomplete (`partial`), return the object so far, or None."""
         text, finish_reason = _json_text(result[0])
         if partial:
             return self._build_partial(PartialJSON().read(text))
@@ -164,7 +164,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
 
 
 class _GrowingObject:
-    """An object that streams in: yields each new state of it once."""
+    """An object that streams in; yields each new state once."""
 
     def __init__(self, parser: StructuredOutputParser) -> None:
         self._parser = parser
@@ -190,7 +190,7 @@ class _GrowingObject:
                 yield from self._if_changed(self._parser._build_partial(value))
 
     def end(self) -> Iterator[Any]:
-        text = self._text or ("{}" if self._has_call else "")  # a call without arguments, as in a whole answer
+        text = self._text or ("{}" if self._has_call else "")  # a call without arguments: an empty object
         yield from self._if_changed(self._parser._parse_complete(text, self._finish_reason))
 
     def _if_changed(self, value: Any) -> Iterator[Any]:
@@ -200,9 +200,9 @@ class _GrowingObject:
 
 
 def _json_text(generation: Generation) -> tuple[str, str | None]:
-    """Return the JSON text of an answer or of a chunk, and its finish reason.
+    """Return the JSON text of an answer or a chunk, and its finish reason.
 
-    If a tool had to be called, some versions of the server return its arguments as text.
+    If the model had to call a tool, some versions of the server return the arguments as text.
     """
     message = generation.message if isinstance(generation, ChatGeneration) else None
     if not isinstance(message, AIMessage):

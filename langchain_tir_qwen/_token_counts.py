@@ -1,4 +1,4 @@
-"""Token counts without a request, and without transformers, which LangChain's default needs."""
+"""Local token counting, without the transformers library that LangChain's default requires."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def estimate_tokens(text: str) -> int:
 
 @cache
 def load_tokenizer(path: Path) -> Any:
-    """Load a `tokenizer.json`, such as that of Qwen3-32B's repository, with the optional library `tokenizers`."""
+    """Load a `tokenizer.json`, such as that of Qwen3-32B's repository, using the optional library `tokenizers`."""
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415 - optional
     except ModuleNotFoundError:

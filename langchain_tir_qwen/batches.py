@@ -1,6 +1,6 @@
-"""Batches: run a chain over a data set, with a file that survives crashes, or on a Ray cluster.
+"""Batch inference: run a chain over a data set and resume after a crash, or run it on a Ray cluster.
 
-`answer_rows` yields each row with its answer as soon as that arrives. `AnswerFile` stores them, so that a program can
+`answer_rows` yields each row as soon as its answer arrives. `AnswerFile` stores the answers, so that a program can
 resume after a crash. `AnswerBatch` is `answer_rows` for Ray Data's `map_batches`. LangChain's `abatch_as_completed` and
 Ray do the work.
 
@@ -47,7 +47,7 @@ from ._answer_file import COLUMNS, AnswerFile, Row
 __all__ = ["AnswerBatch", "AnswerFile", "answer_rows"]
 
 _ROWS_AT_ONCE = 10_000
-"""Rows for which tasks are created at once, which takes 100 MB. The next part starts after the slowest answer."""
+"""Rows for which tasks are created at once, which takes 100 MB. The next rows start after the slowest answer."""
 _LANGCHAIN_ADVICE = "\nFor troubleshooting, visit: "
 """What LangChain appends to the text of its errors."""
 _AFFECTS_ALL_ROWS = (AuthenticationError, PermissionDeniedError, NotFoundError)
@@ -60,32 +60,32 @@ def answer_rows(
     max_concurrency: int = 32,
     keep: Callable[[Row], object] | None = None,
 ) -> AsyncGenerator[Row]:
-    """Run a chain on each row, and yield the rows with their answers in the order of arrival.
+    """Run a chain on each row, and yield the rows with their answers as they arrive.
 
     Args:
         chain: Takes a row (a prompt template uses the columns that it names; a bare model needs
-            `itemgetter("prompt") | model`) and returns a message, a text, an object, or what
-            `with_structured_output(..., include_raw=True)` returns. Set callbacks and tags by its `with_config`.
+            `itemgetter("prompt") | model`) and returns a message, a text, an object, or the output of
+            `with_structured_output(..., include_raw=True)`. Set callbacks and tags with its `with_config`.
         rows: The data set; an iterator is read 10,000 rows at a time.
-        max_concurrency: Number of concurrent rows.
-        keep: Called with each row as soon as its answer arrives, however slowly this iterator is read
-            (`AnswerFile.add`).
+        max_concurrency: Maximum number of rows in progress at a time.
+        keep: Called with each row as soon as its answer arrives, even if this iterator is read slowly; for example
+            `AnswerFile.add`.
 
     Yields:
         The row, and the columns `response` (text, or the object as JSON values; a message with tool calls is an object
             with `text` and `tool_calls`), `reasoning`, `finish_reason` (`length`: truncated by max_tokens),
-            `input_tokens`, `output_tokens` (None if the chain does not return a message), and `error`: None, or why
-            there is no answer, after the model's own retries. If a text is not the requested object, the text is the
-            `response` of a row with an `error`.
+            `input_tokens`, `output_tokens` (None if the chain does not return a message), and `error` (None, or why
+            there is no answer even after the model's own retries). If the answer is not the requested object, the row
+            has both an `error` and the text as its `response`.
 
     Raises:
-        AuthenticationError: The token is wrong, which affects every row. The same applies to `PermissionDeniedError`,
-            `NotFoundError`, and any error of the chain or of `keep` that is neither a `TIRError` nor an
-            `OutputParserException`. No further row is started; running ones are kept.
+        AuthenticationError: The token is wrong, which affects every row. `PermissionDeniedError`, `NotFoundError` and
+            any error of the chain or of `keep` that is neither a `TIRError` nor an `OutputParserException` also stop
+            the batch: no further rows are started, and running ones are kept.
         ValueError: A row already has one of these columns.
 
-    Leaving the loop cancels the running calls. (If the iterator is bound to a name, use `contextlib.aclosing`: Python
-    does not close it before the name is gone.)
+    Leaving the loop cancels running calls. (If the iterator is bound to a name, use `contextlib.aclosing`: Python does
+    not close it while the name exists.)
     """
     return _answers(chain, rows, _new_semaphore(max_concurrency), keep)
 
@@ -110,16 +110,16 @@ async def _answers(
         task = asyncio.current_task()
         tasks.add(task)
         try:
-            # Not LangChain's max_concurrency: cancelling what waits there warns of coroutines never awaited.
+            # Not LangChain's max_concurrency: cancelling calls that wait there warns of coroutines never awaited.
             async with semaphore:
                 if failures:
                     return None
-                # asyncio starts tasks in any order, but neighbouring rows may share a prefix, which servers cache.
+                # asyncio starts tasks in any order, but rows in order may share prefixes, which servers cache.
                 answered = await _answered(chain, part.popleft())
                 if keep and isawaitable(kept := keep(answered)):
                     await kept
                 return answered
-        except Exception as error:  # noqa: BLE001 - raised below, at the next row that is requested
+        except Exception as error:  # noqa: BLE001 - raised below, when the next row is requested
             failures.append(error)
             return None
         finally:
@@ -188,7 +188,7 @@ def _describe(error: BaseException) -> str:
 
 
 class AnswerBatch:
-    """`answer_rows` for `map_batches` of Ray Data. Workers get the chain as a pickle, including its settings and token.
+    """`answer_rows` for Ray Data's `map_batches`. The chain is pickled for the workers, with its settings and token.
 
     ```
     answered = ray.data.read_json("prompts.jsonl").map_batches(
@@ -199,21 +199,21 @@ class AnswerBatch:
     )
     ```
 
-    Chains should return texts, or objects of one class, since a column of Ray has a single type. A rate limiter cannot
-    be pickled; use `max_concurrency` and the number of workers as the limit. If a worker dies, its block is requested
+    Chains should return texts or objects of a single class, since Ray columns have a single type. Rate limiters cannot
+    be pickled; use `max_concurrency` and the number of workers as limits. If a worker dies, its block is requested
     again.
 
     Args:
         chain: As for `answer_rows`.
-        max_concurrency: Number of concurrent rows of each worker.
+        max_concurrency: Maximum number of rows in progress at a time in each worker.
     """
 
     def __init__(self, chain: Runnable[Any, Any], *, max_concurrency: int = 32) -> None:
         self._chain = chain
-        self._semaphore = _new_semaphore(max_concurrency)  # for all batches: Ray passes several at once
+        self._semaphore = _new_semaphore(max_concurrency)  # shared by all batches, since Ray runs several at once
 
     async def __call__(self, batch: Any) -> AsyncIterator[dict[str, list[Any]]]:
-        """Answer a batch of any of Ray's formats; yield its columns and those of the answers."""
+        """Answer a batch in any of Ray's formats; yield its columns and those of the answers."""
         if hasattr(batch, "to_pylist"):  # pyarrow's
             rows = batch.to_pylist()
         else:

@@ -29,7 +29,7 @@ from ._profile import model_profile
 from ._retry_callbacks import async_retry_reporter, retry_reporter
 from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens, load_tokenizer
 
-if TYPE_CHECKING:  # a program without tools does not load it
+if TYPE_CHECKING:  # not loaded by programs without tools
     from langchain_core.tools import BaseTool
 
     Token = SecretStr | str  # the constructor accepts both
@@ -40,8 +40,8 @@ else:
 class ChatTIRQwen(BaseChatModel, ModelSettings):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
-    An answer's `content` never contains reasoning; that is in `additional_kwargs["reasoning_content"]` and, as a
-    `reasoning` block, in `content_blocks`. One instance can be used by any number of threads, tasks and event loops.
+    An answer's `content` never contains the reasoning; it is in `additional_kwargs["reasoning_content"]` and, as a
+    `reasoning` block, in `content_blocks`. One instance can be shared by any number of threads, tasks and event loops.
 
     ```python
     from langchain_tir_qwen import ChatTIRQwen
@@ -58,9 +58,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         print(chunk.content, end="")
     ```
 
-    Unset parameters are not sent: the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
+    Unset parameters are not sent, so the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
     `tool_calling`, `timeout` and `max_retries` can also be passed to a call, as above, or to `bind`; these take
-    precedence over the constructor's. Calls accept further fields of the request body as well.
+    precedence over the constructor's. Calls also accept further fields of the request body.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
@@ -76,7 +76,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     """Auth Token of the project, also as `api_key`; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete base
     URL on this machine."""
     base_url: str | None = Field(default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"), repr=False, exclude=True)
-    """A complete base URL with its path (a dedicated endpoint, a local vLLM), or a host alone; environment
+    """A complete base URL, including the path (a dedicated endpoint, a local vLLM), or only a host; environment
     `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     streaming: bool = False
     """Whether `invoke` streams too, so that callbacks receive tokens; unset: LangChain decides."""
@@ -85,9 +85,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     extra_body: dict[str, Any] | None = None
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
-    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts; needs the optional library tokenizers."""
+    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts; requires the optional library tokenizers."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 for synchronous calls, with its own pool; it stays open and is not pickled."""
+    """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""
     http_async_client: Any = Field(default=None, repr=False, exclude=True)
     """An `AsyncClient` of httpx or httpx2 for asynchronous calls."""
 
@@ -105,7 +105,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     def _client_settings(self) -> dict[str, Any]:
         token: Any = self.access_token
-        if isinstance(token, SecretStr):  # not if a plain string was assigned, which pydantic does not validate
+        if isinstance(token, SecretStr):  # an assigned plain string has not been converted by pydantic
             token = token.get_secret_value()
         return {**super()._client_settings(), "access_token": token, "base_url": self.base_url}
 
@@ -118,16 +118,16 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """The arguments that a serialized model reads from the environment."""
+        """The arguments that are serialized as names of environment variables."""
         return {"access_token": "E2E_TIR_ACCESS_TOKEN"}
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that influences an answer: it is the key of caches, and shown in traces."""
+        """Everything that influences an answer; used as a cache key and shown in traces."""
         params = {"endpoint": repr(self._client), **self._default_call_params()}
         for name in ("timeout", "max_retries"):
             params.pop(name, None)
-        if "stop" in params:  # LangChain uses this name for the argument of the call
+        if "stop" in params:  # LangChain uses this name for the argument of a call
             params["stop_by_default"] = params.pop("stop")
         return {**params, "extra_body": self.extra_body} if self.extra_body else params
 
@@ -193,9 +193,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
                     yield chunk
 
     def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
-        """Return the parameters of one call; its own take precedence over the constructor's."""
+        """Return the parameters of a call; its own take precedence over the constructor's."""
         params = {**self._merge_call_params(kwargs), "on_retry": on_retry}
-        params.pop("stream", None)  # LangChain's switch between the methods, which has been applied
+        params.pop("stream", None)  # LangChain has already chosen the method by it
         if not params.pop("stream_usage", self.stream_usage):
             params["stream_options"] = None
         if stop is not None:
@@ -234,12 +234,12 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         print(message.tool_calls[0]["name"], message.tool_calls[0]["args"])
         ```
 
-        A call whose arguments are truncated or not a JSON object is in `invalid_tool_calls`. LangChain's `create_agent`
+        Calls whose arguments are truncated or not a JSON object are in `invalid_tool_calls`. LangChain's `create_agent`
         binds tools itself.
 
         Args:
             tools: Pydantic classes, functions, LangChain tools or JSON schemas.
-            tool_choice: `auto`, `none`, `any` or `required` (or True), the name of a tool, or a dict as on the wire.
+            tool_choice: `auto`, `none`, `any` or `required` (or True), the name of a tool, or a dict in wire format.
             strict: Whether arguments must follow the schema; sent with each tool.
             **kwargs: Further parameters of the call, such as `parallel_tool_calls=False`.
 
@@ -261,7 +261,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Return a runnable that answers with an object.
+        """Return a runnable that outputs an object instead of a message.
 
         ```python
         from langchain_tir_qwen import ChatTIRQwen
@@ -291,10 +291,10 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
         Raises:
             ValueError: `schema` is missing, or `method` is unknown.
-            OutputParserException: (when called) The answer is not the object; the text says if it was truncated by
+            OutputParserException: (when called) The answer is not the object; the message says if it was truncated by
                 max_tokens.
         """
-        # Not every program needs structured output, and this takes a tenth of the import time.
+        # Imported on demand: not every program needs it, and it takes a tenth of the import time.
         from ._structured_output import StructuredOutputParser, any_object, read_schema, with_raw  # noqa: PLC0415
 
         if schema is None and method != "json_mode":
@@ -302,7 +302,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         wanted = any_object() if schema is None else read_schema(schema)
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
-            # LangChain's own conversion, except for what it refuses: dicts without a title, and some dataclasses.
+            # LangChain's own conversion, except for what it rejects: dicts without a title, and some dataclasses.
             "schema": wanted.as_tool(strict) if wanted.core is None else convert_to_openai_tool(wanted.core),
         }
         if method == "function_calling":
@@ -320,7 +320,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(build=wanted.build)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the ids of a text's tokens.
+        """Return the token ids of a text.
 
         Raises:
             ConfigurationError: `tokenizer_file` is unset or unreadable, or the library tokenizers is not installed.
@@ -335,7 +335,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         return ids
 
     def get_num_tokens(self, text: str) -> int:
-        """Count the tokens of a text: exactly with `tokenizer_file`, otherwise by a conservative estimate."""
+        """Count the tokens of a text, exactly with `tokenizer_file`, otherwise as a conservative estimate."""
         if self.custom_get_token_ids is None and self.tokenizer_file is None:
             return estimate_tokens(text)
         return len(self.get_token_ids(text))

@@ -1,8 +1,8 @@
-"""The exceptions of `tir_qwen.errors` that are exceptions of LangChain too.
+"""The exceptions of `tir_qwen.errors`, as exceptions of LangChain too.
 
-Each class also inherits from its counterpart in `langchain_core.exceptions`, which LangChain's middleware checks for
+Each class also inherits from its counterpart in `langchain_core.exceptions`, which LangChain's middleware checks
 (`is_retryable`, `ContextOverflowError`). LangGraph's default retry policy retries everything except RuntimeError and
-some other builtin exceptions, so errors that a retry cannot fix are RuntimeErrors as well.
+some other built-in exceptions, so errors that a retry cannot fix are also RuntimeErrors.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class APITimeoutError(tir_qwen.APITimeoutError, langchain.ModelTimeoutError):
 
 
 class APIStatusError(tir_qwen.APIStatusError, langchain.ModelError):
-    """A status without a class of its own."""
+    """A status without a more specific class."""
 
 
 class RefusedError(APIStatusError, RuntimeError):
-    """A status without a class of its own that a retry would not change."""
+    """A status without a more specific class that a retry would not change."""
 
 
 class BadRequestError(tir_qwen.BadRequestError, langchain.ModelInvalidRequestError, RuntimeError):
