@@ -1,4 +1,4 @@
-"""Function calling: the hooks by which core offers tools and finds their calls."""
+"""Function calling: the methods through which llama-index-core sends tools and extracts tool calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class FunctionCalling(FunctionCallingLLM):
-    """The methods of core's `FunctionCallingLLM` that need no endpoint."""
+    """The parts of core's `FunctionCallingLLM` that need no endpoint."""
 
     def _prepare_chat_with_tools(  # noqa: PLR0917 - core's signature
         self,
@@ -41,11 +41,11 @@ class FunctionCalling(FunctionCallingLLM):
         tool_choice: str | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments of a chat that offers `tools`."""
+        """Return the arguments for a chat with `tools`."""
         messages = list(chat_history or [])
         if user_msg is not None:
             messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
-        offered = [_offer(tool) for tool in tools]
+        offered = [_tool_to_wire(tool) for tool in tools]
         if offered:
             kwargs["tools"] = offered
             kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=tool_required)
@@ -55,13 +55,13 @@ class FunctionCalling(FunctionCallingLLM):
     def _validate_chat_with_tools_response(
         self, response: ChatResponse, tools: Sequence[BaseTool], allow_parallel_tool_calls: bool = False, **kwargs: Any
     ) -> ChatResponse:
-        """Keep only the first call if parallel ones are not allowed."""
+        """Keep only the first tool call if parallel calls are not allowed."""
         return response if allow_parallel_tool_calls else with_first_call(response)
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the tool calls of an answer; in a stream, with their arguments as far as they have arrived.
+        """Return the tool calls of an answer; in a stream, with the arguments that have arrived so far.
 
         ```python
         from llama_index.core.tools import FunctionTool
@@ -81,13 +81,13 @@ class FunctionCalling(FunctionCallingLLM):
         ```
 
         Args:
-            response: A response of `chat_with_tools`, or of a stream.
-            error_on_no_tool_call: Whether to raise if there is no call; otherwise the list is empty.
+            response: A response of `chat_with_tools` or of a stream.
+            error_on_no_tool_call: Whether to raise an error if there is no call, instead of returning an empty list.
             **kwargs: Not used.
 
         Raises:
-            ValueError: There is no call, and `error_on_no_tool_call` is set; or the answer is complete, and the
-                arguments of a call are not a JSON object.
+            ValueError: There is no call and `error_on_no_tool_call` is set, or the answer is complete and the arguments
+                of a call are not a JSON object.
         """
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
@@ -101,10 +101,10 @@ class FunctionCalling(FunctionCallingLLM):
             for number, block in enumerate(blocks)
         ]
 
-    # In streams, core's programs do not require the tool whose arguments are the object.
+    # In streams, core's programs do not force the model to call the tool whose arguments are the object.
 
     def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
-        """Answer a conversation in pieces, with tools to call; takes the arguments of `chat_with_tools`."""
+        """Stream the answer to a conversation, with tools; takes the arguments of `chat_with_tools`."""
         if _is_program_tool(tools):
             kwargs["tool_required"] = True
         return super().stream_chat_with_tools(tools, *args, **kwargs)
@@ -112,12 +112,12 @@ class FunctionCalling(FunctionCallingLLM):
     async def astream_chat_with_tools(
         self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
     ) -> ChatResponseAsyncGen:
-        """Answer a conversation in pieces, with tools to call, asynchronously."""
+        """Stream the answer to a conversation, with tools, asynchronously."""
         if _is_program_tool(tools):
             kwargs["tool_required"] = True
         return await super().astream_chat_with_tools(tools, *args, **kwargs)
 
-    # Core adds the system prompt in the synchronous method only.
+    # Core adds the system prompt only in the synchronous method.
 
     def predict_and_call(
         self,
@@ -127,13 +127,13 @@ class FunctionCalling(FunctionCallingLLM):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """Let the model call one of the tools, and run it; the system prompt precedes the history.
+        """Let the model choose a tool, and run it; the system prompt precedes the history.
 
         Args:
             tools: The tools.
             user_msg: The last message, after the history.
             chat_history: The messages before it.
-            *args: `verbose` and `allow_parallel_tool_calls` of core.
+            *args: Core's `verbose` and `allow_parallel_tool_calls`.
             **kwargs: Further arguments of core, such as `error_on_no_tool_call`, and parameters of the call.
         """
         return super().predict_and_call(tools, user_msg, self._with_system_prompt(chat_history), *args, **kwargs)
@@ -146,7 +146,7 @@ class FunctionCalling(FunctionCallingLLM):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """Let the model call one of the tools, and run it, asynchronously; see `predict_and_call`."""
+        """Let the model choose a tool, and run it, asynchronously; see `predict_and_call`."""
         return await super().apredict_and_call(tools, user_msg, self._with_system_prompt(chat_history), *args, **kwargs)
 
     def _with_system_prompt(self, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
@@ -155,8 +155,8 @@ class FunctionCalling(FunctionCallingLLM):
         return history if history[:1] == [system] else list(self._extend_messages(history))
 
 
-def _offer(tool: BaseTool) -> dict[str, Any]:
-    """Return the tool as on the wire, with the reference at the root of a recursive schema, which core drops."""
+def _tool_to_wire(tool: BaseTool) -> dict[str, Any]:
+    """Return the tool in wire format; restore the root `$ref` of a recursive schema, which core drops."""
     offered = tool.metadata.to_openai_tool(skip_length_check=True)
     parameters = offered["function"]["parameters"]
     if "$defs" in parameters and "type" not in parameters and tool.metadata.fn_schema is not None:
@@ -166,7 +166,7 @@ def _offer(tool: BaseTool) -> dict[str, Any]:
 
 
 def _is_program_tool(tools: Sequence[BaseTool]) -> bool:
-    """Whether this is the tool whose arguments are the object of one of core's programs."""
+    """Whether the only tool is one of core's programs', whose arguments are the requested object."""
     fn = getattr(tools[0], "real_fn", None) if len(tools) == 1 else None
     return getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
 

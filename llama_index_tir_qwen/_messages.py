@@ -1,4 +1,4 @@
-"""Conversion of LlamaIndex's messages to the wire and back."""
+"""Conversion of LlamaIndex messages to and from wire format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ROLES = {
 
 
 def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Convert a conversation to the wire.
+    """Convert a conversation to wire format.
 
     Raises:
         ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image.
@@ -48,7 +48,7 @@ def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
-    """Convert one message, without its reasoning; errors name its `position`."""
+    """Convert one message, without its reasoning, to wire format; errors give its `position`."""
     role = _ROLES[message.role]
     texts = [text for block in message.blocks for text in _texts(block, f"message {position} ({role})")]
     wire: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
@@ -81,7 +81,7 @@ def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     for block in blocks:
         yield tool_call_to_wire(block.tool_call_id, block.tool_name, block.tool_kwargs)
-    if not blocks:  # a history of another LLM, which may hold that provider's own objects
+    if not blocks:  # from another LLM; these may be its provider's own objects
         calls = message.additional_kwargs.get("tool_calls") or []
         for call in calls if isinstance(calls, (list, tuple)) else [calls]:
             known = call.model_dump() if isinstance(call, BaseModel) else call
@@ -94,7 +94,7 @@ def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:
 def tool_choice_to_wire(
     choice: str | dict[str, Any] | None, offered: Sequence[dict[str, Any]], *, required: bool
 ) -> str | dict[str, Any]:
-    """Convert a `tool_choice`: `auto`, `none`, `any` or `required`, the name of a tool, or a dict."""
+    """Convert a `tool_choice` to wire format: `auto`, `none`, `any`, `required`, the name of a tool, or a dict."""
     if choice is None:
         choice = "required" if required else "auto"
     if isinstance(choice, dict) or choice in ("auto", "none"):
@@ -102,12 +102,12 @@ def tool_choice_to_wire(
     if choice in ("any", "required"):
         if len(offered) > 1 or "$defs" not in offered[0]["function"]["parameters"]:
             return "required"
-        choice = offered[0]["function"]["name"]  # vLLM 0.9 refuses `required` with a schema that has definitions
+        choice = offered[0]["function"]["name"]  # vLLM 0.9 rejects `required` if a schema has definitions
     return {"type": "function", "function": {"name": choice}}
 
 
 def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, complete: bool) -> ChatMessage:
-    """Convert an answer; arguments remain text while they are incomplete, or if they are not a JSON object."""
+    """Convert an answer; arguments remain text if they are incomplete or not a JSON object."""
     blocks: list[ContentBlock] = []
     if reasoning:
         blocks.append(ThinkingBlock(content=reasoning))
@@ -117,13 +117,13 @@ def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall],
         arguments = parse_object(call.arguments) if complete else None
         kwargs = call.arguments if arguments is None else arguments
         blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=kwargs))
-    # Core's streaming of structured output looks for the calls here and not among the blocks.
+    # Core's streaming of structured output looks for the calls here, not among the blocks.
     additional = {"tool_calls": [_call(call) for call in calls]} if calls else {}
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=additional)
 
 
 def response_from_completion(completion: Completion) -> ChatResponse:
-    """Convert a completion: its first choice; the others are in `raw`."""
+    """Convert the first choice of a completion; the others are in `raw`."""
     choice = completion.first
     return ChatResponse(
         message=message_from_answer(choice.content, choice.reasoning, choice.tool_calls, complete=True),
@@ -150,7 +150,7 @@ def with_first_call(response: ChatResponse) -> ChatResponse:
 
 
 def completion_from_response(response: ChatResponse) -> CompletionResponse:
-    """Convert the response of a chat to that of a completion, with the reasoning in `additional_kwargs["thinking"]`."""
+    """Convert a chat response to a completion response, with the reasoning in `additional_kwargs["thinking"]`."""
     reasoning = [block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)]
     return CompletionResponse(
         text=response.message.content or "",
@@ -162,7 +162,7 @@ def completion_from_response(response: ChatResponse) -> CompletionResponse:
 
 
 def _raw(completion: Completion) -> dict[str, Any]:
-    """Return the response as on the wire, which token counters and tracers read."""
+    """Return the response in wire format, for token counters and tracers."""
     return {
         **completion.response,
         "choices": [_raw_choice(choice) for choice in completion.choices],
@@ -194,7 +194,7 @@ def _counts(usage: Usage | None) -> dict[str, Any]:
 
 
 def logprobs_from_wire(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:
-    """Convert the candidates at each position, or the token alone if there are no others."""
+    """Convert the candidate tokens at each position, or only the chosen token if there are no others."""
     if not logprobs:
         return None
     return [

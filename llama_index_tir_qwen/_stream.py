@@ -1,4 +1,4 @@
-"""Conversion of a stream's deltas to LlamaIndex's responses, each with the message as far as it has arrived."""
+"""Conversion of a stream's deltas to LlamaIndex responses, each with the message so far."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ._messages import logprobs_from_wire, message_from_answer, response_from_co
 
 
 class CallingResponse(ChatResponse):
-    """A response that contains tool calls, and knows their arguments without parsing them again."""
+    """A streamed response with tool calls, whose arguments are parsed incrementally."""
 
     _partial_arguments: tuple[PartialJSON, ...] = PrivateAttr(default=())  # pydantic takes 0.1 ms to call a factory
 
     def arguments(self, number: int, text: str) -> dict[str, Any]:
-        """Return the arguments of call `number`, whose text is `text`, as far as they have arrived."""
+        """Return the arguments of call `number` that have arrived so far as `text`."""
         return self._partial_arguments[number].read(text) or {}
 
 
 class ResponseStream:
-    """The responses of one stream: `add` each delta. The last response has the complete `raw`."""
+    """Creates the responses of one stream: call `add` with each delta. The last one has the complete `raw`."""
 
     def __init__(self) -> None:
         self._accumulator = Accumulator()
@@ -34,7 +34,7 @@ class ResponseStream:
         self._partial_arguments: list[PartialJSON] = []
 
     def add(self, delta: Delta) -> ChatResponse:
-        """Return the response after one more delta."""
+        """Add a delta and return the next response."""
         self._accumulator.add(delta)
         if delta.last:
             response = response_from_completion(self._accumulator.completion())

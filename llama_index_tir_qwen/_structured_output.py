@@ -1,4 +1,4 @@
-"""Structured prediction: the answer is an object under a grammar, or the arguments of a required tool."""
+"""Structured prediction: the object is an answer constrained by a grammar, or the arguments of a forced tool call."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ._function_calling import FunctionCalling
 
 dispatcher = get_dispatcher(__name__)
 _DROPPED_ARGUMENTS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
-"""Arguments of a call that core's own programs drop too."""
+"""Arguments of a call that core's own programs ignore too."""
 
 
 class StructuredPrediction(FunctionCalling):
-    """`structured_predict` and its siblings, with a program of our own.
+    """`structured_predict` and its variants, with a program of our own.
 
-    Core's programs use a tool even where the whole answer could be the object, do not require it in streams, and start
-    streams with objects full of None.
+    Core's programs use a tool even if the answer itself could be the object, do not force it to be called in streams,
+    and start streams with objects full of None.
     """
 
     @dispatcher.span
@@ -66,7 +66,7 @@ class StructuredPrediction(FunctionCalling):
             **prompt_args: Values for the prompt template.
 
         Raises:
-            ValueError: The answer is not such an object; the text says if it was truncated by max_tokens.
+            ValueError: The answer is not such an object; the message says if max_tokens truncated it.
         """
         dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
@@ -171,7 +171,7 @@ class ObjectProgram(BasePydanticProgram[Any]):
         kwargs = {name: value for name, value in (llm_kwargs or {}).items() if name not in _DROPPED_ARGUMENTS}
         if self._uses_tool:
             tool = get_function_tool(self._output_cls)
-            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # else core may use its function's
+            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # or core may use its function's
             return {**kwargs, "tools": [tool], "chat_history": messages, "tool_required": True}
         name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
         json_schema = {"name": name, "schema": self._output_cls.model_json_schema()}
@@ -193,7 +193,7 @@ class ObjectProgram(BasePydanticProgram[Any]):
 
 
 class _GrowingObject:
-    """An object that streams in: yields each new state of it once, and the complete one at the end."""
+    """An object that streams in; yields each new state once, and finally the complete object."""
 
     def __init__(self, program: ObjectProgram) -> None:
         self._program = program
@@ -233,13 +233,13 @@ class _GrowingObject:
 
 
 def _json_keys(name: str, field: FieldInfo) -> list[str]:
-    """Return the names that a field may have in JSON."""
+    """Return the keys that a field may have in JSON."""
     alias = field.validation_alias or field.alias
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return [name, *(choice for choice in choices if isinstance(choice, str))]
 
 
 def _json_text(response: ChatResponse) -> str:
-    """Return the JSON text of an answer. If a tool had to be called, some servers return its arguments as text."""
+    """Return the JSON text of an answer. Some servers return the arguments of a forced tool call as text."""
     calls = response.message.additional_kwargs.get("tool_calls")
     return calls[0]["function"]["arguments"] if calls else response.message.content or ""

@@ -31,7 +31,7 @@ from ._messages import (
 from ._stream import ResponseStream
 from ._structured_output import StructuredPrediction
 
-if TYPE_CHECKING:  # core's decorators have no types: mypy would take the decorated methods for Any
+if TYPE_CHECKING:  # core's decorators are untyped: mypy would treat decorated methods as Any
     Method = TypeVar("Method", bound=Callable[..., Any])
 
     def llm_chat_callback() -> Callable[[Method], Method]:
@@ -46,8 +46,8 @@ else:
 class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     """Qwen3-32B on E2E Networks' TIR, or any model on an OpenAI-compatible vLLM.
 
-    An answer's text never contains reasoning; that is a `ThinkingBlock` of the message, and streams as
-    `response.additional_kwargs["thinking_delta"]`. One instance can be used by any number of threads, tasks and event
+    An answer's text never contains the reasoning; it is a `ThinkingBlock` of the message, and streams as
+    `response.additional_kwargs["thinking_delta"]`. One instance can be shared by any number of threads, tasks and event
     loops.
 
     ```python
@@ -64,16 +64,16 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         print(response.delta, end="")
     ```
 
-    Unset parameters are not sent: the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
+    Unset parameters are not sent, so the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
     `tool_calling`, `timeout` and `max_retries` can also be passed to a call, as above; these take precedence over the
-    constructor's. Calls accept further fields of the request body as well.
+    constructor's. Calls also accept further fields of the request body.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
         TIRError: (when called) See `tir_qwen.TIRError`.
     """
 
-    # A plain string: core's `to_json` cannot write a SecretStr, and a pickle of one would mark_unsupported the token.
+    # A plain string: core's `to_json` cannot serialize a SecretStr, and pickling one would lose the token.
     api_key: str | None = Field(
         default_factory=lambda: os.environ.get("E2E_TIR_ACCESS_TOKEN"),
         validation_alias=AliasChoices("api_key", "access_token"),
@@ -88,17 +88,17 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         repr=False,
         exclude=True,
     )
-    """A complete base URL with its path (a dedicated endpoint, a local vLLM), or a host alone, also as `base_url`;
+    """A complete base URL, including the path (a dedicated endpoint, a local vLLM), or only a host; also as `base_url`;
     environment `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     system_prompt: str | None = Field(default=None, repr=False)
-    """Precedes the prompts of core itself: predictions, structured predictions, queries; not those of a chat."""
+    """Precedes prompts made by core (predictions, structured predictions, queries), but not chat messages."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
-    """Maximum number of tokens of prompt and answer together; core plans prompts by it. `tir-qwen doctor` reports that
-    of the endpoint."""
+    """Maximum number of tokens of the prompt and the answer together, by which core sizes prompts. `tir-qwen doctor`
+    reports the endpoint's."""
     additional_kwargs: dict[str, Any] | None = Field(default_factory=dict)
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
-    """A client of httpx or httpx2 for synchronous calls, with its own pool; it stays open and is not pickled."""
+    """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""
     async_http_client: Any = Field(default=None, repr=False, exclude=True)
     """An `AsyncClient` of httpx or httpx2 for asynchronous calls."""
 
@@ -123,7 +123,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What core plans prompts and agents by; `num_output` is `max_tokens`, or 4,096 if that is unset."""
+        """Facts that core uses for prompts and agents; `num_output` is `max_tokens`, or 4,096 if that is unset."""
         return LLMMetadata(
             context_window=self.context_window,
             num_output=self.max_tokens or DEFAULT_NUM_OUTPUT,
@@ -136,13 +136,13 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation.
 
-        The message has a `ThinkingBlock` if the model has reasoned, a `TextBlock`, and a `ToolCallBlock` for each tool
+        The message has a `ThinkingBlock` if the model reasoned, a `TextBlock`, and a `ToolCallBlock` for each tool
         call. The response's `additional_kwargs` contain `prompt_tokens`, `completion_tokens` and `total_tokens`; its
-        `raw` is the response as on the wire, with all answers if `n` is more than 1.
+        `raw` is the response in wire format, with all answers if `n` is more than 1.
 
         Args:
             messages: The conversation.
-            **kwargs: Parameters of this call, named as in the constructor or on the wire.
+            **kwargs: Parameters of this call, named as in the constructor or in the API.
 
         Raises:
             TIRError: See `tir_qwen.TIRError`.
@@ -151,7 +151,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Answer a conversation in pieces; each response contains the message as far as it has arrived.
+        """Stream the answer to a conversation; each response contains the message so far.
 
         `delta` is the next part of the answer, and `additional_kwargs["thinking_delta"]` that of the reasoning. The
         last response has an empty `delta`, the token counts, and the complete `raw`, like that of `chat`.
@@ -165,25 +165,25 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """Answer a conversation in pieces, asynchronously; see `stream_chat`."""
+        """Stream the answer to a conversation, asynchronously; see `stream_chat`."""
         return self._astream_chat(messages, kwargs)
 
-    # The completions share private methods with the chats: calling `chat` would emit two events per call.
+    # Completions and chats share private methods: calling `chat` would emit two events per call.
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer a prompt as a user's only message; the reasoning is in `additional_kwargs["thinking"]`.
+        """Answer a prompt, sent as a single user message; the reasoning is in `additional_kwargs["thinking"]`.
 
         Args:
-            prompt: The text. `completion_to_prompt` is applied to it, if it is set.
-            formatted: Whether that has been done already.
+            prompt: The text. If `completion_to_prompt` is set, it is applied to the text.
+            formatted: Whether that has already been done.
             **kwargs: Parameters of this call, as for `chat`.
         """
         return completion_from_response(self._chat(self._as_chat(prompt, formatted), kwargs))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Answer a prompt in pieces, as `stream_chat` does; `text` is the answer as far as it has arrived."""
+        """Stream the answer to a prompt, like `stream_chat`; `text` is the answer so far."""
         responses = self._stream_chat(self._as_chat(prompt, formatted), kwargs)
 
         def completions() -> CompletionResponseGen:
@@ -200,7 +200,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     @llm_completion_callback()
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
-        """Answer a prompt in pieces, asynchronously; see `stream_complete`."""
+        """Stream the answer to a prompt, asynchronously; see `stream_complete`."""
         responses = self._astream_chat(self._as_chat(prompt, formatted), kwargs)
 
         async def completions() -> CompletionResponseAsyncGen:
@@ -236,7 +236,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         return [ChatMessage(prompt)]
 
     def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of one call; its own take precedence over the constructor's."""
+        """Return the parameters of a call; its own take precedence over the constructor's."""
         params = self._merge_call_params(kwargs)
         if self.additional_kwargs:
             own = {name: value for name, value in self.additional_kwargs.items() if name not in kwargs}
