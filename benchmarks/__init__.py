@@ -1,1 +1,1 @@
-"""Benchmarks of every layer, next to the raw HTTP engine, the bare frameworks and other integrations. Run by hand."""
+"""Benchmarks of each layer against the raw HTTP engine, the bare frameworks and other integrations. Run by hand."""

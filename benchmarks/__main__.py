@@ -1,9 +1,10 @@
-"""How fast each layer is, next to the frameworks' floors and to other integrations (`make bench`).
+"""Measures how fast each layer is, compared with the frameworks alone and with other integrations (`make bench`).
 
 python -m benchmarks [--only GROUP] [--runs 1] [--rounds 5] [--chunks 2000] [--out DIRECTORY]
 
-Prints tables; a run of all groups also writes `bench.json` and `bench.svg`. A ratio (x) is to the raw engine and, with
-a framework, its floor besides, in the same run. Exit status 1 if one of ours failed.
+Prints tables; a run of all groups also writes `bench.json` and `bench.svg`. Ratios (x) are relative to the raw engine
+in the same run, plus the framework's floor if there is one: the cost of the framework itself. The exit status is 1 if
+one of our own clients failed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measure(groups: list[str], options: Options) -> Results:
-    """Measure all of it once."""
+    """Measure all groups once."""
     results = Results()
     with running() as base_url, Workers(base_url) as workers:
         for name in groups:
@@ -36,13 +37,13 @@ def measure(groups: list[str], options: Options) -> Results:
 
 
 def main() -> int:
-    """Measure, print and write."""
+    """Measure, print the results and write the files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=", ".join(GROUPS))
-    parser.add_argument("--runs", type=int, default=1, help="measure all of it so often, and show the spread of ratios")
+    parser.add_argument("--runs", type=int, default=1, help="how often to measure; shows the spread of ratios")
     parser.add_argument("--rounds", type=int, default=Options.rounds)
     parser.add_argument("--chunks", type=int, default=Options.chunks)
-    parser.add_argument("--out", type=Path, help="where to write, also if some groups are left out")
+    parser.add_argument("--out", type=Path, help="where to write the files, even with --only")
     asked = parser.parse_args()
     began, options, groups = time.monotonic(), Options(asked.rounds, asked.chunks), asked.only or [*GROUPS]
     runs = [measure(groups, options) for _ in range(asked.runs)]

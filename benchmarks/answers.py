@@ -1,4 +1,4 @@
-"""Answers as vLLM writes them: events of some 220 bytes, each its own HTTP chunk."""
+"""Answers in vLLM's format: events of about 220 bytes, each in its own HTTP chunk."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _said(kind: str, text: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def events(work: Work, with_usage: bool) -> list[bytes]:
-    """The pieces of a streamed answer: its beginning, one for each chunk, its end."""
+    """Return the parts of a streamed answer: the beginning, one part per chunk, and the end."""
     first = _STREAM_HEAD + _delta({"role": "assistant", "content": ""})
     if work.kind == "tool":
         first += _delta({"tool_calls": [{**_CALL, "index": 0, "function": {"name": TOOL}}]})
@@ -54,14 +54,14 @@ def events(work: Work, with_usage: bool) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def bursts(work: Work, with_usage: bool) -> list[bytes]:
-    """The same in large pieces, for an answer without a pace."""
+    """Return the same bytes in large parts, for answers without a pace."""
     data = b"".join(events(work, with_usage))
     return [data[start : start + _BURST] for start in range(0, len(data), _BURST)]
 
 
 @lru_cache(maxsize=64)
 def whole(work: Work) -> bytes:
-    """An answer that is not streamed."""
+    """Return a non-streaming answer."""
     message: dict[str, Any] = {"role": "assistant", "reasoning_content": None, "content": work.whole, "tool_calls": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     counts = {**usage(work), "prompt_tokens_details": None}

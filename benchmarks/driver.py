@@ -1,4 +1,4 @@
-"""Runs jobs in the subjects' processes, in turn, so that a noisy machine disturbs all subjects alike."""
+"""Runs jobs in the subjects' processes, interleaved so that a noisy machine disturbs all subjects alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .work import Work
 
 
 class Key(NamedTuple):
-    """What a figure is of."""
+    """Identifies a figure."""
 
     group: str
     case: str
@@ -27,12 +27,12 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Something to measure again and again."""
+    """Something to measure repeatedly."""
 
     case: str
     subject: str
     columns: tuple[tuple[str, str], ...]
-    """The columns of the table, and what stands in them of the worker's answer."""
+    """The columns of the table, each with the name of its value in the worker's answer."""
     job: str
     work: Work
     times: int = 1
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass
 class Results:
-    """All figures of a run, and what failed."""
+    """The figures and failures of a run."""
 
     figures: dict[Key, list[float]] = field(default_factory=dict)
     failures: dict[Key, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Results:
         self.figures.setdefault(key, []).append(value)
 
     def median(self, group: str, case: str, subject: str, column: str) -> float:
-        """The median of a figure; KeyError if it was not measured."""
+        """Return the median of a figure; raise KeyError if it was not measured."""
         return median(self.figures[Key(group, case, subject, column)])
 
 
@@ -69,7 +69,7 @@ class Worker:
         )
 
     def do(self, job: Job) -> dict[str, float | str]:
-        """Have a job done."""
+        """Run a job and return its results."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         asked = {"job": job.job, "work": asdict(job.work), "times": job.times, "at_once": job.at_once}
@@ -87,7 +87,7 @@ class Worker:
 
 
 def environment(engine: str = "httpx2") -> dict[str, str]:
-    """The variables for a process that measures: none that point elsewhere, or have each import compile."""
+    """Return the environment of a measuring process, without variables that redirect requests or disable bytecode."""
     strange = (
         "PYTHONDONTWRITEBYTECODE",
         "PROXY",
@@ -103,7 +103,7 @@ def environment(engine: str = "httpx2") -> dict[str, str]:
 
 
 class Workers:
-    """The processes of all subjects, each started when it is needed first."""
+    """The processes of all subjects, each started on first use."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -119,13 +119,13 @@ class Workers:
             worker.stop()
 
     def start(self, subjects: Iterable[str]) -> None:
-        """Start the processes of these subjects side by side."""
+        """Start the processes of these subjects concurrently."""
         for subject in subjects:
             if subject not in self._workers:
                 self._workers[subject] = Worker(subject, self.base_url)
 
     def run(self, group: str, jobs: list[Job], rounds: int, results: Results, *, warm: bool = True) -> None:
-        """Do all jobs in turn, once to warm up and then so many times."""
+        """Run all jobs in turn: once to warm up, then for the given number of rounds."""
         self.start(job.subject for job in jobs)
         broken: set[Job] = set()
         for number in range(0 if warm else 1, rounds + 1):

@@ -1,4 +1,4 @@
-"""Results as a file of JSON, with the machine and all versions."""
+"""Writes the results to a JSON file, with the machine and all package versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .targets import ratio, targets
 
 
 def write(path: Path, runs: list[Results], options: Options, seconds: float) -> None:
-    """Write one figure a line, so that two files can be compared."""
+    """Write one figure per line, so that two files can be diffed."""
     parts: dict[str, Any] = {
         "machine": machine(),
         "options": {**asdict(options), "runs": len(runs)},
@@ -36,7 +36,7 @@ def write(path: Path, runs: list[Results], options: Options, seconds: float) -> 
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on; no name of it."""
+    """Describe the machine, without its name."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return {"cpu": _cpu(), "cores": os.cpu_count(), "python": python, "system": platform.system()}
 
@@ -50,7 +50,7 @@ def _cpu() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of all that is installed."""
+    """Return the versions of all installed packages."""
     return dict(sorted((found.metadata["Name"].lower(), found.version) for found in distributions()))
 
 

@@ -1,4 +1,4 @@
-"""The groups of measurements: which subjects do what."""
+"""The groups of measurements: which subjects do which jobs."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ EVERYONE = (RAW, RAW_HTTPX, CLIENT, *ON_LANGCHAIN, *ON_LLAMA_INDEX)
 OURS = (CLIENT, LANGCHAIN, LLAMA_INDEX)
 OF_GROWTH = (CLIENT, LANGCHAIN_FLOOR, LANGCHAIN, LLAMA_INDEX_FLOOR, LLAMA_INDEX)
 _FEW = 200
-"""Chunks that are added up one by one, which takes the square of their number."""
+"""Number of chunks that are added up one by one, which takes quadratic time."""
 _PACE = 1 / 40
 PACED_SECONDS = 4
 _ANSWERS = 3200
-"""A second, by the server, of short calls in flight."""
+"""Short answers per second that the server sends in the group `flight`."""
 IN_FLIGHT = (1, 16, 64, 256)
 _IMPORTS, _FEW_IMPORTS = 15, 3
-"""Of ours, and of the others, which are far from any limit."""
+"""Measured imports of our models, and of the others, which have no target."""
 CHUNKS, CHARACTERS, MESSAGES = (1_000, 10_000, 100_000), (1_000, 10_000, 100_000, 1_000_000), (1, 100, 1_000)
 SYNC, ASYNC, CPU, RATE, SECONDS = "sync", "async", "CPU us", "calls/s", "seconds"
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured."""
+    """How much to measure."""
 
     rounds: int = 5
     chunks: int = 2000
 
     @property
     def fewer(self) -> int:
-        """Rounds of what is no target."""
+        """Number of rounds for figures without a target."""
         return max(self.rounds // 2, 1)
 
 
@@ -83,7 +83,7 @@ def stream(workers: Workers, results: Results, options: Options) -> None:
 
 
 def call(workers: Workers, results: Results, options: Options) -> None:
-    """CPU us per call, one after another."""
+    """CPU us per sequential call."""
     jobs = []
     for subject in (*EVERYONE, LANGCHAIN_LEAST, LLAMA_INDEX_LEAST):
         jobs.append(Job("short answer", subject, ((SYNC, "cpu"),), "call", Work(), times=100))
@@ -92,14 +92,14 @@ def call(workers: Workers, results: Results, options: Options) -> None:
 
 
 def flight(workers: Workers, results: Results, options: Options) -> None:
-    """Short calls, always so many at once, asynchronous.
+    """Short asynchronous calls, with a constant number in flight.
 
-    The server takes its time, so that the calls are truly in flight, yet it could answer more than any client asks.
+    The server delays its answers, so that the calls are really in flight, but could serve more than any client asks.
     """
     on_httpx = [subject + ON_HTTPX for subject in OURS]
     for count in IN_FLIGHT:
         columns, work, many = ((CPU, "cpu"), (RATE, "rate")), Work(pace=count / _ANSWERS), count > 64
-        peers = (OPENAI,) if many else (OPENAI, LIKE)  # which have the same client, and take long
+        peers = (OPENAI,) if many else (OPENAI, LIKE)  # both use the same client, and take long
         jobs = [
             Job(f"{count} at once", subject, columns, "flight", work, max(min(3 * count, 256), 64), count)
             for subject in (RAW, RAW_HTTPX, *OURS, *on_httpx, *peers)
@@ -108,7 +108,7 @@ def flight(workers: Workers, results: Results, options: Options) -> None:
 
 
 def paced(workers: Workers, results: Results, options: Options) -> None:
-    """256 streams at once of 40 tokens a second each, for 4 seconds if the client keeps up, asynchronous."""
+    """256 concurrent asynchronous streams of 40 tokens per second, for 4 seconds if the client keeps up."""
     work = Work(chunks=int(PACED_SECONDS / _PACE), pace=_PACE)
     columns = ((CPU, "cpu"), ("% of a core", "share"), (SECONDS, "wall"))
     subjects = (RAW, *OURS, OPENAI, MISTRAL, LIKE)
@@ -117,7 +117,7 @@ def paced(workers: Workers, results: Results, options: Options) -> None:
 
 
 def startup(workers: Workers, results: Results, options: Options) -> None:
-    """Importing a model's module after its framework, and making models: each time in a fresh process."""
+    """Importing a model's module after its framework, and creating models, each time in a fresh process."""
     for number in range(_IMPORTS + 1):
         for name, (framework, _) in PARTS.items():
             if name not in OURS and number > _FEW_IMPORTS:
@@ -126,13 +126,13 @@ def startup(workers: Workers, results: Results, options: Options) -> None:
             done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 results.failures[Key("startup", framework, name, "adds %")] = f"exit status {done.returncode}"
-            elif number:  # the first writes byte code
+            elif number:  # the first run writes bytecode files
                 for column, value in json.loads(done.stdout).items():
                     results.add(Key("startup", framework, name, column), value)
 
 
 def memory(workers: Workers, results: Results, options: Options) -> None:
-    """200 streams at once of 20 chunks: how many kB the process grows by for each, asynchronous."""
+    """Memory growth in kB per stream, for 200 concurrent asynchronous streams of 20 chunks."""
     work, columns = Work(chunks=20, pace=0.1), (("kB per stream", "kb"),)
     jobs = [
         Job("200 streams", subject, columns, "memory", work, at_once=200)
@@ -143,7 +143,7 @@ def memory(workers: Workers, results: Results, options: Options) -> None:
 
 
 def growth(workers: Workers, results: Results, options: Options) -> None:
-    """CPU us per chunk or per call, with ever more chunks, characters of a tool's arguments, or earlier messages."""
+    """CPU us per chunk or call, with increasing numbers of chunks, characters of tool arguments, or messages."""
     rounds = min(options.rounds, 2)
     works = [("chunks", count, Work(chunks=count)) for count in CHUNKS]
     works += [("characters", count, Work("tool", count // 40, size=40)) for count in CHARACTERS]

@@ -1,4 +1,4 @@
-"""LangChain's models, each used in the same way, and its floor: a model whose answers are at hand."""
+"""LangChain models, all used in the same way, and LangChain's floor: a model with ready-made answers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .work import TOOL, Seen, Work, usage
 
 
 class Model:
-    """A chat model; `make` is given an `output_version` where that is not the default."""
+    """A chat model; `make` is passed an `output_version` if it is not the default."""
 
     def __init__(self, make: Callable[..., BaseChatModel]) -> None:
         self._make = lru_cache(make)
 
     def model(self, work: Work) -> BaseChatModel:
-        """The model for this work."""
+        """Return the model for this work."""
         return self._make(output_version="v1") if work.form == "v1" else self._make()
 
     def stream(self, work: Work) -> Seen:
-        """Take a stream as `work.form` says."""
+        """Consume a stream in the way given by `work.form`."""
         if work.form == "v3":
             return self._events(work)
         chunks = self.model(work).stream(_messages(work))
@@ -42,7 +42,7 @@ class Model:
         return Seen(count, characters)
 
     async def astream(self, work: Work) -> Seen:
-        """As `stream`."""
+        """Like `stream`, asynchronously."""
         if work.form == "v3":
             return await self._aevents(work)
         chunks = self.model(work).astream(_messages(work))
@@ -56,11 +56,11 @@ class Model:
         return Seen(count, characters)
 
     def call(self, work: Work) -> Seen:
-        """Take a whole answer."""
+        """Request a non-streaming answer."""
         return Seen(1, len(str(self.model(work).invoke(_messages(work)).content)))
 
     async def acall(self, work: Work) -> Seen:
-        """As `call`."""
+        """Like `call`, asynchronously."""
         return Seen(1, len(str((await self.model(work).ainvoke(_messages(work))).content)))
 
     def _events(self, work: Work) -> Seen:
@@ -106,14 +106,14 @@ _READ: dict[tuple[str, str], Callable[[AIMessageChunk], Any]] = {
     ("v0", "tool"): _arguments,
     **{("v1", kind): _block(kind) for kind in ("text", "reasoning", "tool")},
 }
-"""What a user looks at in a chunk."""
+"""How to read the text of a chunk, by form and kind."""
 
 
 def _added_up(form: str, chunks: list[AIMessageChunk]) -> AIMessageChunk:
     full, *rest = chunks
     if form == "sum":
         return full + rest  # all at once
-    for chunk in rest:  # one by one, as its documentation shows it: each step copies all that there is
+    for chunk in rest:  # one by one, as in LangChain's documentation; each step copies everything so far
         full = full + chunk
     return full
 
@@ -129,11 +129,11 @@ def _messages(work: Work) -> list[BaseMessage]:
 
 
 class FloorModel(BaseChatModel):
-    """Builds what every integration has to build of an answer, and nothing else."""
+    """Builds only the objects that every integration has to build from an answer."""
 
     _work: Work = PrivateAttr()
     _engine: Raw | None = PrivateAttr(default=None)
-    """Asked for whole answers, if it is there; what it says is thrown away."""
+    """If set, non-streaming answers are also requested from it, and discarded."""
 
     def _stream(self, *args: object, **kwargs: object) -> Iterator[ChatGenerationChunk]:
         for text in self._work.texts:
@@ -192,7 +192,7 @@ def _usage(work: Work) -> UsageMetadata:
 
 
 class Floor(Model):
-    """What LangChain itself costs, or with an engine what no integration on this engine can be below."""
+    """The cost of LangChain itself or, with an engine, the lower limit for any integration that uses it."""
 
     def __init__(self, engine: Raw | None = None) -> None:
         super().__init__(FloorModel)

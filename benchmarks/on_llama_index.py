@@ -1,4 +1,4 @@
-"""LlamaIndex's LLMs, each used in the same way, and its floor: an LLM whose answers are at hand."""
+"""LlamaIndex LLMs, all used in the same way, and LlamaIndex's floor: an LLM with ready-made answers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from .work import TOOL, Seen, Work, usage
 
 
 class Model:
-    """An LLM."""
+    """An LLM to measure."""
 
     def __init__(self, make: Callable[[], LLM]) -> None:
         self._llm = make()
 
     def llm(self, work: Work) -> LLM:
-        """The LLM for this work."""
+        """Return the LLM for this work."""
         return self._llm
 
     def stream(self, work: Work) -> Seen:
-        """Take a stream."""
+        """Consume a stream."""
         read, count, characters = _reader(work.kind), 0, 0
         for response in self.llm(work).stream_chat(_messages(work)):
             if number := read(response):
@@ -49,7 +49,7 @@ class Model:
         return Seen(count, characters)
 
     async def astream(self, work: Work) -> Seen:
-        """As `stream`."""
+        """Like `stream`, asynchronously."""
         read, count, characters = _reader(work.kind), 0, 0
         async for response in await self.llm(work).astream_chat(_messages(work)):
             if number := read(response):
@@ -58,16 +58,16 @@ class Model:
         return Seen(count, characters)
 
     def call(self, work: Work) -> Seen:
-        """Take a whole answer."""
+        """Request a non-streaming answer."""
         return Seen(1, len(self.llm(work).chat(_messages(work)).message.content or ""))
 
     async def acall(self, work: Work) -> Seen:
-        """As `call`."""
+        """Like `call`, asynchronously."""
         return Seen(1, len((await self.llm(work).achat(_messages(work))).message.content or ""))
 
 
 def _reader(kind: str) -> Callable[[ChatResponse], int]:
-    """What a user looks at in a response, as the number of new characters."""
+    """Return a function that counts the new characters in a response."""
     if kind == "text":
         return lambda response: len(response.delta or "")
     if kind == "reasoning":
@@ -90,20 +90,20 @@ def _messages(work: Work) -> list[ChatMessage]:
 
 
 class FloorLLM(CustomLLM):
-    """Builds what every integration has to build of an answer, and nothing else."""
+    """Builds only the objects that every integration has to build from an answer."""
 
     _work: Work = PrivateAttr()
     _engine: Raw | None = PrivateAttr(default=None)
-    """Asked for whole answers, if it is there; what it says is thrown away."""
+    """If set, non-streaming answers are also requested from it, and discarded."""
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What core asks for."""
+        """The metadata that core requires."""
         return LLMMetadata(is_chat_model=True, is_function_calling_model=True, model_name="qwen3_32b")
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Each response holds the message as far as it has come."""
+        """Yield responses that each contain the message so far."""
 
         def responses() -> ChatResponseGen:
             so_far = ""
@@ -115,7 +115,7 @@ class FloorLLM(CustomLLM):
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """As `stream_chat`."""
+        """Like `stream_chat`, asynchronously."""
 
         async def responses() -> ChatResponseAsyncGen:
             so_far = ""
@@ -127,14 +127,14 @@ class FloorLLM(CustomLLM):
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """A whole answer."""
+        """Return a non-streaming answer."""
         if self._engine:
             self._engine.call(self._work)
         return self._whole()
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """As `chat`."""
+        """Like `chat`, asynchronously."""
         if self._engine:
             await self._engine.acall(self._work)
         return self._whole()
@@ -145,11 +145,11 @@ class FloorLLM(CustomLLM):
         return ChatResponse(message=message, raw={"usage": counts}, additional_kwargs=counts)
 
     def complete(self, *args: Any, **kwargs: Any) -> CompletionResponse:
-        """Is not measured."""
+        """Not measured."""
         raise NotImplementedError
 
     def stream_complete(self, *args: Any, **kwargs: Any) -> CompletionResponseGen:
-        """Is not measured."""
+        """Not measured."""
         raise NotImplementedError
 
 
@@ -170,7 +170,7 @@ def _response(kind: str, so_far: str, text: str) -> ChatResponse:
 
 
 class Floor(Model):
-    """What LlamaIndex itself costs, or with an engine what no integration on this engine can be below."""
+    """The cost of LlamaIndex itself or, with an engine, the lower limit for any integration that uses it."""
 
     def __init__(self, engine: Raw | None = None) -> None:
         super().__init__(FloorLLM)

@@ -1,4 +1,4 @@
-"""Without a framework: an HTTP engine with the bytes split by hand and a JSON parser, and our own client."""
+"""Subjects without a framework: the bare HTTP engine with a JSON parser, and our own client."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SECONDS = 60
 
 
 class Raw:
-    """The least that a client can do: no retries, no errors, no reasoning, no usage."""
+    """A minimal client: splits events by hand; no retries, errors, reasoning or usage."""
 
     def __init__(self, base_url: str, engine: str = "httpx2") -> None:
         library = import_module(engine)
-        limits = library.Limits(max_connections=None)  # so that all calls are truly in flight
+        limits = library.Limits(max_connections=None)  # so that all calls are really in flight
         self._url = f"{base_url}/chat/completions"
         self._client = library.Client(limits=limits, timeout=_SECONDS)
         self._async_client = library.AsyncClient(limits=limits, timeout=_SECONDS)

@@ -1,4 +1,4 @@
-"""The figures that matter most as a plot."""
+"""Plots the most important figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OTHER = "#d1772b"
 _LABELS = {LANGCHAIN: f"{LANGCHAIN} (LangChain)", LLAMA_INDEX: f"{LLAMA_INDEX} (LlamaIndex)"}
 _LABELS |= {OPENAI: f"{OPENAI} (LangChain)", MISTRAL: f"{MISTRAL} (LangChain)", LIKE: f"{LIKE} (LlamaIndex)"}
 _GAP = "\u00a0"
-"""A space that SVG keeps at the ends of a text."""
+"""A space that SVG does not strip at the ends of a text."""
 _PANELS = (
     (
         "CPU per streamed chunk, µs (dark: sync, light: async)",
@@ -50,9 +50,9 @@ _PANELS = (
 
 
 def draw(path: Path, runs: list[Results]) -> None:
-    """Write the plot, if matplotlib is installed and there is something to show."""
+    """Write the plot if matplotlib is installed."""
     try:
-        mpl = import_module("matplotlib")  # the tables do without it
+        mpl = import_module("matplotlib")  # optional: the tables do not need it
     except ImportError:
         print("no plot: matplotlib is not installed")
         return
@@ -102,7 +102,7 @@ def _panel(axis: Any, title: str, bars: list[tuple[str, list[float]]]) -> None:
 
 
 def _tell_late(axis: Any, seconds: dict[str, list[float]]) -> None:
-    """Say which subjects could not keep up: their time for a token is less, since they read many at once."""
+    """Mark subjects that could not keep up: their CPU time per token is lower, since they read many tokens at once."""
     for place, (took,) in enumerate(seconds.values()):
         if took > 1.2 * PACED_SECONDS:
             text = f"{took:.0f} s instead of {PACED_SECONDS}{_GAP}"

@@ -1,4 +1,4 @@
-"""Results as tables: medians, in brackets the least and the most, and ratios."""
+"""Prints the results as tables: medians, minimum and maximum in brackets, and ratios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GAP = "   "
 
 
 def show(group: str, runs: list[Results]) -> None:
-    """Print the tables of a group: one for all cases that have the same columns."""
+    """Print a group's tables: cases with the same columns share one."""
     keys = list(dict.fromkeys(key for run in runs for key in (*run.figures, *run.failures) if key.group == group))
     print(f"\n{group}: {(GROUPS[group].__doc__ or '').partition('.')[0]}.")
     tables: dict[tuple[str, ...], list[str]] = {}
@@ -33,7 +33,7 @@ def show(group: str, runs: list[Results]) -> None:
 
 
 def show_targets(runs: list[Results]) -> None:
-    """Print what of the targets has been measured."""
+    """Print the targets that have been measured."""
     rows = [["targets", "limit", "measured", ""]]
     for target in targets():
         if figures := target.figures(runs):

@@ -1,6 +1,6 @@
-"""A loopback server in a process of its own that answers any chat completion at once, or at a model's pace.
+"""A loopback server in its own process that answers chat completions at once, or at a model's pace.
 
-It has to cost less than what is measured against it: answers are made once, and written in bursts.
+It must use less CPU than the clients measured against it: answers are built once and written in bursts.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = b""
-        self._rest: list[bytes] = []  # last piece first
+        self._rest: list[bytes] = []  # last part first
         self._full = False
         self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Remember the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
-        """Answer, once the request is whole."""
+        """Answer once the request is complete."""
         self._received += data
         head, separator, body = self._received.partition(b"\r\n\r\n")
         if not separator:
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
             self._loop.call_later(work.pace, self._transport.write, whole(work))
         elif work.pace:
             self._rest = events(work, with_usage)[::-1]
-            # Streams that all began together would all bring their chunks together.
+            # Otherwise, streams that begin together would send all their chunks at the same time.
             self._due = self._loop.time() + work.pace * (next(_phase) % _PHASES) / _PHASES
             self._write_paced(work.pace)
         else:
@@ -76,11 +76,11 @@ class Connection(asyncio.Protocol):
             self._loop.call_at(self._due, self._write_paced, pace)
 
     def pause_writing(self) -> None:
-        """Wait for the client."""
+        """Pause until the client has read more."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """Go on, unless a pace rules."""
+        """Continue, unless writing is timed by a pace."""
         self._full = False
         if not self._due:
             self._write()
@@ -96,7 +96,7 @@ def _work(question: str) -> Work:
 
 
 async def main() -> None:
-    """Listen until standard input ends; print the port."""
+    """Print the port and listen until standard input ends."""
     server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -104,7 +104,7 @@ async def main() -> None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Start a server in a process of its own; give its base URL."""
+    """Run a server in its own process; yield its base URL."""
     command = [sys.executable, "-m", "benchmarks.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

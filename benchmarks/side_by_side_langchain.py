@@ -1,4 +1,4 @@
-"""Ten tasks with `ChatOpenAI(base_url=...)` and with `ChatTIRQwen` on the same server: what does each lose?
+"""Ten tasks with `ChatOpenAI(base_url=...)` and with `ChatTIRQwen` on the same server: what does each get wrong?
 
 python -m benchmarks.side_by_side_langchain old=http://127.0.0.1:8400 new=http://127.0.0.1:8410
 
@@ -49,12 +49,12 @@ def get_weather(city: str) -> str:
 
 
 def reasoning_of(message: BaseMessage) -> str:
-    """All reasoning in a message's blocks."""
+    """Return all reasoning in a message's content blocks."""
     return "".join(block.get("reasoning", "") for block in message.content_blocks if block["type"] == "reasoning")
 
 
 def expect(found: Any, wanted: Any) -> None:
-    """Say what is not as it should be."""
+    """Fail with the value that was found if it is not the expected one."""
     assert found == wanted, f"{found!r:.60}"
 
 
@@ -149,18 +149,18 @@ TASKS = (
 
 
 def attempt(task: Callable[[Make], None], make: Make) -> str:
-    """Do a task and say how it went."""
+    """Run a task and return its outcome."""
     try:
         task(make)
     except AssertionError as error:
         return f"lost: {error}"
-    except Exception as error:  # noqa: BLE001 - of another library
+    except Exception as error:  # noqa: BLE001 - from another library
         return f"{type(error).__name__}: {error}"[:70].replace("\n", " ")
     return "ok"
 
 
 def makers(url: str) -> dict[str, Make]:
-    """Both models on a server."""
+    """Return functions that create each model for a server."""
     complete = f"{url}/project/p-{PROJECT}/genai/{MODEL}/v1"
 
     def openai(**params: Any) -> ChatOpenAI:
@@ -174,7 +174,7 @@ def makers(url: str) -> dict[str, Make]:
 
 
 def main(servers: list[str]) -> None:
-    """Print the table, in Markdown."""
+    """Print the table in Markdown."""
     warnings.simplefilter("ignore")
     print("| server | task | ChatOpenAI | ChatTIRQwen |\n|---|---|---|---|")
     for server in servers:

@@ -1,10 +1,10 @@
-"""Thirteen tasks with `OpenAILike(api_base=...)` and with `TIRQwen` on the same server: what does each lose?
+"""Thirteen tasks with `OpenAILike(api_base=...)` and with `TIRQwen` on the same server: what does each get wrong?
 
 python -m benchmarks.side_by_side_llama_index old=http://127.0.0.1:8080 old-no-parsers=http://127.0.0.1:8100
 
 The servers are the lab's, started with the scripts `tests/data/cassettes/lab*.yaml` (see the README there); the other
-model is `pip install llama-index-llms-openai-like`. A server `NAME-no-parsers` is asked for the one task of `NAME` that
-needs it. CI does not run this.
+model is `pip install llama-index-llms-openai-like`. `NAME-no-parsers` is used for the one task of `NAME` that needs it.
+CI does not run this.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ def get_weather(city: str) -> str:
 
 
 def expect(found: Any, wanted: Any) -> None:
-    """Say what is not as it should be."""
+    """Fail with the value that was found if it is not the expected one."""
     assert found == wanted, f"{found!r:.60}"
 
 
 def reasoning_of(response: ChatResponse) -> str:
-    """All reasoning in a response's blocks."""
+    """Return all reasoning in a response's blocks."""
     return "".join(block.content or "" for block in response.message.blocks if isinstance(block, ThinkingBlock))
 
 
 def counts_of(response: ChatResponse) -> dict[str, Any]:
-    """The tokens that a response counts."""
+    """Return the token counts of a response."""
     usage = dict(response.raw or {}).get("usage") or {}
     return usage if isinstance(usage, dict) else usage.model_dump()
 
 
 def run(agent: BaseWorkflowAgent, question: str) -> tuple[str, list[AgentStream]]:
-    """An agent's answer, and what it streamed."""
+    """Return an agent's answer, and the events that it streamed."""
 
     async def stream() -> tuple[str, list[AgentStream]]:
         handler = agent.run(question, max_iterations=6)
@@ -189,18 +189,18 @@ TASKS = (
 
 
 def attempt(task: Callable[[Make], None], make: Make) -> str:
-    """Do a task and say how it went."""
+    """Run a task and return its outcome."""
     try:
         task(make)
     except AssertionError as error:
         return f"lost: {error}"
-    except Exception as error:  # noqa: BLE001 - of another library
+    except Exception as error:  # noqa: BLE001 - from another library
         return f"{type(error).__name__}: {error}"[:120].replace("\n", " ")
     return "ok"
 
 
 def makers(url: str) -> dict[str, Make]:
-    """Both models on a server."""
+    """Return functions that create each model for a server."""
     complete = f"{url}/project/p-{PROJECT}/genai/{MODEL}/v1"
 
     def openai(**params: Any) -> OpenAILike:
@@ -221,7 +221,7 @@ def makers(url: str) -> dict[str, Make]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table for each server, in Markdown."""
+    """Print a Markdown table for each server."""
     warnings.simplefilter("ignore")
     logging.disable()
     servers = dict(argument.split("=", 1) for argument in arguments)

@@ -1,6 +1,6 @@
-"""What an import and a constructor cost, in a process that has done nothing else: `python -m benchmarks.startup`.
+"""The cost of imports and constructors, measured in a fresh process: `python -m benchmarks.startup NAME`.
 
-Nothing may be imported here that a framework would otherwise have to import.
+Do not import anything here that a framework would otherwise have to import itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FRAMEWORKS = {
     "LangChain": [f"langchain_core.{name}" for name in _LANGCHAIN],
     "LlamaIndex": ["llama_index.core"],
 }
-"""What each program has imported that uses the framework."""
+"""The modules that every program using the framework imports."""
 PARTS = {
     "ChatTIRQwen": ("LangChain", "langchain_tir_qwen"),
     "ChatOpenAI": ("LangChain", "langchain_openai"),
@@ -26,11 +26,11 @@ PARTS = {
     "TIRQwen": ("LlamaIndex", "llama_index_tir_qwen"),
     "OpenAILike": ("LlamaIndex", "llama_index.llms.openai_like"),
 }
-"""The framework of a model, and the module that has it."""
+"""For each model, its framework and its module."""
 
 
 def imported(modules: list[str]) -> float:
-    """CPU milliseconds of these imports."""
+    """Import the modules and return the CPU time in milliseconds."""
     began = time.process_time()
     for module in modules:
         import_module(module)
@@ -38,12 +38,12 @@ def imported(modules: list[str]) -> float:
 
 
 def main(name: str) -> None:
-    """Import the framework, then the model's module; make one, then many; count the open files. Print it all."""
+    """Measure importing the framework and the model's module, creating models, and open files; print the figures."""
     framework, module = PARTS[name]
     first, then = imported(FRAMEWORKS[framework]), imported([module])
     make = getattr(sys.modules[module], name)
     arguments = {"api_base" if framework == "LlamaIndex" else "base_url": _BASE_URL, "api_key": "token"}
-    files = len(os.listdir("/dev/fd"))  # noqa: PTH208 - pathlib would be imported
+    files = len(os.listdir("/dev/fd"))  # noqa: PTH208 - pathlib must not be imported
     took, models = [], []
     for _ in range(1 + _TIMES):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What is measured, by name. Each is made in a process of its own, and imports there what it needs."""
+"""The subjects to measure, by name. Each is created in its own process and imports there what it needs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .work import Seen, Work
 
 
 class Subject(Protocol):
-    """Something that answers."""
+    """A client or model to measure."""
 
     def stream(self, work: Work) -> Seen:
-        """Take a stream."""
+        """Consume a stream."""
 
     async def astream(self, work: Work) -> Seen:
-        """Take a stream."""
+        """Consume a stream, asynchronously."""
 
     def call(self, work: Work) -> Seen:
-        """Take a whole answer."""
+        """Request a non-streaming answer."""
 
     async def acall(self, work: Work) -> Seen:
-        """Take a whole answer."""
+        """Request a non-streaming answer, asynchronously."""
 
 
 _PEER = {"model": "qwen3_32b", "api_key": "token"}
@@ -101,7 +101,7 @@ LLAMA_INDEX_FLOOR, LLAMA_INDEX = "LlamaIndex's floor", "TIRQwen"
 LANGCHAIN_LEAST, LLAMA_INDEX_LEAST = "httpx2 in LangChain", "httpx2 in LlamaIndex"
 OPENAI, MISTRAL, LIKE = "ChatOpenAI", "ChatMistralAI", "OpenAILike"
 ON_HTTPX = " on httpx"
-"""After the name of ours: with the other engine."""
+"""Suffix for the names of our own subjects on the other engine."""
 
 SUBJECTS: dict[str, Callable[[str], Subject]] = {
     RAW: _raw("httpx2"),
@@ -117,4 +117,4 @@ SUBJECTS: dict[str, Callable[[str], Subject]] = {
     LLAMA_INDEX: _llama_index(make_tir_qwen),
     LIKE: _llama_index(make_openai_like),
 }
-"""From the name to a function of the server's base URL."""
+"""By name: functions that create a subject for the server's base URL."""

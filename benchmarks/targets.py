@@ -1,4 +1,4 @@
-"""What the figures are to be: ratios within a run, and their limits."""
+"""Performance targets: ratios within a run, and their limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SHORT = "short answer"
 
 
 def ratio(results: Results, key: Key) -> float | None:
-    """A figure by what it cannot be less than: the raw engine's, and with a framework the floor's besides."""
+    """Divide a figure by its lower limit: the raw engine's figure, plus the framework's floor if there is one."""
     if key not in results.figures or key.subject in (RAW, RAW_HTTPX, *FLOORS.values()):
         return None
     floor = FLOORS.get(key.subject.removesuffix(ON_HTTPX))
@@ -47,7 +47,7 @@ def ratio(results: Results, key: Key) -> float | None:
         kind = key.case.partition(",")[0]
         parts = [Key(key.group, kind, RAW, key.column)]
         parts += [key._replace(subject=floor)] if floor else []
-    elif key.column == CPU:  # the floors are measured alone: nothing is in flight there
+    elif key.column == CPU:  # floors are only measured without concurrency
         parts = [key._replace(subject=RAW)]
         alone = ("call", _SHORT) if key.group == "flight" else ("stream", "text")
         parts += [Key(*alone, floor, ASYNC)] if floor else []
@@ -76,24 +76,24 @@ class Target:
     name: str
     limit: float
     at_most: bool
-    """Whether the limit is the most, or the least."""
+    """Whether the limit is a maximum; otherwise, a minimum."""
     figure: Figure
 
     def figures(self, runs: list[Results]) -> list[float]:
-        """The figure in each run that has it."""
+        """Return the figure for each run that measured it."""
         found = []
         for run in runs:
-            with suppress(KeyError):  # was not measured
+            with suppress(KeyError):  # not measured
                 found.append(self.figure(run))
         return found
 
     def met(self, figures: list[float]) -> bool:
-        """Whether the median keeps the limit."""
+        """Whether the median is within the limit."""
         return median(figures) <= self.limit if self.at_most else median(figures) >= self.limit
 
 
 def targets() -> list[Target]:
-    """All of them."""
+    """Return all targets."""
     return [*_above_the_floor(), *_above_the_peers(), *_in_flight(), *_startup(), *_growth()]
 
 

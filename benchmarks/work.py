@@ -1,4 +1,4 @@
-"""What a subject is asked to do, and what it must answer; the server reads it out of the question."""
+"""The work that a subject is given and the answer it must return; the server reads both from the question."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ TOOL = "write"
 
 
 class Seen(NamedTuple):
-    """What a subject has handed over: chunks with something in them, and their characters."""
+    """What a subject returned: the number of non-empty chunks, and of their characters."""
 
     chunks: int
     characters: int
 
 
 class WrongAnswerError(Exception):
-    """Less or more has been handed over than was sent."""
+    """A subject returned more or less than was sent."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One call. Equal works have equal questions, so that the server has to write its answer only once."""
+    """One call. Equal works have equal questions, so that the server builds each answer only once."""
 
     kind: str = "text"
-    """Of the answer: `text`, `reasoning` or `tool` (the arguments of a call)."""
+    """Kind of the answer: `text`, `reasoning` or `tool` (the arguments of a call)."""
     chunks: int = 8
     size: int = 6
     """Characters in each chunk."""
     pace: float = 0.0
-    """Seconds between the chunks, or before a whole answer; 0: as fast as the client takes them."""
+    """Seconds between chunks, or before a non-streaming answer; 0: as fast as the client reads."""
     history: int = 1
-    """Messages of the conversation, this question included."""
+    """Number of messages in the conversation, including this question."""
     form: str = "v0"
-    """How a LangChain user takes the stream: `v0`, `v1`, `v3`, or `fold` and `sum`, which add its chunks up."""
+    """How LangChain's stream is consumed: `v0`, `v1`, `v3`, or `fold` and `sum`, which add up the chunks."""
 
     @cached_property
     def question(self) -> str:
@@ -44,7 +44,7 @@ class Work:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The answer's pieces; those of a tool's arguments are a JSON object together."""
+        """The parts of the answer; those of tool arguments form a JSON object."""
         piece = (" token" * (self.size // 6 + 1))[: self.size]
         texts = [piece] * self.chunks
         if self.kind == "tool":
@@ -53,7 +53,7 @@ class Work:
 
     @cached_property
     def whole(self) -> str:
-        """All of the answer."""
+        """The complete answer."""
         return "".join(self.texts)
 
     @cached_property
@@ -64,12 +64,12 @@ class Work:
 
     @cached_property
     def wire(self) -> list[dict[str, str]]:
-        """The conversation as on the wire."""
+        """The conversation in wire format."""
         messages = [*self.earlier, ("user", self.question)]
         return [{"role": role, "content": text} for role, text in messages]
 
     def check(self, seen: Seen, *, streamed: bool) -> None:
-        """Raise unless this is what was sent, so that nothing is fast by being wrong."""
+        """Raise an error unless this is what was sent, so that nothing is fast because it is wrong."""
         least, most = (self.chunks, self.chunks + 1) if streamed else (1, 1)
         if seen.characters != len(self.whole) or not least <= seen.chunks <= most:
             raise WrongAnswerError(
@@ -78,5 +78,5 @@ class Work:
 
 
 def usage(work: Work) -> dict[str, Any]:
-    """The counts that the server gives."""
+    """Return the token counts that the server sends."""
     return {"prompt_tokens": 15, "total_tokens": 15 + work.chunks, "completion_tokens": work.chunks}

@@ -1,4 +1,4 @@
-"""The process of one subject: reads jobs from standard input as lines of JSON, and writes what they have cost."""
+"""The process of one subject: reads jobs from standard input as JSON lines, and prints what they cost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .subjects import ON_HTTPX, SUBJECTS, Subject
 from .work import Seen, Work
 
 LIMIT = 120
-"""Seconds for a job; one that takes longer ends the process."""
+"""Maximum seconds for a job; the process is ended if it takes longer."""
 _LOOK_SECONDS = 0.1
 Measured = dict[str, float]
 
 
 class Task(NamedTuple):
-    """A job as the worker takes it."""
+    """A job, ready for the worker to run."""
 
     subject: Subject
     loop: asyncio.Runner
@@ -34,13 +34,13 @@ class Task(NamedTuple):
     at_once: int
 
     def check(self, seen: Iterable[Seen], *, streamed: bool) -> None:
-        """Raise unless all answers are right."""
+        """Raise an error unless all answers are right."""
         for one in seen:
             self.work.check(one, streamed=streamed)
 
 
 class Clock:
-    """The time that passes within it: of this process's CPU, and on the wall."""
+    """Context manager that measures CPU time and wall time."""
 
     def __enter__(self) -> Clock:
         gc.collect()
@@ -52,13 +52,13 @@ class Clock:
         self.wall = time.perf_counter() - self._wall
 
     def per(self, units: int) -> Measured:
-        """CPU microseconds for each of so many, how many a second, the seconds of all, and the share of a core."""
+        """Return CPU microseconds per unit, units per second, total seconds, and the percentage of a core used."""
         share = 100 * self.cpu / self.wall
         return {"cpu": self.cpu / units * 1e6, "rate": units / self.wall, "wall": self.wall, "share": share}
 
 
 def stream(task: Task) -> Measured:
-    """CPU per chunk of streams, one after another."""
+    """Measure the CPU time per chunk of sequential streams."""
     with Clock() as clock:
         seen = [task.subject.stream(task.work) for _ in range(task.times)]
     task.check(seen, streamed=True)
@@ -66,7 +66,7 @@ def stream(task: Task) -> Measured:
 
 
 def astream(task: Task) -> Measured:
-    """As `stream`, asynchronous."""
+    """Like `stream`, asynchronously."""
 
     async def run() -> list[Seen]:
         return [await task.subject.astream(task.work) for _ in range(task.times)]
@@ -78,7 +78,7 @@ def astream(task: Task) -> Measured:
 
 
 def call(task: Task) -> Measured:
-    """CPU per call of whole answers, one after another."""
+    """Measure the CPU time per sequential non-streaming call."""
     with Clock() as clock:
         seen = [task.subject.call(task.work) for _ in range(task.times)]
     task.check(seen, streamed=False)
@@ -86,7 +86,7 @@ def call(task: Task) -> Measured:
 
 
 def acall(task: Task) -> Measured:
-    """As `call`, asynchronous."""
+    """Like `call`, asynchronously."""
 
     async def run() -> list[Seen]:
         return [await task.subject.acall(task.work) for _ in range(task.times)]
@@ -98,7 +98,7 @@ def acall(task: Task) -> Measured:
 
 
 def flight(task: Task) -> Measured:
-    """Whole answers, always so many calls at once: CPU per call."""
+    """Measure the CPU time per non-streaming call, with a constant number in flight."""
 
     async def caller(numbers: Iterable[int]) -> list[Seen]:
         return [await task.subject.acall(task.work) for _ in numbers]
@@ -115,7 +115,7 @@ def flight(task: Task) -> Measured:
 
 
 def together(task: Task) -> Measured:
-    """Streams all at once: CPU per chunk."""
+    """Measure the CPU time per chunk of concurrent streams."""
 
     async def run(work: Work) -> list[Seen]:
         return await asyncio.gather(*(task.subject.astream(work) for _ in range(task.at_once)))
@@ -128,7 +128,7 @@ def together(task: Task) -> Measured:
 
 
 def memory(task: Task) -> Measured:
-    """Streams all at once: by how many kB the process grows for each, at its peak."""
+    """Measure the peak memory growth per concurrent stream, in kB."""
 
     async def run() -> tuple[list[Seen], float]:
         streams = asyncio.gather(*(task.subject.astream(task.work) for _ in range(task.at_once)))
@@ -152,9 +152,9 @@ JOBS: dict[str, Callable[[Task], Measured]] = {
 
 
 def main(name: str, base_url: str) -> None:
-    """Do jobs until there are no more."""
+    """Run jobs until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints
+    os.dup2(2, 1)  # keeps what libraries print out of the answers
     subject = SUBJECTS[name.removesuffix(ON_HTTPX)](base_url)
     warnings.simplefilter("ignore")  # v3 is in beta; LangChain has set filters of its own
     with asyncio.Runner() as loop:
@@ -164,7 +164,7 @@ def main(name: str, base_url: str) -> None:
             try:
                 task = Task(subject, loop, Work(**job["work"]), job["times"], job["at_once"])
                 measured: Any = JOBS[job["job"]](task)
-            except Exception as error:  # noqa: BLE001 - of another library, perhaps; it is reported
+            except Exception as error:  # noqa: BLE001 - reported; may be from another library
                 measured = {"error": f"{type(error).__name__}: {error}"[:200]}
             faulthandler.cancel_dump_traceback_later()
             print(json.dumps(measured), file=answers, flush=True)
