@@ -1,1 +1,1 @@
-"""Programs that break things on purpose. They are run by hand, never as tests: see README.md."""
+"""Stress tests: programs that break things on purpose. Run by hand, never by the test suite: see README.md."""

@@ -2,10 +2,10 @@
 
 python -m stress.batches [--number 2000] [--base-url http://127.0.0.1:8080/project/p-1234/genai/qwen3_32b/v1]
 
-Asks for products, so that each answer can be checked. Without a URL a server of our own answers, each question after a
-second; with one (the lab's, started with `--script FILE` from `--write-script FILE`) requests are passed on to it.
-Counts, between program and server, how often each prompt is asked. Exit status 1 if an answer is missing, wrong or
-asked too often.
+Asks for products, so that each answer can be checked. Without a URL, a local server answers each question after one
+second; with a URL (of the lab, started with `--script FILE` from `--write-script FILE`), requests are forwarded to it.
+A proxy between program and server counts how often each prompt is sent. The exit status is 1 if an answer is missing or
+wrong, or if prompts were sent too often.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .server import whole
 
 CONCURRENCY = 32
 BATCH = 250
-"""Rows that a worker of Ray gets at once."""
+"""Number of rows in a batch for a Ray worker."""
 TOKEN = "lab-token"
 PROGRAM = """
 import asyncio, sys
@@ -58,21 +58,21 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def rows_of(number: int) -> list[Row]:
-    """A data set of so many different products."""
+    """Return a data set of `number` different products."""
     return [{"id": at, "prompt": f"What is {at} times {at + 7}? Answer with the number alone."} for at in range(number)]
 
 
 def right(row: Row) -> bool:
-    """Whether a row has the right answer."""
+    """Whether the answer of a row is right."""
     return bool(row["response"] == str(row["id"] * (row["id"] + 7)))
 
 
 @dataclass
 class Counting:
-    """Answers, or passes on, and counts what is asked.
+    """Answers or forwards requests, and counts them by prompt.
 
     Args:
-        upstream: The base URL to pass on to; unset: answers by itself, a second later.
+        upstream: The base URL to forward to; if None, it answers itself after one second.
     """
 
     upstream: str | None
@@ -111,7 +111,7 @@ class Counting:
 
 
 def killed_twice(base_url: str, counting: Counting, number: int) -> bool:
-    """Run the program, kill it after a third and after two thirds of the answers, and let it come to its end."""
+    """Run the program, kill it after a third and two thirds of the answers, then let it finish."""
     print(f"\nKilled twice ({number:,} prompts, {CONCURRENCY} at once)")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answers.jsonl"
@@ -132,7 +132,7 @@ def killed_twice(base_url: str, counting: Counting, number: int) -> bool:
 
 
 def verdict(rows: list[Row], counting: Counting, number: int, again: int = 0) -> bool:
-    """Whether each prompt has its answer, and how often which was asked."""
+    """Print how often prompts were sent; return whether each has its answer and none was sent too often."""
     times = Counter(counting.asked.values())
     answered = len({row["id"] for row in rows if right(row)})
     print(
@@ -144,8 +144,8 @@ def verdict(rows: list[Row], counting: Counting, number: int, again: int = 0) ->
 
 
 def on_ray(base_url: str, counting: Counting, number: int, workers: int) -> bool:
-    """The same with Ray Data, by so many workers."""
-    import ray.data  # noqa: PLC0415 - an extra, and a second to load
+    """Do the same with Ray Data and this number of workers."""
+    import ray.data  # noqa: PLC0415 - optional, and takes a second to import
 
     chain = itemgetter("prompt") | ChatTIRQwen(base_url=base_url, access_token=TOKEN)
     data = ray.data.from_items(rows_of(number), override_num_blocks=max(1, number // BATCH)).map_batches(
@@ -164,7 +164,7 @@ def on_ray(base_url: str, counting: Counting, number: int, workers: int) -> bool
 
 
 def main() -> int:
-    """Run all; return the exit status."""
+    """Run everything and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=2000)
     parser.add_argument("--base-url", help="a server that knows the answers")
@@ -192,7 +192,7 @@ def main() -> int:
 
 
 def write_script(path: Path, number: int) -> None:
-    """What the lab's model says: the products."""
+    """Write the lab's script, by which its model answers with the products."""
     exchanges = [
         {"when": {"user": row["prompt"]}, "reply": {"content": str(row["id"] * (row["id"] + 7))}}
         for row in rows_of(number)

@@ -1,10 +1,10 @@
-"""The table of faults with its measured outcomes: does anything hang, or get lost in silence?
+"""Plays a table of faults to the clients: does any call hang, or lose data silently?
 
 python -m stress.faults [--peer] [--json FILE]
 
-Plays the rows of `tests/support/faults/` to both clients on both engines, and prints a Markdown table; exits with 1
-unless each row leads to what it must. With --peer also to `ChatOpenAI` (`pip install langchain-openai`), whose column
-says what becomes of the same faults there: `ok` is the right answer, an error's name stands for itself.
+Plays the faults of `tests/support/faults/` to both clients on both engines, and prints a Markdown table; the exit
+status is 1 unless each has the expected outcome. With --peer, also plays them to `ChatOpenAI` (`pip install
+langchain-openai`), whose column shows the outcome there: `ok` is the right answer; errors are given by name.
 CI does not run this.
 """
 
@@ -38,19 +38,19 @@ ENGINES = ("httpx2", "httpx")
 PEER = "ChatOpenAI"
 VERDICTS = ["ok", "differs", "silent success", "hang"]
 LIMIT = 60
-"""Seconds for a row: the server ends each fault after a few, but a client might hang by itself."""
+"""Maximum seconds for a row: the server ends each fault after a few, but a client might hang on its own."""
 
 
 class Peer:
-    """`ChatOpenAI`, its limits as near as it has them."""
+    """`ChatOpenAI`, with the closest equivalents of the time limits."""
 
     def __init__(self, base_url: str, timeout: Any, retries: int) -> None:
-        from langchain_openai import ChatOpenAI  # noqa: PLC0415 - needed by --peer alone
+        from langchain_openai import ChatOpenAI  # noqa: PLC0415 - only needed by --peer
         from openai import DefaultAsyncHttpxClient, DefaultHttpxClient  # noqa: PLC0415
 
         seconds = min(timeout.values()) if isinstance(timeout, dict) else timeout
         limits = {"timeout": seconds, "stream_chunk_timeout": seconds, "max_retries": retries}
-        # Its own clients are kept for as long as the process lives, and would meet other servers at the same port.
+        # openai's default clients are cached for the whole process: they would be reused for later servers on a port.
         self.clients = {"http_client": DefaultHttpxClient(), "http_async_client": DefaultAsyncHttpxClient()}
         self.model = ChatOpenAI(model="qwen3_32b", base_url=base_url, api_key="token", **limits, **self.clients)
 
@@ -67,7 +67,7 @@ class Peer:
 
 
 class AsyncPeer(Peer):
-    """The same, in an event loop of its own."""
+    """The asynchronous methods of `ChatOpenAI`, in their own event loop."""
 
     def __init__(self, base_url: str, timeout: Any, retries: int) -> None:
         super().__init__(base_url, timeout, retries)
@@ -96,7 +96,7 @@ def _text(message: Any) -> str:
 
 
 def record_peers_waits(patch: pytest.MonkeyPatch) -> list[float]:
-    """As `record_waits`, for openai."""
+    """Like `record_waits`, for openai."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -109,7 +109,7 @@ def record_peers_waits(patch: pytest.MonkeyPatch) -> list[float]:
 
 @dataclass
 class Played:
-    """What came of a fault, for the synchronous and the asynchronous client."""
+    """The outcome of a fault for the synchronous and the asynchronous client."""
 
     outcomes: list[Outcome]
     seconds: float
@@ -120,17 +120,17 @@ class Played:
 
     @property
     def verdict(self) -> str:
-        """The worse of both."""
+        """The worse of the two verdicts."""
         return max(self.verdicts, key=VERDICTS.index)
 
 
 def either(one: str, other: str) -> str:
-    """What both say, or what each says."""
+    """Return one text if both are equal, otherwise both."""
     return one if one == other else f"sync: {one}; async: {other}"
 
 
 def play(fault: Fault, makes: tuple[Make, Make], record: Callable[[pytest.MonkeyPatch], list[float]]) -> Played:
-    """Play a fault to both clients."""
+    """Play a fault to the synchronous and the asynchronous client."""
     found = []
     for make in makes:
         with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +140,7 @@ def play(fault: Fault, makes: tuple[Make, Make], record: Callable[[pytest.Monkey
 
 
 def play_all(name: str, first: int) -> None:
-    """Play the faults to one library's clients, in this process, which ends with a row that hangs; print JSON."""
+    """Play the faults to one library's clients and print JSON; a hanging row ends this process."""
     logging.disable()
     kind = ((Peer, AsyncPeer), record_peers_waits) if name == PEER else ((SyncCaller, AsyncCaller), record_waits)
     for fault in TABLE[first:]:
@@ -149,7 +149,7 @@ def play_all(name: str, first: int) -> None:
 
 
 def played(name: str) -> list[Played]:
-    """Play all faults to one library's clients, in a process of their own, or more if rows hang."""
+    """Play all faults to one library's clients in a subprocess, which is restarted after a row that hangs."""
     environment = {key: value for key, value in os.environ.items() if "PROXY" not in key.upper()}
     environment |= {"TIR_QWEN_HTTP_ENGINE": name} if name in ENGINES else {"LANGSMITH_TRACING": "false"}
     command = [sys.executable, "-W", "ignore", "-m", "stress.faults", "--play", name, "--first"]
@@ -173,7 +173,7 @@ def _read(line: str) -> Played:
 
 
 def judged(fault: Fault, found: Played) -> str:
-    """What the peer makes of a fault."""
+    """Describe how the peer handles a fault."""
     return either(*(_judged(fault, *each) for each in zip(found.outcomes, found.verdicts, strict=True)))
 
 
@@ -190,7 +190,7 @@ def _judged(fault: Fault, outcome: Outcome, verdict: str) -> str:
 
 
 def table(results: dict[str, list[Played]]) -> Iterator[list[str]]:
-    """The rows; the two ways to ask are in one where all else is the same."""
+    """Yield the table's rows; streamed and non-streamed calls share one if everything else is equal."""
     merged: dict[tuple[str, ...], list[tuple[str, float]]] = {}
     for number, fault in enumerate(TABLE):
         found = {name: played[number] for name, played in results.items()}
@@ -205,7 +205,7 @@ def table(results: dict[str, list[Played]]) -> Iterator[list[str]]:
 
 
 def summary(results: dict[str, list[Played]]) -> Iterator[str]:
-    """A line for each library."""
+    """Yield a summary line for each library."""
     for name, found in results.items():
         verdicts = Counter(verdict for each in found for verdict in each.verdicts)
         told = f"{verdicts['silent success']} silent successes, {verdicts['hang']} hangs"
@@ -216,8 +216,8 @@ def summary(results: dict[str, list[Played]]) -> Iterator[str]:
 def main() -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--peer", action="store_true", help="play the faults to ChatOpenAI, too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes to a file, too")
+    parser.add_argument("--peer", action="store_true", help="also play the faults to ChatOpenAI")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the outcomes to a file")
     parser.add_argument("--play", choices=(*ENGINES, PEER), help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     asked = parser.parse_args()

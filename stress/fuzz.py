@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing: `python -m stress.fuzz [--seconds N] [--target NAME]`; needs atheris, an optional tool.
+"""Coverage-guided fuzzing: `python -m stress.fuzz [--seconds N] [--target NAME]`; requires atheris.
 
-Whatever comes in, only a TIRError may come out, in little memory and in time. A finding is printed as the bytes that
-led to it; `--target NAME --replay BYTES` runs those alone, without atheris.
+Whatever the input, nothing but a TIRError may be raised, within limits of memory and time. A finding is printed with
+the bytes that caused it; `--target NAME --replay BYTES` runs only those, without atheris.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from tir_qwen._response.text.tool_calls import ToolCallParser
 PACKAGES = ["tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen"]
 MAX_LENGTH = 4096
 MAX_GROWTH_MB = 64
-"""Of the process's peak memory, by one execution."""
+"""Maximum growth of the process's peak memory by one execution."""
 MAX_SECONDS = 10
-"""Of one execution."""
+"""Maximum duration of one execution."""
 MAX_WORDS = 2000
-"""Characters of any error."""
+"""Maximum length of any error, in characters."""
 CANARY = "c4n4ry"
 _LOCAL = "http://127.0.0.1:1/v1"
 _MADE_ID = re.compile(r"[0-9a-f]{32}(?=(-\d+)?-call-)")
@@ -62,23 +62,23 @@ BLOCK = ("type", "text", "reasoning", "json", "index", "content")
 
 
 class Draw:
-    """Values out of bytes; when these run out, all is empty."""
+    """Derives values from the fuzzer's bytes; when these run out, values are empty."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def byte(self) -> int:
-        """A number below 256."""
+        """Return a number below 256."""
         self._at += 1
         return self._data[self._at - 1] if self._at <= len(self._data) else 0
 
     def one_of(self, *choices: Any) -> Any:
-        """One of these."""
+        """Return one of the choices."""
         return choices[self.byte() % len(choices)]
 
     def text(self) -> str:
-        """A word of the wire, or any short text, perhaps with lone surrogates."""
+        """Return a word of the API, or any short text, perhaps with lone surrogates."""
         number = self.byte()
         if number < 128:
             return WORDS[number % len(WORDS)]
@@ -86,11 +86,11 @@ class Draw:
         return raw.decode("utf-8", self.one_of("replace", "surrogateescape", "backslashreplace"))
 
     def items(self) -> range:
-        """As many as a short list has."""
+        """Return a range of the length of a short list."""
         return range(self.byte() % 5)
 
     def value(self, depth: int = 4) -> Any:
-        """Any value, JSON or not."""
+        """Return any value, valid in JSON or not."""
         kind = self.byte() % 16
         if depth and kind < 5:
             return {self.text(): self.value(depth - 1) for _ in self.items()}
@@ -103,24 +103,24 @@ class Draw:
         return odd[number % 32] if number % 32 < len(odd) else number
 
     def content(self) -> Any:
-        """A text, or a list of texts and blocks."""
+        """Return a text, or a list of texts and blocks."""
         if self.byte() % 4 == 0:
             return self.text()
         return [self.one_of(self.text(), self.some(*BLOCK), self.some(*BLOCK)) for _ in self.items()]
 
     def some(self, *names: str) -> dict[str, Any]:
-        """Some of these fields, with any values."""
+        """Return some of these fields, with any values."""
         return {name: self.value() for name in names if self.byte() % 3 == 0}
 
 
 def pieces(body: Any, cuts: bytes) -> Iterator[Any]:
-    """Cut a text or bytes at these places."""
+    """Split a text or bytes at these positions."""
     places = sorted({0, len(body), *(at * len(body) // 256 for at in cuts)})
     return (body[start:end] for start, end in zip(places, places[1:] or places, strict=False))
 
 
 def decoded(body: Any, expected: DecodingOptions) -> tuple[str, ...]:
-    """All that comes of an answer, in words; ids that are made anew each time are left out."""
+    """Return everything decoded from an answer as text, without generated ids."""
     decoder = ResponseDecoder((), expected)
     deltas, error = [], ""
     try:
@@ -135,7 +135,7 @@ def decoded(body: Any, expected: DecodingOptions) -> tuple[str, ...]:
 
 
 def fuzz_decoder(data: bytes) -> None:
-    """An answer is the same however its bytes are cut, and whatever was expected."""
+    """An answer is decoded equally however its bytes are split, with any options."""
     body, cuts, flags = data[:-5], data[-5:-1], data[-1] if data else 0
     named = "get_weather" if flags & 2 else None
     expected = DecodingOptions(bool(flags & 1), named, bool(flags & 4), bool(flags & 8), bool(flags & 16))
@@ -147,20 +147,20 @@ def fuzz_decoder(data: bytes) -> None:
 
 
 def thought(texts: Iterator[str]) -> tuple[str, str]:
-    """Reasoning and answer."""
+    """Return the reasoning and the answer in the texts."""
     splitter = ThinkSplitter()
     said = [*(splitter.feed(text) for text in texts), splitter.close()]
     return "".join(reasoning or "" for reasoning, _ in said), "".join(answer for _, answer in said)
 
 
 def trimmed(texts: Iterator[str], leading: bool) -> tuple[str, str]:
-    """What is kept of a text, and what is held back."""
+    """Return the trimmed text, and what is held back at the end."""
     trimmer = NewlineTrimmer(leading=leading)
     return "".join([trimmer.feed(text) for text in texts]), trimmer.release()
 
 
 def called(texts: Iterator[str]) -> list[list[str]]:
-    """Texts, and calls as number, id, name and arguments."""
+    """Return the texts, and the calls as index, id, name and arguments."""
     splitter = ToolCallParser(str)
     found: list[list[str]] = []
     for text in texts:
@@ -172,7 +172,7 @@ def called(texts: Iterator[str]) -> list[list[str]]:
 
 
 def add(found: list[list[str]], each: Any) -> None:
-    """Add a piece to what it goes on with."""
+    """Append a part, merged with the text or call that it continues."""
     parts = ["", each] if isinstance(each, str) else [str(each.index), each.id or "", each.name or "", each.arguments]
     if found and found[-1][0] == parts[0] and len(found[-1]) == len(parts):
         found[-1][1:] = [one + more for one, more in zip(found[-1][1:], parts[1:], strict=True)]
@@ -181,7 +181,7 @@ def add(found: list[list[str]], each: Any) -> None:
 
 
 def fuzz_splitters(data: bytes) -> None:
-    """A text is split in the same way however it is cut, and nothing of it is lost."""
+    """A text is parsed equally however it is split, and nothing is lost."""
     text, cuts = data[:-4].decode("utf-8", "replace"), data[-4:]
     reasoning, answer = thought(pieces(text, cuts))
     assert (reasoning, answer) == thought(iter([text]))
@@ -200,7 +200,7 @@ def fuzz_splitters(data: bytes) -> None:
 
 
 def fuzz_settings(data: bytes) -> None:
-    """Settings are refused, or make a request that holds no control characters; no error repeats a secret."""
+    """Settings are rejected or lead to a request without control characters; no error contains a secret."""
     draw = Draw(data)
     secret = f"{CANARY}{draw.text()}"
     arguments: dict[str, Any] = {
@@ -226,7 +226,7 @@ def fuzz_settings(data: bytes) -> None:
 
 
 def langchain_message(draw: Draw) -> Any:
-    """A message that LangChain lets pass."""
+    """Return a message that LangChain accepts."""
     kinds = [getattr(langchain, f"{name}Message") for name in ("Human", "AI", "System", "Tool", "Function", "Chat")]
     kind = draw.one_of(*kinds)
     fields: dict[str, Any] = {"additional_kwargs": draw.some("reasoning_content", "function_call", "tool_calls")}
@@ -242,7 +242,7 @@ def langchain_message(draw: Draw) -> Any:
 
 
 def llama_index_message(draw: Draw) -> Any:
-    """A message that LlamaIndex lets pass."""
+    """Return a message that LlamaIndex accepts."""
     blocks: list[Any] = []
     for _ in draw.items():
         kind = draw.byte() % 4
@@ -260,12 +260,12 @@ def llama_index_message(draw: Draw) -> Any:
 
 
 def fuzz_face(data: bytes, make: Callable[[Draw], Any], to_wire: Callable[[Any], Any]) -> None:
-    """Messages that a framework lets pass are sent or refused."""
+    """Messages that a framework accepts are either sent or rejected."""
     draw = Draw(data)
     try:
         messages = [make(draw) for _ in range(1 + draw.byte() % 3)]
     except (ValidationError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        return  # the framework's own
+        return  # rejected by the framework itself
     try:
         build_request(resolve_endpoint(base_url=_LOCAL), "m", to_wire(messages), {}, stream=False)
     except ConfigurationError as error:
@@ -273,13 +273,13 @@ def fuzz_face(data: bytes, make: Callable[[Draw], Any], to_wire: Callable[[Any],
 
 
 def fuzz_calls(data: bytes) -> None:
-    """Messages and parameters of any kind, given to a client, are sent or refused."""
+    """Messages and parameters of any kind that are passed to a client are either sent or rejected."""
     draw = Draw(data)
     roles = ("user", "assistant", "system", "tool", draw.value())
     names = ("tool_calls", "name", "tool_call_id", "reasoning_content", "reasoning")
     messages = [{"role": draw.one_of(*roles), "content": draw.value(), **draw.some(*names)} for _ in draw.items()]
     params: dict[str, Any] = {draw.text(): draw.value()} if draw.byte() % 2 else {}
-    params.pop("messages", None)  # which is given by position
+    params.pop("messages", None)  # passed by position
     names = (
         "tools",
         "tool_choice",
@@ -304,7 +304,7 @@ HTTP = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, 
 
 
 def fuzz_failure(data: bytes) -> None:
-    """Any refusal is an error of ours, with a message that is short and a delay that makes sense."""
+    """Any error response becomes an error of ours with a short message and a sensible delay."""
     body, draw = data[:-20], Draw(data[-20:])
     status = draw.one_of(400, 401, 404, 413, 422, 429, 500, 503, 302, 999)
     after = bytes(draw.byte() for _ in range(18)).decode("latin-1")
@@ -330,7 +330,7 @@ WRITTEN = '<think>\nHm.\n</think>\n\nI look.\n<tool_call>\n{"name": "f", "argume
 
 
 def seeds(target: str) -> list[bytes]:
-    """What a run starts from."""
+    """Return the initial corpus of a target."""
     if target == "splitters":
         return [WRITTEN.encode() + bytes(4)]
     if target == "decoder":
@@ -342,7 +342,7 @@ def seeds(target: str) -> list[bytes]:
 
 
 def place_of(error: BaseException) -> str:
-    """Where an error came from: its kind, and the last lines of ours."""
+    """Describe where an error was raised: its type, its line, and our innermost line."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames if PACKAGES[0] in frame.filename]
     within = f" in {ours[-1]}" if ours else ""
@@ -350,7 +350,7 @@ def place_of(error: BaseException) -> str:
 
 
 def run(target: str, *options: str) -> None:
-    """Fuzz in this process, whose imports are instrumented; the process ends with it."""
+    """Fuzz in this process, with instrumented imports; never returns."""
     seen: set[str] = set()
 
     def one(data: bytes) -> None:
@@ -358,7 +358,7 @@ def run(target: str, *options: str) -> None:
         place = ""
         try:
             TARGETS[target](data)
-        except Exception as error:  # noqa: BLE001 - which are the findings
+        except Exception as error:  # noqa: BLE001 - these are the findings
             place = place_of(error)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
         place = place or (f"{grown} MB of memory" if grown > MAX_GROWTH_MB else "")
@@ -372,7 +372,7 @@ def run(target: str, *options: str) -> None:
 
 
 def start(target: str, seconds: int) -> list[str]:
-    """Fuzz one target in a process of its own; print its figures, and return its findings."""
+    """Fuzz one target in a subprocess, print its figures and return its findings."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus")
         corpus.mkdir()
@@ -403,15 +403,15 @@ def _last(pattern: str, text: str) -> str:
 def main() -> None:
     """Fuzz the targets in turn."""
     parser = argparse.ArgumentParser(prog="python -m stress.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60, help="of each target (default: 60)")
-    parser.add_argument("--target", choices=TARGETS, help="this one alone")
-    parser.add_argument("--replay", metavar="BYTES", help="run these bytes, as a finding prints them")
+    parser.add_argument("--seconds", type=int, default=60, help="seconds per target (default: 60)")
+    parser.add_argument("--target", choices=TARGETS, help="fuzz only this target")
+    parser.add_argument("--replay", metavar="BYTES", help="run only these bytes, copied from a finding")
     options = parser.parse_args()
     if options.replay:
         TARGETS[options.target or parser.error("--replay needs --target")](ast.literal_eval(options.replay))
         return
     if importlib.util.find_spec("atheris") is None:
-        sys.exit("This needs atheris, which is no dependency: pip install atheris")
+        sys.exit("This needs atheris, which is not a dependency: pip install atheris")
     print(f"{'target':12}{'executions':>12}{'per s':>9}{'edges':>8}{'features':>10}{'findings':>10}")
     findings = {name: start(name, options.seconds) for name in ([options.target] if options.target else TARGETS)}
     for name, found in findings.items():

@@ -1,4 +1,4 @@
-"""The clients and models to measure, each as two functions of a question: its answer in pieces, and whole."""
+"""The clients and models under test, each as two functions of a question: one streams the answer, one returns it."""
 
 from __future__ import annotations
 

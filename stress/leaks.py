@@ -1,4 +1,4 @@
-"""What a process holds (files, sockets, threads, tasks, memory, objects of the HTTP engine) and complains of."""
+"""Leak detection: counts files, sockets, threads, tasks, memory and engine objects, and collects warnings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Figures:
-    """What this process holds at some moment."""
+    """What this process holds at one point in time."""
 
     files: int
     sockets: int
@@ -33,7 +33,7 @@ class Figures:
 
 
 def figures() -> Figures:
-    """Count, once the garbage is collected."""
+    """Count after a garbage collection."""
     gc.collect()
     kinds = [kind for entry in Path("/proc/self/fd").iterdir() if (kind := _kind(int(entry.name)))]
     engine = [f"{kind.__module__}.{kind.__name__}" for kind in map(type, gc.get_objects()) if _of_engine(kind)]
@@ -53,14 +53,14 @@ def figures() -> Figures:
 
 
 def megabytes() -> float:
-    """The resident memory of this process."""
+    """Return the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 1e6
 
 
 def _kind(descriptor: int) -> int:
     try:
         return os.fstat(descriptor).st_mode
-    except OSError:  # of the listing itself
+    except OSError:  # the descriptor of the listing itself
         return 0
 
 
@@ -69,7 +69,7 @@ def _of_engine(kind: type) -> bool:
 
 
 class Complaints(logging.Handler):
-    """Collects warnings, errors that nobody can catch, and what asyncio and the HTTP engine log from WARNING on."""
+    """Collects warnings, uncatchable errors, and everything logged at WARNING or above."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -79,7 +79,7 @@ class Complaints(logging.Handler):
         sys.unraisablehook = self._unraisable
         threading.excepthook = lambda args: self.texts.append(f"thread: {args.exc_type.__name__}: {args.exc_value}")
         logging.getLogger().addHandler(self)
-        logging.getLogger("tir_qwen").setLevel(logging.ERROR)  # it speaks of retries, which are meant
+        logging.getLogger("tir_qwen").setLevel(logging.ERROR)  # its warnings about retries are expected
 
     def emit(self, record: logging.LogRecord) -> None:
         """Collect a record."""
@@ -87,7 +87,7 @@ class Complaints(logging.Handler):
 
     def _warned(self, message: Warning | str) -> None:
         text = str(message)
-        if "unclosed <socket" in text:  # the numbers differ in each
+        if "unclosed <socket" in text:  # the addresses differ each time
             text = UNCLOSED_CONNECTED if "raddr" in text else UNCLOSED_CONNECTING
         self.texts.append(f"{type(message).__name__}: {text}")
 

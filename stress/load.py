@@ -1,9 +1,9 @@
-"""Hundreds of streams at once, and thousands of calls that queue, through one instance: is each answered, how soon?
+"""Load test: hundreds of concurrent streams and thousands of queued calls through one instance.
 
 python -m stress.load [--streams 500] [--queued 5000] [--engine httpx2|httpx] [--only NAME] [--json FILE]
 
-Each row has a process of its own, which needs an open file for each connection: `ulimit -n` of streams + 100, and of
-1,100 for the queued calls (1,000 is the limit of connections). Exit status 1 if an answer is missing or wrong.
+Each row runs in its own process, which needs an open file per connection: `ulimit -n` must be at least streams + 100,
+and 1,100 for the queued calls (the limit is 1,000 connections). The exit status is 1 if an answer is missing or wrong.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from .server import pieces, running
 
 PIECES = 50
 PACE = 0.1
-"""Seconds between the deltas of a stream: about a model's pace under load."""
+"""Seconds between the deltas of a stream, about a model's pace under load."""
 WAIT = 0.05
-"""Seconds before a queued call is answered."""
+"""Seconds until the server answers a queued call."""
 THREADS = 64
 LIMIT = 300.0
-"""Seconds for all of a row."""
+"""Maximum seconds for a row."""
 
 
 @dataclass
 class Call:
-    """What came of one call, in seconds from its start."""
+    """The outcome of one call, with times in seconds from its start."""
 
     right: bool = False
     first: float = 0.0
@@ -51,34 +51,34 @@ class Call:
 
 @dataclass
 class Row:
-    """What came of a row."""
+    """The results of a row."""
 
     calls: int
     right: int
     at_once: int
-    """The most requests that the server had at once."""
+    """Maximum number of concurrent requests on the server."""
     seconds: float
     cpu_ms: float
     """CPU time of the client's process per call."""
     first: tuple[float, float, float]
-    """Seconds to the first delta: least, median, most."""
+    """Seconds to the first delta: minimum, median, maximum."""
     last: tuple[float, float, float]
     """Seconds to the end, likewise."""
     before_mb: float
     peak_mb: float
     kb_per_call: float
-    """How much the process grew up to its peak, per call: everything counts, also what the caller needs."""
+    """Growth of the process up to its peak, per call, including the memory of the caller."""
     retries: int
     errors: list[str]
 
     @property
     def unfairness(self) -> float:
-        """The longest call by the median one."""
+        """The ratio of the longest call to the median one."""
         return self.last[2] / self.last[1] if self.last[1] else 0.0
 
 
 class Retries(logging.Handler):
-    """Counts what is tried again."""
+    """Counts retries, by their log records."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class Retries(logging.Handler):
         logging.getLogger("tir_qwen").addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count one."""
+        """Count a retry."""
         self.count += 1
 
 
 class Peak(threading.Thread):
-    """Watches the memory of this process."""
+    """Tracks the peak memory of this process."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -100,24 +100,24 @@ class Peak(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look every now and then."""
+        """Sample the memory periodically."""
         while not self.over.wait(0.05):
             self.most = max(self.most, megabytes())
 
 
 def question(number: int, streamed: bool) -> tuple[str, str]:
-    """A question and its right answer."""
+    """Return a question and its right answer."""
     facts = {"mode": "answer", "number": number, "pieces": PIECES if streamed else 3}
     facts |= {"pace": PACE} if streamed else {"wait": WAIT}
     return json.dumps(facts), "".join(pieces(facts))
 
 
 ROWS = ("async streams", "async queued", "sync streams", "sync queued")
-"""Streams all at once, one thread each; queued calls from tasks, or from 64 threads."""
+"""All streams run at once (synchronous ones in a thread each); calls are queued by tasks or by 64 threads."""
 
 
 def in_threads(ask: Callable[[str], Any], count: int, streamed: bool) -> list[Call]:
-    """Make the calls from threads; each call's time begins when a thread takes it up."""
+    """Make the calls from threads; each call is timed from when a thread starts it."""
 
     def one(number: int) -> Call:
         call, began = Call(), time.monotonic()
@@ -128,7 +128,7 @@ def in_threads(ask: Callable[[str], Any], count: int, streamed: bool) -> list[Ca
                 call.first = call.first or time.monotonic() - began
                 content += piece
             call.right = content == right
-        except Exception as error:  # noqa: BLE001 - that is what is counted
+        except Exception as error:  # noqa: BLE001 - errors are counted
             call.error = f"{type(error).__name__}: {error}"
         call.last = time.monotonic() - began
         return call
@@ -164,12 +164,12 @@ async def in_tasks(ask: Callable[[str], Any], count: int, streamed: bool) -> lis
 
 
 def spread(values: list[float]) -> tuple[float, float, float]:
-    """Least, median, most."""
+    """Return minimum, median and maximum."""
     return round(min(values), 2), round(median(values), 2), round(max(values), 2)
 
 
 def measure(instance: str, row: str, count: int, base_url: str) -> Row:
-    """Make the calls of a row, in this process."""
+    """Make the calls of a row in this process."""
     asynchronous, streamed = row.startswith("async"), row.endswith("streams")
     stream, whole = INSTANCES[instance](base_url, asynchronous)
     ask = stream if streamed else whole
@@ -200,7 +200,7 @@ def measure(instance: str, row: str, count: int, base_url: str) -> Row:
 
 
 def child(engine: str, instance: str, row: str, count: int) -> Row | str:
-    """Measure a row in a process of its own, against a server in another one."""
+    """Measure a row in a subprocess, against a server in another one."""
     environment = {**os.environ, "TIR_QWEN_HTTP_ENGINE": engine}
     with running() as server:
         command = [sys.executable, "-m", "stress.load", "--child", instance, row, str(count), server.base_url]
@@ -216,7 +216,7 @@ def child(engine: str, instance: str, row: str, count: int) -> Row | str:
 
 
 def raise_limit() -> None:
-    """Allow this process and its children as many open files as it may allow itself."""
+    """Raise the limit of open files, for this process and its children, to what is needed or allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -224,7 +224,7 @@ def raise_limit() -> None:
 
 
 def main() -> int:
-    """Measure row by row."""
+    """Measure all rows."""
     parser = argparse.ArgumentParser(prog="python -m stress.load", description=__doc__)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--queued", type=int, default=5000)
@@ -249,7 +249,7 @@ def main() -> int:
 
 
 def show(row: Row | str) -> str:
-    """A line of the table."""
+    """Format a line of the table."""
     if isinstance(row, str):
         return f" FAILED {row}"
     first, last = ("/".join(f"{seconds:.2f}" for seconds in times) for times in (row.first, row.last))

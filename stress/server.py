@@ -1,7 +1,7 @@
-"""A server in a process of its own that does what the question says: answers it, or stops at some point of it.
+"""A server in its own process that does what the question says: answer it, or stall at some point of the answer.
 
-A question is a JSON object: `mode` (see `MODES`), `number`, and where they matter `pieces`, `pace` (seconds between
-them), `wait` (seconds before the answer) and `hold` (seconds for which a held answer stops; for ever without it).
+A question is a JSON object: `mode` (see `MODES`), `number`, and where needed `pieces`, `pace` (seconds between them),
+`wait` (seconds before the answer) and `hold` (seconds for which an answer stalls; forever if missing).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ENDLESS_PACE = 0.01
 
 
 def chunk(data: bytes) -> bytes:
-    """One piece of a chunked body."""
+    """Return a chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def event(content: str, finish_reason: str | None = None) -> bytes:
-    """One chunk of an answer."""
+    """Return an event with a part of an answer, as a chunk."""
     choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
     return chunk(b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n")
 
@@ -39,7 +39,7 @@ LAST = event("", "stop") + chunk(b"data: [DONE]\n\n")
 
 
 def whole(content: str) -> bytes:
-    """A whole answer."""
+    """Return a non-streaming response."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     body = json.dumps({"id": "x", "choices": [choice]}).encode()
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
@@ -54,16 +54,16 @@ MODES = {
     "done": (STREAM_HEAD + DELTA + LAST, END),
     "body": (WHOLE[:-40], WHOLE[-40:]),
 }
-"""Where a held answer stops, and how it goes on. Besides: `answer` answers, `refused` is a 503 and goes on for ever."""
+"""What is sent before and after an answer stalls. Other modes: `answer` answers, `refused` is always a 503."""
 
 
 def pieces(question: dict[str, Any]) -> list[str]:
-    """The right answer to a question, which no other question has."""
+    """Return the right answer to a question, in parts; it is unique."""
     return [f"{question['number']}.{index} " for index in range(question.get("pieces", 3))]
 
 
 class Server:
-    """What has been asked, and by how many at once."""
+    """Answers requests and counts them."""
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
@@ -72,7 +72,7 @@ class Server:
         self.most = 0
 
     def stats(self) -> dict[str, Any]:
-        """How many asked and left in each mode; connections open now, this one apart; the most answers at once."""
+        """Return calls started and abandoned by mode, other open connections, and the most concurrent answers."""
         return {"seen": dict(self.seen), "connections": self.connections - 1, "most": self.most}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -143,7 +143,7 @@ async def _write(
 
 
 async def _left(reader: asyncio.StreamReader, seconds: float | None) -> bool:
-    """Whether the client leaves within so many seconds (it sends nothing while it waits for its answer)."""
+    """Whether the client disconnects within these seconds (it sends nothing while it waits for an answer)."""
     try:
         async with asyncio.timeout(seconds):
             return not await reader.read(1)
@@ -154,7 +154,7 @@ async def _left(reader: asyncio.StreamReader, seconds: float | None) -> bool:
 
 
 async def _request(reader: asyncio.StreamReader) -> bytes | None:
-    """The body of the next request; None if there is none."""
+    """Return the body of the next request; None if there is none."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
@@ -169,12 +169,12 @@ def _json(value: Any) -> bytes:
 
 
 async def main() -> None:
-    """Listen until standard input ends; print the port, and another one that accepts no connection."""
+    """Print the port, and that of a socket that accepts no connection; listen until standard input ends."""
     server = await asyncio.start_server(Server().serve, "127.0.0.1", 0, backlog=2048)
     with socket.socket() as full, socket.socket() as first:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        first.connect(full.getsockname())  # the only one for which there is room
+        first.connect(full.getsockname())  # fills the backlog
         print(server.sockets[0].getsockname()[1], full.getsockname()[1], flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -184,7 +184,7 @@ class Running(NamedTuple):
 
     base_url: str
     full_url: str
-    """Where connecting takes for ever."""
+    """A URL to which connecting never finishes."""
 
     def stats(self) -> Any:
         """See `Server.stats`."""
@@ -194,7 +194,7 @@ class Running(NamedTuple):
 
 @contextmanager
 def running() -> Iterator[Running]:
-    """Start a server in a process of its own."""
+    """Run a server in its own process."""
     command = [sys.executable, "-m", "stress.server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

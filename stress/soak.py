@@ -1,9 +1,9 @@
-"""Thousands of calls left at random points: are the next ones answered, and is anything left behind?
+"""Soak test: abandons thousands of calls at random points, then checks later calls and looks for leaks.
 
 python -m stress.soak [--calls 10000] [--engine httpx2|httpx] [--json FILE]
 
-Each engine and each client has a process of its own. Exit status 1 if a call hung, failed or was answered wrongly, if
-the calls after them were not answered at once, or if anything was left behind or complained of.
+Each combination of engine and client runs in its own process. The exit status is 1 if a call hung, failed or got a
+wrong answer, if later calls were not answered promptly, or if there were leaks or warnings.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from .server import MODES, Running, pieces, running
 IN_FLIGHT = 50
 AFTERWARDS = 100
 AT_ONCE = 1000
-"""As many calls as a client makes at the same time: fewer, if places for connections have been lost."""
+"""Maximum number of concurrent calls of a client; it is lower if connection slots have been lost."""
 HUNG_SECONDS = 20.0
-"""After so long a call is counted as hung."""
+"""Seconds after which a call counts as hung."""
 GROWTH = 32.0
-"""Megabytes that a process may grow by: the allocator gives little back."""
+"""Megabytes by which a process may grow: the allocator returns little to the system."""
 WITH_DELTAS = ("deltas", "frame", "done")
-"""The modes in which a delta arrives."""
+"""The modes in which at least one delta arrives."""
 PHASES = ("at once", "connecting", *MODES, "refused", "answered")
 SEED = 20_250_701
 
 
 @dataclass
 class Report:
-    """What came of a soak."""
+    """The results of a soak test."""
 
     calls: int = 0
     seconds: float = 0.0
     left: Counter[str] = field(default_factory=Counter)
-    """Calls that were left, by phase and way."""
+    """Number of abandoned calls, by phase and way."""
     failures: Counter[str] = field(default_factory=Counter)
     next_answered: int = 0
     next_seconds: float = 0.0
     at_once: int = 0
-    """How many of so many calls, that take a while, the server had at the same time."""
+    """Number of slow calls, out of `AT_ONCE`, that reached the server at the same time."""
     before: Figures | None = None
     afterwards: Figures | None = None
     closed: Figures | None = None
     server: dict[str, Any] = field(default_factory=dict)
     complaints: Counter[str] = field(default_factory=Counter)
     tolerated: Counter[str] = field(default_factory=Counter)
-    """Complaints that cannot be helped."""
+    """Complaints that are not our fault."""
 
     def as_json(self) -> str:
-        """For the parent process."""
+        """Return JSON for the parent process."""
         return json.dumps(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values only."""
+        """Return a dict of plain values."""
         return {name: vars(value) if isinstance(value, Figures) else value for name, value in vars(self).items()}
 
     def problems(self) -> list[str]:
-        """What is not as it should be."""
+        """Describe everything that is wrong."""
         found = [f"{number} x {text}" for text, number in self.failures.items()]
         found += [f"{number} x complaint: {text}" for text, number in self.complaints.items()]
         if self.next_answered != AFTERWARDS:
@@ -80,7 +80,7 @@ class Report:
         if self.before is None or self.closed is None:
             return [*found, "it did not come to its end"]
         for name, before in asdict(self.before).items():
-            # memory: before as many calls at once as there can be
+            # memory: from before the maximum number of concurrent calls
             after = getattr(self.afterwards if name == "megabytes" else self.closed, name)
             if after > before + (GROWTH if name == "megabytes" else 0):
                 found.append(f"{name}: {before} before, {after} after")
@@ -88,24 +88,24 @@ class Report:
 
 
 def question(mode: str, number: int, **facts: Any) -> list[dict[str, Any]]:
-    """The messages of a call."""
+    """Return the messages of a call."""
     content = json.dumps({"mode": mode, "number": number, **facts})
     return [{"role": "user", "content": content}]
 
 
 def right_answer(number: int) -> str:
-    """What `answer` answers."""
+    """Return the right answer in mode `answer`."""
     return "".join(pieces({"number": number}))
 
 
 class Dice:
-    """What is done by the calls of one worker."""
+    """Makes the random decisions of one worker."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
 
     def phase(self) -> str:
-        """Where a call is left."""
+        """Return the phase in which to abandon a call."""
         return self.random.choice(PHASES)
 
     def streamed(self, mode: str) -> bool:
@@ -113,17 +113,17 @@ class Dice:
         return mode != "body" and (mode in WITH_DELTAS or self.random.random() < 0.5)
 
     def seconds(self, most: float) -> float:
-        """How long to wait."""
+        """Return a random time to wait."""
         return most * self.random.random()
 
 
 def limited(calls: int) -> None:
-    """Have this process end, and show where each thread is, if it takes far too long."""
+    """End this process, with a traceback of each thread, if it takes far too long."""
     faulthandler.dump_traceback_later(90 + calls / 50, exit=True)
 
 
 def child(kind: str, engine: str, calls: int, server: Running) -> Report:
-    """Run a soak in a process of its own."""
+    """Run a soak test in a subprocess."""
     command = [sys.executable, "-m", f"stress.soak_{kind}", str(calls), server.base_url, server.full_url]
     environment = {**os.environ, "TIR_QWEN_HTTP_ENGINE": engine}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -162,7 +162,7 @@ def show(name: str, report: Report) -> None:
 
 
 def main() -> int:
-    """Run the soaks one after another."""
+    """Run all soak tests in sequence."""
     parser = argparse.ArgumentParser(prog="python -m stress.soak", description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--engine", choices=["httpx2", "httpx"], action="append")

@@ -1,4 +1,4 @@
-"""The soak of one AsyncClient: tasks are cancelled, and streams left, at random points."""
+"""Soak test of one AsyncClient: tasks are cancelled and streams abandoned at random points."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ LEAVES = ("break", "dropped", "cancelled aclose", "thrown")
 
 
 class Soak:
-    """One client, and what came of its calls."""
+    """One client, and the outcomes of its calls."""
 
     def __init__(self, server: Running) -> None:
         self.server = server
         self.client = AsyncClient(base_url=server.base_url, max_retries=1000)
         self.unaccepted = AsyncClient(base_url=server.full_url)
-        """Its server accepts no connection."""
+        """A client whose server accepts no connection."""
         self.report = Report()
 
     async def work(self, seed: int, numbers: Iterator[int]) -> None:
-        """Make calls, one after another."""
+        """Make calls in sequence."""
         dice = Dice(seed)
         for number in numbers:
             if self.report.failures.total() > 20:
@@ -52,7 +52,7 @@ class Soak:
             phase = dice.phase()
             try:
                 await self._one(dice, phase, number)
-            except Exception as error:  # noqa: BLE001 - that is what is counted
+            except Exception as error:  # noqa: BLE001 - errors are counted
                 self.report.failures[f"{phase}: {type(error).__name__}: {error}"[:200]] += 1
             self.report.calls += 1
 
@@ -77,7 +77,7 @@ class Soak:
         self.report.left[f"answered/{'streamed' if streamed else 'whole'}"] += 1
 
     async def _call(self, dice: Dice, phase: str, number: int, reached: asyncio.Event) -> None:
-        """A call that says when it has come so far."""
+        """Make a call that sets `reached` once it has got to its phase."""
 
         async def on_retry(*_: Any) -> None:
             reached.set()
@@ -106,7 +106,7 @@ class Soak:
                 await _bounded(reached.wait())
             await asyncio.sleep(dice.seconds(0.05))
         if way == "timeout" and not task.done():
-            with suppress(RuntimeError):  # it has not begun, or is over
+            with suppress(RuntimeError):  # it has not begun, or has ended
                 limit.reschedule(0)
         task.cancel() if way != "timeout" or limit.when() is None else None
         if way == "cancel twice":
@@ -139,7 +139,7 @@ class Soak:
 
 
 async def _bounded(waiting: Any) -> None:
-    """Wait, but not for ever."""
+    """Wait, but not forever."""
     task = asyncio.ensure_future(waiting)
     done, _ = await asyncio.wait({task}, timeout=HUNG_SECONDS)
     if not done:
@@ -149,21 +149,21 @@ async def _bounded(waiting: Any) -> None:
 
 
 class HungError(Exception):
-    """A call neither goes on nor ends."""
+    """A call makes no progress and does not end."""
 
     def __str__(self) -> str:
         return "hung"
 
 
 async def ask(client: AsyncClient, messages: Any, streamed: bool) -> str:
-    """The answer."""
+    """Return the answer."""
     if streamed:
         return "".join([delta.content async for delta in client.stream(messages)])
     return (await client.complete(messages)).content
 
 
 async def answered(client: AsyncClient, numbers: range, wait: float = 0.0) -> int:
-    """How many of so many calls at once are answered rightly, and soon."""
+    """Return how many of these concurrent calls get the right answer in time."""
     calls = [ask(client, question("answer", number, wait=wait), number % 2 == 0) for number in numbers]
     try:
         async with asyncio.timeout(HUNG_SECONDS):
@@ -174,7 +174,7 @@ async def answered(client: AsyncClient, numbers: range, wait: float = 0.0) -> in
 
 
 async def main(calls: int, server: Running, complaints: Complaints) -> Report:
-    """Warm up, count, make the calls, count again."""
+    """Warm up, count resources, make the calls, and count again."""
     soak = Soak(server)
     report = soak.report
     await answered(soak.client, range(AFTERWARDS))

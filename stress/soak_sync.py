@@ -1,7 +1,7 @@
-"""The soak of one Client: streams are left, and threads interrupted, at random points.
+"""Soak test of one Client: streams are abandoned and threads interrupted at random points.
 
 Worker threads are interrupted by `PyThreadState_SetAsyncExc`, the main thread by a signal that raises
-KeyboardInterrupt. The first can only come once a thread is back from the operating system: the server does not hold
+KeyboardInterrupt. The former only takes effect when a thread returns from a system call, so the server does not stall
 its answers for long.
 """
 
@@ -28,15 +28,15 @@ from .soak import AFTERWARDS, AT_ONCE, HUNG_SECONDS, SEED, WITH_DELTAS, Dice, Re
 LEAVES = ("break", "dropped", "close", "thrown")
 WORKERS = 16
 HOLD = 0.03
-"""Seconds for which the server holds an answer."""
+"""Seconds for which the server stalls an answer."""
 
 
 class Interrupted(BaseException):
-    """Raised in a thread by another one."""
+    """Raised in a worker thread by another thread."""
 
 
 class Interrupter(threading.Thread):
-    """Interrupts other threads at given times, and again each second until they say that it has arrived."""
+    """Interrupts other threads at given times, and then every second until they call `arrived`."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -45,11 +45,11 @@ class Interrupter(threading.Thread):
         self._over = False
         self._again: Counter[int] = Counter()
         self.swallowed = 0
-        """Interrupts that never arrived: whatever Python code was running, its caller threw them away."""
+        """Number of interrupts that never arrived, because they were raised in code whose caller ignores exceptions."""
         self.start()
 
     def soon(self, seconds: float) -> None:
-        """Interrupt the calling thread: in its worker, or, where it is the main one, by a signal."""
+        """Interrupt the calling thread after some seconds; the main thread by a signal."""
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
             return
@@ -59,7 +59,7 @@ class Interrupter(threading.Thread):
             self._changed.notify()
 
     def arrived(self) -> None:
-        """Leave the calling thread alone."""
+        """Stop interrupting the calling thread."""
         me = threading.get_ident()
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -69,14 +69,14 @@ class Interrupter(threading.Thread):
             self.swallowed += max(self._again.pop(me, 0) - 1, 0)
 
     def stop(self) -> None:
-        """End."""
+        """Stop the interrupter."""
         with self._changed:
             self._over = True
             self._changed.notify()
         self.join()
 
     def run(self) -> None:
-        """Interrupt whoever is due."""
+        """Interrupt the threads that are due."""
         while not self._over:
             with self._changed:
                 wait = self._due[0][0] - time.monotonic() if self._due else 1.0
@@ -90,18 +90,18 @@ class Interrupter(threading.Thread):
 
 
 class Soak:
-    """One client, and what came of its calls."""
+    """One client, and the outcomes of its calls."""
 
     def __init__(self, server: Running) -> None:
         self.client = Client(base_url=server.base_url, max_retries=1000)
         self.unaccepted = Client(base_url=server.full_url, timeout=HOLD)
-        """Its server accepts no connection."""
+        """A client whose server accepts no connection."""
         self.report = Report()
         self.interrupter = Interrupter()
         self._lock = threading.Lock()
 
     def work(self, seed: int, numbers: Iterator[int]) -> None:
-        """Make calls, one after another."""
+        """Make calls in sequence."""
         dice = Dice(seed)
         while self.report.failures.total() <= 20:
             with self._lock:
@@ -112,7 +112,7 @@ class Soak:
             began = time.monotonic()
             try:
                 way = self._one(dice, phase, number)
-            except Exception as error:  # noqa: BLE001 - that is what is counted
+            except Exception as error:  # noqa: BLE001 - errors are counted
                 way = f"{type(error).__name__}: {error}"[:200]
                 self._fail(f"{phase}: {way}")
             if time.monotonic() - began > HUNG_SECONDS:
@@ -176,14 +176,14 @@ class Soak:
 
 
 def ask(client: Client, messages: Any, streamed: bool) -> str:
-    """The answer."""
+    """Return the answer."""
     if streamed:
         return "".join(delta.content for delta in client.stream(messages))
     return client.complete(messages).content
 
 
 def answered(client: Client, numbers: range, wait: float = 0.0) -> int:
-    """How many of so many calls, some at once, are answered rightly."""
+    """Return how many of these calls, some of them concurrent, get the right answer."""
 
     def one(number: int) -> bool:
         with suppress(Exception):
@@ -195,7 +195,7 @@ def answered(client: Client, numbers: range, wait: float = 0.0) -> int:
 
 
 def main(calls: int, server: Running, complaints: Complaints) -> Report:
-    """Warm up, count, make the calls, count again."""
+    """Warm up, count resources, make the calls, and count again."""
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     soak = Soak(server)
     report = soak.report
@@ -230,10 +230,10 @@ def main(calls: int, server: Running, complaints: Complaints) -> Report:
 
 
 def _tolerate(report: Report) -> None:
-    """Set the standard library's own apart.
+    """Separate the complaints that are caused by the standard library.
 
-    `socket.create_connection` does not close its socket when it is interrupted, and the engine has just got it from
-    there for a moment: no garbage collector is needed for such a socket to be closed, but there is a warning.
+    `socket.create_connection` does not close its socket when interrupted, and neither does the engine in the moment
+    after it received one. Such a socket is closed without the garbage collector, but with a warning.
     """
     interrupted = sum(
         count for key, count in report.left.items() if key.endswith(("/interrupted", "/KeyboardInterrupt"))
