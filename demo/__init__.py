@@ -1,1 +1,1 @@
-"""A demonstration of both faces: `python -m demo`, live with credentials and on recorded exchanges without."""
+"""A demo of both integrations: `python -m demo`, live with credentials, on recorded exchanges without."""

@@ -1,4 +1,4 @@
-"""Run the demonstration: a LangChain chain, then a LlamaIndex chat, streamed, with reasoning and answer apart."""
+"""Run the demo: stream a LangChain chain, then a LlamaIndex chat, with the reasoning separate from the answer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TOKENS_PER_SECOND = 40
 CREDENTIALS = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
 
 Part = tuple[str, Any]
-"""What a stream brings: ("reasoning", text), ("answer", text) or ("usage", counts)."""
+"""A part of a stream: ("reasoning", text), ("answer", text) or ("usage", counts)."""
 
 
 def main() -> int:
-    """Run the demonstration; return the exit status."""
+    """Run the demo and return the exit status."""
     try:
         with settings() as given:
             usage = {"LangChain": langchain(given), "LlamaIndex": llama_index(given)}
@@ -41,7 +41,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped: the connection is closed, so the server stops writing.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of our output has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
@@ -49,7 +49,7 @@ def main() -> int:
 
 @contextmanager
 def settings() -> Iterator[dict[str, Any]]:
-    """The settings of both models: the environment's, or those of a server that replays recorded exchanges."""
+    """Yield the models' settings: the environment's, or those of a server that replays recorded exchanges."""
     if any(os.environ.get(name) for name in CREDENTIALS):
         print("Live: asking the endpoint that the environment names.")
         yield {}
@@ -64,7 +64,7 @@ def settings() -> Iterator[dict[str, Any]]:
 
 
 def langchain(given: dict[str, Any]) -> str:
-    """Stream a chain `prompt | model | parser`; return its token counts."""
+    """Stream a chain `prompt | model | parser` and return its token counts."""
     chain = (
         ChatPromptTemplate.from_messages([("human", "{question}")])
         | ChatTIRQwen(**given)
@@ -76,7 +76,7 @@ def langchain(given: dict[str, Any]) -> str:
 
 
 def parse(chunks: Iterator[AIMessage]) -> Iterator[Part]:
-    """The chain's parser: tell reasoning from answer."""
+    """The chain's parser: separate reasoning and answer."""
     for chunk in chunks:
         if reasoning := chunk.additional_kwargs.get("reasoning_content"):
             yield "reasoning", reasoning
@@ -87,14 +87,14 @@ def parse(chunks: Iterator[AIMessage]) -> Iterator[Part]:
 
 
 def llama_index(given: dict[str, Any]) -> str:
-    """Stream a chat; return its token counts."""
+    """Stream a chat and return its token counts."""
     print(f"\nLlamaIndex: {POEM}")
     usage = show(chat(TIRQwen(**given)))
     return f"{usage['prompt_tokens']} in, {usage['completion_tokens']} out" if usage else "not reported"
 
 
 def chat(llm: TIRQwen) -> Generator[Part]:
-    """The parts of a streamed chat."""
+    """Yield the parts of a streamed chat."""
     with closing(llm.stream_chat([ChatMessage(POEM)])) as responses:
         for response in responses:
             if reasoning := response.additional_kwargs.get("thinking_delta"):
@@ -106,7 +106,7 @@ def chat(llm: TIRQwen) -> Generator[Part]:
 
 
 def show(parts: Generator[Part]) -> dict[str, int] | None:
-    """Print a stream as it comes, reasoning and answer under headings of their own; return its token counts."""
+    """Print a stream as it arrives, reasoning and answer under separate headings; return its token counts."""
     usage = None
     heading = ""
     dim, plain = ("\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "")

@@ -1,4 +1,4 @@
-"""What the demonstration asks: messages as on the wire, which is also how the recorded exchanges are found."""
+"""The questions of the demo, by which its recorded exchanges are also found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record the demonstration's exchanges anew: `python -m demo.record`, from the endpoint that the environment names."""
+"""Re-record the demo's exchanges: `python -m demo.record`, at the endpoint given by the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT_HEADERS = (b"content-type", b"transfer-encoding")
 
 
 def main() -> None:
-    """Ask each question, and write down the response's bytes as they come."""
+    """Ask each question, and save the raw bytes of the response."""
     EXCHANGES.mkdir(exist_ok=True)
     for name, question in RECORDED.items():
         messages = [{"role": "user", "content": question}]
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def post(request: Request) -> bytes:
-    """Send a request over a plain socket and return the raw response: a client would undo its framing."""
+    """Send a request over a plain socket and return the raw response, which an HTTP client would decode."""
     url = urlsplit(request.url)
     headers = {**request.headers, "host": url.netloc, "connection": "close", "content-length": len(request.content)}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

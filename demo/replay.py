@@ -1,4 +1,4 @@
-"""A server on a loopback socket that answers with recorded bytes, at a model's pace if it is told to."""
+"""A loopback server that answers with recorded bytes, optionally at a model's pace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came over the socket."""
+    """A request as received from the socket."""
 
     method: str
     target: str
@@ -23,20 +23,20 @@ class Received:
     body: bytes
 
     def json(self) -> Any:
-        """The body, parsed."""
+        """Return the body as parsed JSON."""
         return json.loads(self.body)
 
 
 Answer = Callable[[Received], Iterable[bytes]]
-"""Returns the raw response, status line and all, in the pieces in which it is to be written."""
+"""Returns the raw response, including the status line, in the parts in which to write it."""
 
 
 class ReplayServer(ThreadingTCPServer):
-    """Listens on a free port of 127.0.0.1 while it is entered.
+    """Listens on a free port of 127.0.0.1 while used as a context manager.
 
     Args:
-        answer: Makes the response to a request.
-        pause: Seconds to wait before each piece but the first.
+        answer: Returns the response to a request.
+        pause: Seconds to wait before each part except the first.
     """
 
     allow_reuse_address = True
@@ -50,7 +50,7 @@ class ReplayServer(ThreadingTCPServer):
 
     @property
     def url(self) -> str:
-        """The root of the server."""
+        """The root URL of the server."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class _Handler(StreamRequestHandler):
                     if number:
                         time.sleep(self.server.pause)
                     self.wfile.write(piece)
-            except OSError:  # the client has gone
+            except OSError:  # the client has disconnected
                 return
             if request.headers.get("connection") == "close":
                 return
@@ -88,12 +88,12 @@ class _Handler(StreamRequestHandler):
                 name, _, value = line.partition(":")
                 headers[name.lower()] = value.strip()
             return Received(method, target, headers, self.rfile.read(int(headers.get("content-length", "0"))))
-        except (OSError, ValueError):  # closed, or closed in the middle
+        except (OSError, ValueError):  # the connection was closed, perhaps in the middle of a request
             return None
 
 
 def pieces(raw: bytes) -> Iterator[bytes]:
-    """Cut a raw response into its head and its events, as a server would write them."""
+    """Split a raw response into its head and its events, as a server would write them."""
     head, separator, body = raw.partition(b"\r\n\r\n")
     yield head + separator
     while body:
@@ -102,7 +102,7 @@ def pieces(raw: bytes) -> Iterator[bytes]:
 
 
 def from_files(folder: Path) -> Answer:
-    """Answer each request with the recorded response to the same question (the files' names come in pairs)."""
+    """Return a function that answers each request with the response recorded for the same messages (files in pairs)."""
     recorded = {}
     for path in sorted(folder.glob("*.request.json")):
         request = json.loads(path.read_bytes())
