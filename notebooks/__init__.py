@@ -1,1 +1,1 @@
-"""Notebooks, and what runs them: `python -m notebooks`, live with credentials and on recorded exchanges without."""
+"""Notebooks and their runner: `python -m notebooks`, live with credentials, on recorded exchanges without."""

@@ -16,7 +16,7 @@ _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def main(names: list[str]) -> int:
-    """Run all notebooks or those of these names, in order; return the exit status."""
+    """Run all notebooks, or those named, in order; return the exit status."""
     live = any(os.environ.get(variable) for variable in CREDENTIALS)
     print(
         "Live, at the endpoint that the environment names." if live else "Recorded: no credentials in the environment."

@@ -1,4 +1,4 @@
-"""Run a notebook from top to bottom in a kernel of its own."""
+"""Runs a notebook from top to bottom in a new kernel."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
 LIMIT = 600
-"""Seconds that a cell may take."""
+"""Maximum seconds for a cell."""
 
 
 def find(names: list[str]) -> list[Path]:
-    """The notebooks of these names (with or without suffix), or all, in order."""
+    """Return the notebooks with these names (with or without suffix), or all, in order."""
     if not names:
         return sorted(FOLDER.glob("*.ipynb"))
     paths = [FOLDER / f"{Path(name).stem}.ipynb" for name in names]
@@ -31,13 +31,13 @@ def find(names: list[str]) -> list[Path]:
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook as it is stored."""
+    """Read a notebook as stored."""
     notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     return notebook
 
 
 def execute(path: Path, environment: Mapping[str, str] = os.environ) -> NotebookNode:
-    """Run a notebook in its folder; return it with its new outputs, and without what differs from run to run.
+    """Run a notebook in its folder; return it with new outputs, without metadata that differs from run to run.
 
     Raises:
         CellExecutionError: A cell failed.
@@ -46,7 +46,7 @@ def execute(path: Path, environment: Mapping[str, str] = os.environ) -> Notebook
     client = NotebookClient(
         notebook,
         kernel_manager_class=_KernelManager,
-        extra_arguments=["--log-level=ERROR"],  # or each kernel warns that it listens on a socket
+        extra_arguments=["--log-level=ERROR"],  # otherwise each kernel warns that it listens on a socket
         timeout=LIMIT,
         record_timing=False,
         coalesce_streams=True,
@@ -57,7 +57,7 @@ def execute(path: Path, environment: Mapping[str, str] = os.environ) -> Notebook
 
 
 class _ThisPython(KernelSpecManager):
-    """Knows one kernel, this interpreter's, whatever others the machine has."""
+    """Only knows this interpreter's kernel, whatever others are installed."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         return KernelSpec(resource_dir="", **get_kernel_dict())
@@ -82,6 +82,6 @@ def _clean(notebook: NotebookNode) -> NotebookNode:
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
-    """Store a notebook."""
+    """Write a notebook to its file."""
     text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
     path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")

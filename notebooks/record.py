@@ -1,6 +1,6 @@
-"""Record what notebooks ask, anew: `python -m notebooks.record NAME ...`, at the endpoint that the environment names.
+"""Re-record notebooks' exchanges: `python -m notebooks.record NAME ...`, at the endpoint given by the environment.
 
-`--from TEXT` says what that is, where it is no longer what the last recording says.
+`--from TEXT` describes the endpoint, if it is not the one named in the last recording.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SENT = ("accept", "accept-encoding", "content-type")
 
 
 class Recorder:
-    """Passes requests on, and remembers them with what was answered."""
+    """Forwards requests to the endpoint, and keeps them with their responses."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -36,11 +36,11 @@ class Recorder:
         self.exchanges: list[Exchange] = []
 
     def __call__(self, received: Received) -> Iterator[bytes]:
-        """Answer as the endpoint does."""
+        """Answer a request with the endpoint's response."""
         exchange: Exchange = {"request": received.json()}
         if has_wrong_token(received):
             exchange["wrong_token"] = True
-        with self._lock:  # in the order of asking
+        with self._lock:  # in the order of the requests
             self.exchanges.append(exchange)
         headers = {name: value for name, value in received.headers.items() if name in SENT}
         headers |= {name.lower(): value for name, value in self._endpoint.headers.items()}
@@ -64,7 +64,7 @@ class Recorder:
 
 
 def record(path: Path, source: str | None) -> int:
-    """Run a notebook against the endpoint and keep what went to and fro; return the number of exchanges."""
+    """Run a notebook against the endpoint and save its exchanges; return their number."""
     endpoint = resolve_endpoint()
     recorder = Recorder(endpoint)
     with Server(recorder) as server:
@@ -85,10 +85,10 @@ def _look_for_secrets(endpoint: Endpoint, text: str) -> None:
 
 
 def main() -> None:
-    """Record the notebooks of these names."""
+    """Record the notebooks that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--from", dest="source", metavar="TEXT", help="such as: vLLM 0.9.2 (its words were scripted)")
+    parser.add_argument("--from", dest="source", metavar="TEXT", help="description of the endpoint: vLLM 0.9.2, say")
     arguments = parser.parse_args()
     for path in find(arguments.names):
         try:

@@ -1,9 +1,9 @@
-"""What every notebook begins with: settings for the live endpoint, or for a local server that replays its recording.
+"""Settings for notebooks: those of the live endpoint, or of a local server that replays recorded exchanges.
 
     given = recorded.settings("01_langchain_quickstart")
     model = ChatTIRQwen(**given)
 
-A recorded answer is found by the whole body of a request, so that a changed notebook fails until it is recorded anew.
+Recorded answers are found by the complete body of a request, so a changed notebook fails until it is re-recorded.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent.parent))  # what is installed may not bring `demo`
+sys.path.append(str(Path(__file__).parent.parent))  # the installed package does not contain `demo`
 
 from demo.replay import Answer, Received, ReplayServer
 
 EXCHANGES = Path(__file__).parent / "exchanges"
 CREDENTIALS = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
 PACE = "TIR_NOTEBOOKS_PACE"
-"""Tokens a second of the replayed answers; tests set it high."""
+"""Name of the variable with the tokens per second of replayed answers; tests set it high."""
 RECORDER = "TIR_NOTEBOOKS_RECORDER"
-"""Where `notebooks.record` listens while it records."""
-TOKEN = "recorded"  # noqa: S105 - no secret: the local server's
+"""Name of the variable with the URL of `notebooks.record` while it records."""
+TOKEN = "recorded"  # noqa: S105 - not a secret: the local server's
 PROJECT = 6530
 
 Exchange = dict[str, Any]
-"""`request` (the body), `status`, `content_type`, and the answer: `json`, `events` or `text`; perhaps `retry_after`.
+"""`request` (the body), `status`, `content_type`, the answer as `json`, `events` or `text`, and perhaps `retry_after`.
 
-`wrong_token` is true where the notebook did not use the token that it was given.
+`wrong_token` is true if the notebook did not use the token in its settings.
 """
 
 
 class Server(ReplayServer):
-    """A replaying server for many clients at once."""
+    """A replay server for many concurrent clients."""
 
-    request_queue_size = 128  # with the default of 5, many clients at once wait a second for a lost SYN
+    request_queue_size = 128  # with the default of 5, concurrent clients lose SYNs and wait a second
 
 
 _running: list[Server] = []
@@ -51,15 +51,15 @@ _HOW = "make record-notebooks NOTEBOOKS={}"
 
 
 def settings(name: str) -> dict[str, Any]:
-    """The settings of a notebook's models, after a line that says whom they ask.
+    """Print which endpoint is used, and return the settings of a notebook's models.
 
     Args:
-        name: The notebook's, without its suffix.
+        name: The notebook's name, without suffix.
     """
     if any(os.environ.get(variable) for variable in CREDENTIALS):
         print("Live: asking the endpoint that the environment names.")
         return {}
-    while _running:  # this cell ran before: begin anew
+    while _running:  # this cell has run before: start over
         server = _running.pop()
         server.shutdown()
         server.server_close()
@@ -81,13 +81,13 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def replay(name: str, exchanges: Iterable[Exchange], pace: float, *, token: str = TOKEN) -> Answer:
-    """Answer each request as it was answered when it was recorded; equal ones in turn, and by the last again.
+    """Return a function that replays the recorded answers; equal requests get theirs in turn, then repeat the last.
 
     Args:
-        name: The notebook's.
+        name: The notebook's name.
         exchanges: Its recording.
-        pace: Tokens a second: of a stream as it is written, of a whole answer before it is.
-        token: The one that is not wrong.
+        pace: Tokens per second, by which streams are timed, and non-streaming answers delayed.
+        token: The right token.
     """
     recorded: dict[str, list[Exchange]] = {}
     for exchange in exchanges:
@@ -109,7 +109,7 @@ def replay(name: str, exchanges: Iterable[Exchange], pace: float, *, token: str 
 
 
 def has_wrong_token(received: Received, token: str = TOKEN) -> bool:
-    """Whether a request came without the token that notebooks are given."""
+    """Whether a request does not have the token of the notebooks' settings."""
     return received.headers.get("authorization") != f"Bearer {token}"
 
 
@@ -118,7 +118,7 @@ def _key(exchange: Exchange) -> str:
 
 
 def _explanation(name: str, asked: Exchange, recorded: dict[str, list[Exchange]]) -> str:
-    """Which request has no answer, and how it differs from the nearest one that has."""
+    """Describe a request without a recorded answer, and how it differs from the most similar one with an answer."""
 
     def lines(exchange: Exchange) -> list[str]:
         shown = {**exchange["request"], "(wrong token)": exchange.get("wrong_token", False)}
@@ -133,7 +133,7 @@ def _explanation(name: str, asked: Exchange, recorded: dict[str, list[Exchange]]
 
 
 def written(exchange: Exchange, pace: float) -> Iterator[bytes]:
-    """The raw response, in the pieces and at the pace in which a model would write it."""
+    """Yield the raw response, in the parts and at the pace in which a model would write it."""
     begun = time.monotonic()
     retry_after = f"retry-after: {exchange['retry_after']}\r\n" if "retry_after" in exchange else ""
     head = f"HTTP/1.1 {exchange['status']} .\r\ncontent-type: {exchange['content_type']}\r\n{retry_after}"
@@ -158,8 +158,8 @@ def _wait_until(due: float) -> None:
     time.sleep(max(0.0, due - time.monotonic()))
 
 
-# How exchanges are kept: every byte of the answers, but small and readable. Of a stream, events that differ by their
-# text alone are one entry: the first of them with HERE where the text was, and the texts, with BETWEEN between them.
+# How exchanges are stored: every byte of the answers, but compact and readable. Events of a stream that differ only in
+# their text form one entry: the event with HERE in place of the text, and the texts, separated by BETWEEN.
 
 HERE = "…HERE…"
 BETWEEN = "¦"
@@ -168,20 +168,20 @@ _TEXT = re.compile(r'(?<="delta":)(\{.*"(?:reasoning_content|reasoning|content|a
 
 
 def load(name: str) -> tuple[str, list[Exchange]]:
-    """A notebook's recording: from what it was recorded, and the exchanges in order."""
+    """Return a notebook's recording: a description of its source, and the exchanges in order."""
     kept = json.loads((EXCHANGES / f"{name}.json").read_text(encoding="utf-8"))
     return kept["recorded_from"], kept["exchanges"]
 
 
 def save(name: str, source: str, exchanges: list[Exchange]) -> None:
-    """Keep a notebook's recording."""
+    """Save a notebook's recording."""
     kept = {"recorded_from": source, "exchanges": exchanges}
     text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
     (EXCHANGES / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def fold(body: str) -> dict[str, Any]:
-    """A response's body as it is kept: as `json`, as `events`, or as `text` where not every byte would be kept."""
+    """Return a response's body as stored: as `json` or `events`, or as `text` if these would not keep every byte."""
     with suppress(ValueError):
         content = json.loads(body)
         if isinstance(content, dict) and _compact(content) == body:
@@ -207,7 +207,7 @@ def fold(body: str) -> dict[str, Any]:
 
 
 def unfold(entries: list[Any]) -> Iterator[tuple[str, bool]]:
-    """A stream's events, and whether each brings text."""
+    """Yield a stream's events, and whether each contains text."""
     for entry in entries:
         if isinstance(entry, str):
             yield entry, False
