@@ -16,10 +16,10 @@ NOX_SESSIONS = $(if $(NOX_KEYWORDS),--keywords "$(NOX_KEYWORDS)") $(if $(NOX_PYT
 help:  ## Explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live with credentials, else on recorded answers
+demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live with credentials, else from recorded answers
 	@$(BIN)/python -m demo
 
-notebooks: $(VENV)/.test  ## Run the notebooks and store what they print: live with credentials, else on recorded answers
+notebooks: $(VENV)/.test  ## Run the notebooks and store their outputs: live with credentials, else from recorded answers
 	@$(BIN)/python -m notebooks $(NOTEBOOKS)
 
 docs: $(VENV)/.test  ## Build the API reference from the docstrings into site/
@@ -38,32 +38,32 @@ check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-record: $(VENV)/.test  ## Record the cassettes anew: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/data/cassettes)
+record: $(VENV)/.test  ## Re-record the cassettes: SETS="old=http://127.0.0.1:8080 new=..." or SETS=tir (see tests/data/cassettes)
 	$(BIN)/python -m pytest tests/both tests/langchain tests/llama_index $(foreach set,$(SETS),--record $(set))
 
-record-notebooks: $(VENV)/.test  ## Record what the notebooks ask anew, at the endpoint of the environment: NOTEBOOKS="05_batches ..."
+record-notebooks: $(VENV)/.test  ## Re-record the notebooks' exchanges, at the endpoint of the environment: NOTEBOOKS="05_batches ..."
 	@$(BIN)/python -m notebooks.record $(NOTEBOOKS)
 
-bench: $(BENCH_VENV)/.done  ## Measure each layer, the frameworks' floors and other integrations; five minutes (RUNS=3: thrice)
+bench: $(BENCH_VENV)/.done  ## Benchmark each layer, the bare frameworks and other integrations: five minutes (RUNS=3: thrice)
 	@$(BENCH_VENV)/bin/python -m benchmarks --runs $(or $(RUNS),1)
 
-faults: $(VENV)/.test  ## Play the table of faults to both engines, and print the measured outcomes
+faults: $(VENV)/.test  ## Play a table of faults to both clients, on each engine, and print the outcomes
 	@$(BIN)/python -m stress.faults
 
-soak: $(VENV)/.demo  ## Leave 10,000 calls at any point, on each engine, and count what is left over
+soak: $(VENV)/.demo  ## Abandon 10,000 calls at random points, on each engine, and look for leaks
 	@$(BIN)/python -m stress.soak
 
-load: $(VENV)/.demo  ## 500 streams at once and 5,000 queued calls through one instance, on each engine
+load: $(VENV)/.demo  ## Send 500 concurrent streams and 5,000 queued calls through one instance, on each engine
 	@$(BIN)/python -m stress.load
 
-batches: $(VENV)/.test  ## 2,000 prompts by a program that is killed twice, then by one worker of Ray and by two
+batches: $(VENV)/.test  ## Run 2,000 prompts: by a program that is killed twice, then on Ray with one worker and with two
 	@$(BIN)/python -m stress.batches
 
-fuzz: $(VENV)/.test  ## Look for input that breaks a decoder, a splitter or a mapping: a coverage-guided minute for each
+fuzz: $(VENV)/.test  ## Fuzz decoders, parsers and message mappings, coverage-guided, for a minute each
 	@$(INSTALL) atheris
 	@$(BIN)/python -m stress.fuzz
 
-dist: $(VENV)/.test  ## Build sdist and wheel into dist/, check them, and list what the wheel holds
+dist: $(VENV)/.test  ## Build sdist and wheel into dist/, check them, and list the wheel's contents
 	rm -rf dist
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*

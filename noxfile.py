@@ -1,4 +1,4 @@
-"""Test the wheel in clean environments. `make matrix` runs all sessions; docs/compatibility.md keeps the results."""
+"""Tests the wheel in clean environments. `make matrix` runs all sessions; docs/compatibility.md has the results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOT_INSTALLED = (
 nox.options.default_venv_backend = "venv"
 nox.options.download_python = "never"
 
-if "PYENV_ROOT" in os.environ:  # pyenv's commands run active versions only: activate all that are to be tested
+if "PYENV_ROOT" in os.environ:  # pyenv only runs active versions: activate all that are to be tested
     installed = [path.name for path in Path(os.environ["PYENV_ROOT"], "versions").glob("3.*")]
     wanted = sorted(name for name in installed if name.startswith(tuple(f"{python}." for python in PYTHONS)))
     os.environ.setdefault("PYENV_VERSION", ":".join(wanted))
@@ -96,7 +96,7 @@ def suite_with(session: nox.Session) -> None:
 
 
 def install(session: nox.Session, extras: str, *requirements: str) -> None:
-    """Build and install the wheel, and shield the session from this shell's settings of Python and endpoints."""
+    """Build and install the wheel, and unset this shell's variables for Python and endpoints."""
     session.env.update(dict.fromkeys(name for name in os.environ if name.startswith(FOREIGN_VARIABLES)))
     folder = session.env_dir.resolve() / "wheel"
     # Not by pip, which may take an older wheel from its cache if the name of the checkout's directory has a hyphen.
@@ -112,7 +112,7 @@ def lowest_versions(extras: str) -> list[str]:
     project = PYPROJECT["project"]
     pending = [*project["dependencies"], f"tir-qwen[{extras}]"]
     bounds: dict[str, Version] = {}
-    for line in pending:  # grows by the requirements of each extra
+    for line in pending:  # grows by each extra's requirements
         requirement = Requirement(line)
         if requirement.name == "tir-qwen":
             pending += [each for extra in requirement.extras for each in project["optional-dependencies"][extra]]
@@ -122,12 +122,12 @@ def lowest_versions(extras: str) -> list[str]:
 
 
 def smoke_test(session: nox.Session, extras: str) -> None:
-    """Run the smoke test, which sees the installed wheel and not the checkout."""
+    """Run the smoke test, which imports the installed wheel and not the checkout."""
     session.run("python", "-I", "tests/support/wheel_smoke.py", *filter(None, extras.split(",")))
 
 
 def run_suite(session: nox.Session, *arguments: str, engine: str = "httpx2") -> None:
-    """Run the tests, except for the one of the table that is being written."""
+    """Run the tests, except for the test of the table that is being written."""
     options = ("--quiet", "--tb=short", "--numprocesses=auto", "-p", "no:cacheprovider", "-k", "not test_compatibility")
     session.run("python", "-m", "pytest", *options, *arguments, env={"TIR_QWEN_HTTP_ENGINE": engine})
 
@@ -141,7 +141,7 @@ def versions(session: nox.Session) -> str:
 
 @contextmanager
 def recorded(session: nox.Session, extras: str) -> Iterator[None]:
-    """Record whether the session succeeds. Its environment is removed then, and kept after a failure."""
+    """Record whether the session succeeds. Its environment is removed after success and kept after a failure."""
     try:
         yield
     except nox.command.CommandFailed:
@@ -152,7 +152,7 @@ def recorded(session: nox.Session, extras: str) -> Iterator[None]:
 
 
 def record(session: nox.Session, extras: str, result: str) -> None:
-    """Write the session's row of the table, in place of the row of its last run."""
+    """Write the session's row of the table, replacing that of its last run."""
     key = f"| {session.python} | {extras.replace(',', ', ') or 'none'} | {session.name.partition('-')[0]} | "
     ran = (result, time.strftime("%Y-%m-%d"), f"{platform.system()} {platform.machine()}", versions(session))
     row = f"{key}{' | '.join(ran)} |"

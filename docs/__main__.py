@@ -1,4 +1,4 @@
-"""Build the API reference: a page for each public module, an index, and a search that works offline."""
+"""Builds the API reference: a page for each public module, an index, and an offline search."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ INNER = frozenset(
         *("model_config", "settings"),
     }
 )
-"""Members of the package's own use, or of a framework's, that no user calls."""
+"""Internal members, or ones for the frameworks, that users do not call."""
 _ORDER = ("tir_qwen._client.client", "tir_qwen.timeouts", "tir_qwen.types")
 _PICTURE = cleandoc(errors.__doc__ or "").split("\n\n")[1]
-"""The tree of errors, which stands once, in its module."""
-_PLAIN = get_type_hints(ModelSettings)  # without what pydantic is told by annotations
+"""The tree of exceptions, from the docstring of its module."""
+_PLAIN = get_type_hints(ModelSettings)  # without the metadata for pydantic
 _MODULE = re.compile(r"\b(?!tir_qwen)(?:[a-z_]\w*\.)+(?=[A-Z])")
-"""The path before a class of the frameworks'; ours is needed for a link."""
+"""The module path before the name of a framework's class; our own are kept for links."""
 _DOT = r'<span class="o">\.</span>'
 _MODULE_HTML = re.compile(
     rf'(?<!{_DOT})(?:<span class="n">(?!tir_qwen)[a-z_]\w*</span>{_DOT})+(?=<span class="n">[A-Z])'
@@ -49,7 +49,7 @@ _FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"']?(?:
 
 
 def build(folder: Path) -> list[str]:
-    """Write the pages; return what is wrong with them: warnings, links that lead nowhere, what a page would fetch."""
+    """Write the pages; return their problems: warnings, broken links, and external resources."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for module in modules():
@@ -67,12 +67,12 @@ def build(folder: Path) -> list[str]:
 
 
 def modules() -> list[Module]:
-    """The modules that have a page, as pdoc reads them."""
+    """Return the modules that have a page, as read by pdoc."""
     return [Module.from_name(name) for name in MODULES]
 
 
 def members(cls: Class) -> list[Doc]:
-    """What a class shows: its own public members and those of its bases in this package, methods last."""
+    """Return the members to show of a class: public ones from our packages, including bases; methods last."""
     public = [
         member
         for member in cls.members.values()
@@ -84,12 +84,12 @@ def members(cls: Class) -> list[Doc]:
 
 
 def is_made(cls: type) -> bool:
-    """Whether the constructor is shown. Models are made by their fields, and errors by the library."""
+    """Whether to show the constructor: not for models, which are constructed from their fields, and not for errors."""
     return not issubclass(cls, (BaseModel, BaseException, dict))
 
 
 def folded(cls: Class) -> dict[str, list[str]]:
-    """The public members that a framework's classes bring, by the class that does."""
+    """Return the public members inherited from frameworks, by class."""
     found = {
         f"{module}.{name}": sorted(
             one.name for one in brought if not one.name.startswith("_") and one.name not in INNER
@@ -101,23 +101,23 @@ def folded(cls: Class) -> dict[str, list[str]]:
 
 
 def signature(shown: Signature, colon: bool) -> Markup:
-    """A signature as pdoc's own, but without the paths of modules, and with `self` where a framework has wrapped it."""
+    """Format a signature like pdoc, but without module paths, and with `self` even if the method is wrapped."""
     html = _MODULE_HTML.sub("", format_signature(shown, colon))
-    return Markup(html.replace("_self</span>", "self</span>"))  # noqa: S704 - of pdoc's, escaped
+    return Markup(html.replace("_self</span>", "self</span>"))  # noqa: S704 - escaped by pdoc
 
 
 def _place(doc: Doc) -> tuple[int, int]:
-    """Where a member stands on its page: what asks comes first, then what comes of it, as in the source."""
+    """Return the sort key of a member on its page: clients, then timeouts, then types, each in source order."""
     module = doc.taken_from[0]
     return _ORDER.index(module) if module in _ORDER else len(_ORDER), (doc.source_lines or (0, 0))[0]
 
 
 def _show(doc: Doc) -> None:
-    """Have pdoc show of a class what `members` says: on its page, in its contents and in the search."""
-    if hasattr(doc, "shown"):  # since an earlier build: pdoc keeps what it has read
+    """Make pdoc show what `members` selects: on a class's page, in its contents and in the search."""
+    if hasattr(doc, "shown"):  # from an earlier build: pdoc caches modules
         return
     doc.shown = bool(doc.docstring) or doc.name == "__init__"
-    # The name in `**kwargs: ...` is set in bold, by stars of pdoc's own.
+    # pdoc adds stars of its own to make `**kwargs: ...` bold.
     doc.docstring = re.sub(r"^( +)\*(\*?)(\w+:)", r"\1\3", doc.docstring, flags=re.MULTILINE)
     if doc.obj is errors.TIRError:
         first, _, rest = doc.docstring.partition("\n\n")
@@ -125,7 +125,7 @@ def _show(doc: Doc) -> None:
     if isinstance(doc, Class):
         doc.own_members, doc.bases, doc.folded = members(doc), [], folded(doc)
     if isinstance(doc, Function):
-        doc.obj = unwrap(doc.obj)  # twice wrapped by llama-index-core
+        doc.obj = unwrap(doc.obj)  # wrapped twice by llama-index-core
     if isinstance(doc, Variable):
         doc.annotation = _PLAIN.get(doc.name, doc.annotation)
         doc.annotation_str = _MODULE.sub("", doc.annotation_str)
@@ -136,7 +136,7 @@ def _show(doc: Doc) -> None:
 
 
 def faults(folder: Path) -> Iterator[str]:
-    """What is wrong with the pages: names of ours and links that lead nowhere, and what a page would fetch."""
+    """Yield the problems of the pages: our names without an entry, broken links, and external resources."""
     pages = {path: _SCRIPT.sub("", path.read_text("utf-8")) for path in sorted(folder.rglob("*.html"))}
     ids = {path.resolve(): set(re.findall(r'\bid="([^"]+)"', page)) for path, page in pages.items()}
     for path, page in pages.items():
