@@ -16,10 +16,10 @@ NOX_SESSIONS = $(if $(NOX_KEYWORDS),--keywords "$(NOX_KEYWORDS)") $(if $(NOX_PYT
 help:  ## Explain the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live with credentials, else from recorded answers
+demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live with credentials, else from recordings
 	@$(BIN)/python -m demo
 
-notebooks: $(VENV)/.test  ## Run the notebooks and store their outputs: live with credentials, else from recorded answers
+notebooks: $(VENV)/.test  ## Run the notebooks and store their outputs: live with credentials, else from recordings
 	@$(BIN)/python -m notebooks $(NOTEBOOKS)
 
 docs: $(VENV)/.test  ## Build the API reference from the docstrings into site/
@@ -56,7 +56,7 @@ soak: $(VENV)/.demo  ## Abandon 10,000 calls at random points, on each engine, a
 load: $(VENV)/.demo  ## Send 500 concurrent streams and 5,000 queued calls through one instance, on each engine
 	@$(BIN)/python -m stress.load
 
-batches: $(VENV)/.test  ## Run 2,000 prompts: by a program that is killed twice, then on Ray with one worker and with two
+batches: $(VENV)/.test  ## Run 2,000 prompts with a program that is killed twice, then on Ray with one worker and two
 	@$(BIN)/python -m stress.batches
 
 fuzz: $(VENV)/.test  ## Fuzz decoders, parsers and message mappings, coverage-guided, for a minute each
