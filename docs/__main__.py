@@ -24,13 +24,8 @@ from tir_qwen._integrations.parameters import ModelSettings
 
 PACKAGES = ("tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen")
 MODULES = (*PACKAGES, "langchain_tir_qwen.batches")
-INNER = frozenset(
-    {
-        *("abilities", "all_params", "call_params", "class_name", "given", "http_clients", "lc_secrets"),
-        *("model_config", "settings"),
-    }
-)
-"""Internal members, or ones for the frameworks, that users do not call."""
+_FOR_FRAMEWORKS = {"class_name", "lc_secrets", "model_config"}
+"""Public members that the frameworks call and users do not."""
 _ORDER = ("tir_qwen._client.client", "tir_qwen.timeouts", "tir_qwen.types")
 _PICTURE = cleandoc(errors.__doc__ or "").split("\n\n")[1]
 """The tree of exceptions, from the docstring of its module."""
@@ -77,7 +72,7 @@ def members(cls: Class) -> list[Doc]:
         member
         for member in cls.members.values()
         if member.taken_from[0].partition(".")[0] in PACKAGES
-        and member.name not in INNER
+        and member.name not in _FOR_FRAMEWORKS
         and (not member.name.startswith("_") or (member.name == "__init__" and is_made(cls.obj)))
     ]
     return sorted(public, key=lambda member: (member.name != "__init__", member.kind == "function"))
@@ -92,7 +87,7 @@ def folded(cls: Class) -> dict[str, list[str]]:
     """Return the public members inherited from frameworks, by class."""
     found = {
         f"{module}.{name}": sorted(
-            one.name for one in brought if not one.name.startswith("_") and one.name not in INNER
+            one.name for one in brought if not one.name.startswith("_") and one.name not in _FOR_FRAMEWORKS
         )
         for (module, name), brought in cls.inherited_members.items()
         if module.startswith(("langchain_core", "llama_index.core"))
