@@ -7,6 +7,7 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
+from tir_qwen._request.body import Body
 from tir_qwen._request.build import Request, build_request
 from tir_qwen._request.endpoint import DEFAULT_MODEL, resolve_endpoint
 
@@ -20,8 +21,8 @@ def main() -> None:
     EXCHANGES.mkdir(exist_ok=True)
     for name, question in RECORDED.items():
         messages = [{"role": "user", "content": question}]
-        params = {"stream_options": {"include_usage": True}}
-        request = build_request(resolve_endpoint(), DEFAULT_MODEL, messages, params, stream=True)
+        body = Body(messages=messages, stream_options={"include_usage": True})
+        request = build_request(resolve_endpoint(), DEFAULT_MODEL, body, stream=True)
         head, _, rest = post(request).partition(b"\r\n\r\n")
         status, *headers = head.split(b"\r\n")
         kept = [line for line in headers if line.lower().startswith(KEPT_HEADERS)]

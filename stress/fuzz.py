@@ -29,6 +29,7 @@ from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
 from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
 from tests.support.captures import CAPTURES
 from tir_qwen import Client, ConfigurationError, TIRError
+from tir_qwen._request.body import Body
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import resolve_endpoint
 from tir_qwen._response.choice import DecodingOptions
@@ -215,7 +216,7 @@ def fuzz_settings(data: bytes) -> None:
     try:
         endpoint = resolve_endpoint(**arguments, allow_http=bool(draw.byte() % 2))
         model, messages = draw.one_of("m", draw.text(), draw.value()), [{"role": "user", "content": "x"}]
-        request = build_request(endpoint, model, messages, {}, stream=bool(draw.byte() % 2))
+        request = build_request(endpoint, model, Body(messages=messages), stream=bool(draw.byte() % 2))
     except ConfigurationError as error:
         assert CANARY not in repr(error)  # noqa: PT017 - no test
         return
@@ -267,7 +268,7 @@ def fuzz_face(data: bytes, make: Callable[[Draw], Any], to_wire: Callable[[Any],
     except (ValidationError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return  # rejected by the framework itself
     try:
-        build_request(resolve_endpoint(base_url=_LOCAL), "m", to_wire(messages), {}, stream=False)
+        build_request(resolve_endpoint(base_url=_LOCAL), "m", Body(messages=to_wire(messages)), stream=False)
     except ConfigurationError as error:
         assert len(str(error)) < MAX_WORDS  # noqa: PT017 - no test
 

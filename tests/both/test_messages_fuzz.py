@@ -18,6 +18,7 @@ from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
 from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
 from tests.support.decode import FIXED
 from tir_qwen import AsyncClient, Client, ConfigurationError
+from tir_qwen._request.body import Body
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import resolve_endpoint
 
@@ -209,7 +210,9 @@ async def test_an_odd_call_by_either_client(lab: Server, messages: Any, params: 
 def written(to_wire: Callable[[Any], list[dict[str, Any]]], messages: Any) -> None:
     """Check that messages which a framework accepts are converted or rejected."""
     try:
-        content = build_request(resolve_endpoint(base_url=ADDRESS), "m", to_wire(messages), {}, stream=True).content
+        content = build_request(
+            resolve_endpoint(base_url=ADDRESS), "m", Body(messages=to_wire(messages)), stream=True
+        ).content
     except ConfigurationError:
         return
     assert [message["role"] for message in json.loads(content)["messages"]]

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.calls import dialect_of
+from tests.support.server import MESSAGES
 from tir_qwen import (
     APIConnectionError,
     APIStatusError,
@@ -22,7 +24,6 @@ from tir_qwen import (
 from tir_qwen._client.call import MAX_STALE_CONNECTIONS, Call
 from tir_qwen._client.retry import RetryPolicy
 from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._request.build import Request
 from tir_qwen._response.retry_after import retry_after_seconds
 from tir_qwen._response.server_errors import error_from_response
@@ -117,7 +118,9 @@ def test_the_servers_wish(wish: float, wait: float) -> None:
 def test_stale_connections() -> None:
     """Stale connections cost neither an attempt nor a wait, up to a maximum number per call."""
     request = Request("http://[::1]/v1", {}, b"{}")
-    call = Call(Dialect([], {}, Capabilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0), Deadline(Timeout()))
+    call = Call(
+        dialect_of(MESSAGES, {}, Capabilities()), lambda *_: request, RetryPolicy(1, lambda: 0.0), Deadline(Timeout())
+    )
     error = APIConnectionError()
     error.stale = True
     assert [call.request_failed(error) for _ in range(MAX_STALE_CONNECTIONS)] == [0.0]

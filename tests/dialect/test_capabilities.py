@@ -11,6 +11,7 @@ import pytest
 
 from demo.replay import Received
 from tests.client.test_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
+from tests.support.calls import dialect_of
 from tests.support.decode import chunk, decode, events
 from tests.support.server import MESSAGES, Driver, Loopback, both_clients, completion, response, whole_and_streamed
 from tir_qwen import BadRequestError, Choice, Completion
@@ -21,7 +22,7 @@ from tir_qwen._response.server_errors import error_from_response
 
 def refused(message: str, **params: Any) -> Dialect:
     """Return a dialect whose request was rejected with `message` and then rewritten."""
-    dialect = Dialect(MESSAGES, params, params.pop("capabilities"))
+    dialect = dialect_of(MESSAGES, params, params.pop("capabilities"))
     dialect.write()
     assert dialect.request_refused(error_from_response(400, {}, json.dumps({"error": {"message": message}}).encode()))
     dialect.write()
@@ -69,7 +70,7 @@ def test_a_request_rejected_for_another_reason_teaches_nothing(
 def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> Capabilities:
     """Return the capabilities after an answer."""
     known = Capabilities()
-    dialect = Dialect(messages, params, known)
+    dialect = dialect_of(messages, params, known)
     dialect.write()
     dialect.observe(Completion([choice]))
     return known
@@ -98,7 +99,7 @@ def test_a_soft_switch_of_the_user_teaches_nothing(messages: list[dict[str, str]
 def test_an_answer_is_judged_by_its_own_request() -> None:
     """An answer is judged by its own request, even if another call has changed the capabilities since."""
     known = Capabilities()
-    dialect = Dialect(MESSAGES, {"response_format": FORMAT, "enable_thinking": True}, known)
+    dialect = dialect_of(MESSAGES, {"response_format": FORMAT, "enable_thinking": True}, known)
     dialect.write()
     known.mark_unsupported("response_format")
     dialect.observe(Completion([Choice(content=PARIS, finish_reason="stop")]))  # the grammar left no room for thinking
@@ -179,7 +180,7 @@ def test_a_schema_for_a_list_is_sent_unchanged(driver: Driver) -> None:
 def test_a_rejected_schema_for_a_list_is_an_error() -> None:
     """A field without an alternative is never dropped: the user gets the error."""
     listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array"}}}
-    dialect = Dialect(MESSAGES, {"response_format": listed}, Capabilities())
+    dialect = dialect_of(MESSAGES, {"response_format": listed}, Capabilities())
     dialect.write()
     body = b'{"error": {"message": "Unknown field: response_format"}}'
     assert not dialect.request_refused(error_from_response(400, {}, body))
@@ -187,7 +188,7 @@ def test_a_rejected_schema_for_a_list_is_an_error() -> None:
 
 def test_text_held_back_is_in_the_partial_answer() -> None:
     """If the stream breaks, the partial answer contains the text held back, including an incomplete tool call."""
-    known = Dialect(MESSAGES, {"tools": [TOOL]}, Capabilities()).decoding_options
+    known = dialect_of(MESSAGES, {"tools": [TOOL]}, Capabilities()).decoding_options
     body = events(*(chunk({"content": piece}) for piece in ("I look. ", '<tool_call>\n{"arguments": {"a": 12')))
     outcome = decode(body, expected=known)
     assert outcome.error is not None

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.calls import dialect_of, sent_by
 from tests.support.captures import CAPTURES, Capture
 from tir_qwen import Completion, ConfigurationError
 from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._response.server_errors import error_from_response
@@ -82,13 +82,13 @@ def asked(text: str) -> list[dict[str, Any]]:
             messages_with_tools([system(describe_schema(SCHEMA)), *ASKED], [TOOL]),
             {},
         ),
-        ((), {"enable_thinking": False}, ASKED, {"enable_thinking": False}),
+        ((), {"enable_thinking": False}, ASKED, {"chat_template_kwargs": {"enable_thinking": False}}),
         (("thinking_switch",), {"temperature": 0.5}, ASKED, {"temperature": 0.5}),
         (
             ("thinking_switch",),
             {"enable_thinking": False},
             asked("What is the weather? /no_think"),
-            {"enable_thinking": False},
+            {"chat_template_kwargs": {"enable_thinking": False}},
         ),
         (("template_kwargs",), {"enable_thinking": False}, asked("What is the weather? /no_think"), {}),
         (("template_kwargs",), {"enable_thinking": True}, asked("What is the weather? /think"), {}),
@@ -107,16 +107,16 @@ def test_what_a_server_cannot_do_is_written_into_the_messages(
 ) -> None:
     """Whatever the server does not support moves into the messages; everything else is sent unchanged."""
     given, kept = json.dumps(params), [*ASKED]
-    assert Dialect(kept, dict(params), without(*lost)).write() == (messages, sent)
+    assert sent_by(dialect_of(kept, dict(params), without(*lost))) == (messages, sent)
     assert (json.dumps(params), kept) == (given, ASKED)
 
 
 def test_reasoning_in_the_history_is_dropped_if_unsupported() -> None:
     """Earlier reasoning is removed if the server does not accept it; the rest of the message stays."""
     messages = [*ASKED, THOUGHT]
-    assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
+    assert sent_by(dialect_of(messages, {}, Capabilities())) == (messages, {})
     plain = [*ASKED, {"role": "assistant", "content": "Hm."}]
-    assert Dialect(messages, {}, without("reasoning_history")).write() == (plain, {})
+    assert sent_by(dialect_of(messages, {}, without("reasoning_history"))) == (plain, {})
 
 
 def test_earlier_tool_calls_become_text_without_native_tools() -> None:
@@ -127,15 +127,15 @@ def test_earlier_tool_calls_become_text_without_native_tools() -> None:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "20"},
     ]
-    assert Dialect(messages, {}, without("tools")).write() == (messages_with_tools(messages, []), {})
-    assert Dialect(messages, {}, Capabilities()).write() == (messages, {})
+    assert sent_by(dialect_of(messages, {}, without("tools"))) == (messages_with_tools(messages, []), {})
+    assert sent_by(dialect_of(messages, {}, Capabilities())) == (messages, {})
 
 
 @pytest.mark.parametrize(("name", "value"), [("tool_calling", "nativ"), ("schema_in", "prompt"), ("schema_in", 1)])
 def test_an_unknown_value_of_an_option_is_refused(name: str, value: Any) -> None:
     """An invalid value raises an error that lists the valid ones."""
     with pytest.raises(ConfigurationError, match=rf"^{name} must be one of \w+, \w+, \w+\.$"):
-        Dialect(ASKED, {name: value}, Capabilities())
+        dialect_of(ASKED, {name: value}, Capabilities())
 
 
 def refused(
@@ -144,7 +144,7 @@ def refused(
     """Return whether the call is retried after this response, and the capabilities found missing."""
     known = Capabilities() if capabilities is None else capabilities
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    dialect = Dialect([*ASKED, THOUGHT], {**ALL, **params}, known)
+    dialect = dialect_of([*ASKED, THOUGHT], {**ALL, **params}, known)
     dialect.write()
     again = dialect.request_refused(error_from_response(status, {}, content))
     if again:
@@ -279,18 +279,18 @@ def test_a_request_is_not_retried_twice_for_the_same_field() -> None:
 def test_concurrent_calls_are_both_retried() -> None:
     """Two concurrent calls rejected for the same field are both retried."""
     known = Capabilities()
-    calls = [Dialect(ASKED, {"tools": [TOOL]}, known) for _ in range(2)]
-    first = [call.write() for call in calls]
+    calls = [dialect_of(ASKED, {"tools": [TOOL]}, known) for _ in range(2)]
+    first = [sent_by(call) for call in calls]
     assert first == [(ASKED, {"tools": [TOOL]})] * 2
     error = error_from_response(400, {}, b'{"error": "Unknown field: tools"}')
     assert [call.request_refused(error) for call in calls] == [True, True]
-    assert [call.write() for call in calls] == [(messages_with_tools(ASKED, [TOOL]), {})] * 2
+    assert [sent_by(call) for call in calls] == [(messages_with_tools(ASKED, [TOOL]), {})] * 2
 
 
 def learned(params: dict[str, Any], *choices: Choice, known: Capabilities | None = None) -> list[str]:
     """Return the capabilities found missing after this answer."""
     known = Capabilities() if known is None else known
-    Dialect(ASKED, params, known).observe(Completion([*choices]))
+    dialect_of(ASKED, params, known).observe(Completion([*choices]))
     return [name for name in ABILITIES if not getattr(known, name)]
 
 
@@ -342,7 +342,7 @@ def test_a_soft_switch_in_the_message_teaches_nothing() -> None:
     """A soft switch in the user's message says nothing about the server."""
     known = Capabilities()
     messages = asked("Hello! /no_think")
-    Dialect(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
+    dialect_of(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
     assert known == Capabilities()
 
 
@@ -350,18 +350,18 @@ def test_an_ignored_switch_adds_the_soft_switch_to_later_calls() -> None:
     """Once the server has ignored the switch, later calls include the soft switch too."""
     known = Capabilities()
     assert learned({"enable_thinking": False}, THINKS, known=known) == ["thinking_switch"]
-    written = [Dialect(ASKED, {"enable_thinking": value}, known).write() for value in (False, True)]
+    written = [sent_by(dialect_of(ASKED, {"enable_thinking": value}, known)) for value in (False, True)]
     assert written == [
-        (asked("What is the weather? /no_think"), {"enable_thinking": False}),
-        (asked("What is the weather? /think"), {"enable_thinking": True}),
+        (asked("What is the weather? /no_think"), {"chat_template_kwargs": {"enable_thinking": False}}),
+        (asked("What is the weather? /think"), {"chat_template_kwargs": {"enable_thinking": True}}),
     ]
 
 
 def test_chat_template_kwargs_override_the_soft_switch() -> None:
     """The soft switch follows the user's own `chat_template_kwargs`."""
     params = {"enable_thinking": False, "extra_body": OF_TEMPLATE}
-    messages, sent = Dialect(ASKED, dict(params), without("thinking_switch")).write()
-    assert (messages, sent) == (asked("What is the weather? /think"), params)
+    messages, sent = sent_by(dialect_of(ASKED, dict(params), without("thinking_switch")))
+    assert (messages, sent) == (asked("What is the weather? /think"), OF_TEMPLATE)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_decoding_options_follow_from_the_request(
     params: dict[str, Any], expected: tuple[bool, str | None, bool, bool]
 ) -> None:
     """The decoding options follow from the request, including `extra_body`."""
-    found = Dialect(ASKED, params, Capabilities()).decoding_options
+    found = dialect_of(ASKED, params, Capabilities()).decoding_options
     assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected
 
 
@@ -402,10 +402,8 @@ def test_decoding_options_follow_from_the_request(
         pytest.param({"stop": ["z"], "extra_body": {"stop": ["zz"]}}, 1, id="in extra_body"),
         pytest.param({"stop": ["zz"], "include_stop_str_in_output": True}, 0, id="included"),
         pytest.param({"stop": ["zz"], "extra_body": {"include_stop_str_in_output": True}}, 0, id="included in extra"),
-        pytest.param({"extra_body": {"stop": 7}}, 0, id="a number"),
-        pytest.param({"extra_body": {"stop": [7, None]}}, 0, id="numbers"),
     ],
 )
 def test_the_lag_follows_from_the_longest_stop_string(params: dict[str, Any], lag: int) -> None:
     """The lag is one less than the length of the longest stop string, or 0 if stop strings are part of the answer."""
-    assert Dialect([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag
+    assert dialect_of([{"role": "user", "content": "Hi"}], params, Capabilities()).decoding_options.stop_lag == lag

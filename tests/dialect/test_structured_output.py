@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.calls import read_body
 from tests.support.server import MESSAGES, Driver, Loopback, Received, both_clients, response
 from tir_qwen import Completion, ConfigurationError, Delta
 from tir_qwen._dialect.json_answer import describe_schema
@@ -121,7 +122,6 @@ def test_unsupported_combinations_are_rejected_before_sending(
         {},
         {"tools": [TOOL]},
         {"response_format": None},
-        {"response_format": "json"},
         {"response_format": {"type": "text"}},
         {"response_format": FORMAT, "n": 2},
         {**BOTH, "tool_choice": "required"},
@@ -132,7 +132,7 @@ def test_unsupported_combinations_are_rejected_before_sending(
 )
 def test_a_plain_request_needs_no_structured_output(params: dict[str, Any]) -> None:
     """A request without an object, or with a forced tool choice, is sent as it is."""
-    assert not needs_structured_output(params)
+    assert not needs_structured_output(read_body(MESSAGES, params))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_plain_request_needs_no_structured_output(params: dict[str, Any]) -> N
 )
 def test_a_request_for_an_object_needs_structured_output(params: dict[str, Any]) -> None:
     """A request for an object corrects any other answer."""
-    assert needs_structured_output(params)
+    assert needs_structured_output(read_body(MESSAGES, params))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def passed(plan: StructuredOutputFlow, deltas: list[Delta]) -> list[Delta]:
 )
 def test_an_object_streams_immediately(contents: list[str], shown: list[str]) -> None:
     """A stream that starts with an object or a code fence is passed on immediately and not requested again."""
-    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": FORMAT}), stream=True)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING, *(Delta(content=content) for content in shown), FINISH, LAST]
     assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
@@ -264,7 +264,7 @@ def test_an_object_streams_immediately(contents: list[str], shown: list[str]) ->
 @pytest.mark.parametrize("begin", ["`Paris` it is.", "``", "Well."])
 def test_a_text_stream_is_held_back(begin: str) -> None:
     """Text in a stream is held back, and the object is requested."""
-    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": FORMAT}), stream=True)
     deltas = [*(Delta(content=character) for character in begin), FINISH, LAST]
     assert passed(plan, deltas) == []
     assert plan.second_request(Completion([Choice(content=begin, finish_reason="stop")])) is not None
@@ -287,7 +287,7 @@ def test_content_that_may_not_be_the_object_is_held_back(
     contents: list[str], params: dict[str, Any], stream: bool
 ) -> None:
     """Content that may not be the object is held back until it ends; reasoning and metadata are not."""
-    plan = StructuredOutputFlow(MESSAGES, params, stream=stream)
+    plan = StructuredOutputFlow(read_body(MESSAGES, params), stream=stream)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING]
     assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
@@ -296,7 +296,7 @@ def test_content_that_may_not_be_the_object_is_held_back(
 
 def test_tool_calls_stream_immediately() -> None:
     """Tool calls are passed on as they arrive, even after some text."""
-    plan = StructuredOutputFlow(MESSAGES, BOTH, stream=True)
+    plan = StructuredOutputFlow(read_body(MESSAGES, BOTH), stream=True)
     calls = [
         Delta(tool_calls=[ToolCallDelta(0, "c1", "get_time")]),
         Delta(tool_calls=[ToolCallDelta(0, None, None, "{}")]),
@@ -329,7 +329,7 @@ def test_tool_calls_stream_immediately() -> None:
 )
 def test_the_usage_of_both_requests_is_added(first: Any, second: Any, total: Any) -> None:
     """The usage of both requests is added, including its details."""
-    plan = StructuredOutputFlow(MESSAGES, {"response_format": FORMAT}, stream=True)
+    plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": FORMAT}), stream=True)
     assert plan.second_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
     assert plan.second_delta(Delta(last=True, usage=second)) == Delta(last=True, usage=total)
     assert plan.second_delta(Delta(content="{", response={"id": "y"})) == Delta(content="{")

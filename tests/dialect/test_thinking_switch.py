@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.calls import dialect_of, sent_by
 from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 
 
 def part(text: str) -> dict[str, str]:
@@ -32,12 +32,15 @@ def test_the_soft_switch_is_written_once_at_the_end(content: Any, thinking: bool
     """The switch is appended once to the last user message, unless that already ends with one."""
     messages = [{"role": "user", "content": "First."}, {"role": "assistant", "content": "Yes?"}]
     last, after = {"role": "user", "content": content}, {"role": "tool", "content": "20"}
-    dialect = Dialect([*messages, last, after], {"enable_thinking": thinking}, Capabilities(template_kwargs=False))
-    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
-    assert dialect.write() == ([*messages, {**last, "content": switched}, after], {})
+    dialect = dialect_of([*messages, last, after], {"enable_thinking": thinking}, Capabilities(template_kwargs=False))
+    assert sent_by(dialect) == ([*messages, {**last, "content": switched}, after], {})
+    assert sent_by(dialect) == ([*messages, {**last, "content": switched}, after], {})
 
 
 def test_messages_without_a_user_get_no_soft_switch() -> None:
     """Messages without a user message stay unchanged."""
     messages = [{"role": "system", "content": "Be kind."}]
-    assert Dialect(messages, {"enable_thinking": False}, Capabilities(template_kwargs=False)).write() == (messages, {})
+    assert sent_by(dialect_of(messages, {"enable_thinking": False}, Capabilities(template_kwargs=False))) == (
+        messages,
+        {},
+    )

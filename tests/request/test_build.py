@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.support.calls import read_body
 from tir_qwen import ConfigurationError
+from tir_qwen._request.body import Body
 from tir_qwen._request.build import Request, build_request
 from tir_qwen._request.endpoint import resolve_endpoint
 
@@ -25,7 +27,7 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 def build(*, stream: bool = False, model: str = "qwen3_32b", messages: Any = MESSAGES, **params: Any) -> Request:
     """Build a request to TIR."""
-    return build_request(TIR, model, messages, params, stream=stream)
+    return build_request(TIR, model, read_body(messages, params, stream=stream), stream=stream)
 
 
 def sent(*, stream: bool = False, **params: Any) -> Any:
@@ -72,7 +74,7 @@ def test_a_call_without_parameters_sends_only_the_messages(stream: bool) -> None
 
 def test_a_local_server_gets_no_credentials() -> None:
     """A local vLLM server gets its own path and no credentials."""
-    request = build_request(LOCAL, "/mnt/models", MESSAGES, {}, stream=False)
+    request = build_request(LOCAL, "/mnt/models", Body(messages=MESSAGES), stream=False)
     assert request.url == "http://localhost:8000/v1/chat/completions"
     assert request.headers == {"accept": "application/json", "content-type": "application/json"}
     assert json.loads(request.content) == {"model": "/mnt/models", "messages": MESSAGES, "stream": False}
@@ -85,7 +87,7 @@ def test_headers_of_the_user_replace_the_defaults() -> None:
         access_token="canary-token",
         headers={"ACCEPT": "*/*", "Accept-Encoding": "gzip", "X-Team": "a b"},
     )
-    assert build_request(endpoint, "m", MESSAGES, {}, stream=True).headers == {
+    assert build_request(endpoint, "m", Body(messages=MESSAGES), stream=True).headers == {
         "accept": "*/*",
         "content-type": "application/json",
         "accept-encoding": "gzip",
@@ -100,7 +102,7 @@ def test_the_repr_contains_no_secrets() -> None:
 
 
 def test_parameters_are_sent_under_their_own_names() -> None:
-    """Parameters are sent unchanged, including unknown ones."""
+    """Parameters are sent unchanged, and so are the unknown fields of `extra_body`."""
     params = {
         "temperature": 0,
         "max_tokens": 1500,
@@ -112,9 +114,9 @@ def test_parameters_are_sent_under_their_own_names() -> None:
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
         "tool_choice": "auto",
-        "a_field_of_tomorrow": [None, True, 1.5, "x", {}],
     }
-    assert sent(**params) == params
+    tomorrow = {"a_field_of_tomorrow": [None, True, 1.5, "x", {}]}
+    assert sent(**params, extra_body=tomorrow) == {**params, **tomorrow}
 
 
 @pytest.mark.parametrize("name", ["temperature", "max_tokens", "stop", "enable_thinking", "extra_body", "tools"])
@@ -203,14 +205,14 @@ def test_values_that_are_not_json_are_refused(where: str, value: Any) -> None:
     if where == "message":
         assert refusal(messages=[{"role": "user", "content": value}]) == UNWRITABLE
     else:
-        assert refusal(user=value if where == "parameter" else [{"x": value}]) == UNWRITABLE
+        assert refusal(extra_body={"x": value if where == "parameter" else [{"x": value}]}) == UNWRITABLE
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
     """A value that contains itself raises an error."""
     endless: list[Any] = []
     endless.append(endless)
-    assert refusal(tools=endless) == UNWRITABLE
+    assert refusal(extra_body={"x": endless}) == UNWRITABLE
 
 
 def test_arguments_are_not_modified() -> None:
@@ -223,7 +225,7 @@ def test_arguments_are_not_modified() -> None:
         "stream_options": {"include_usage": True},
     }
     messages, before = copy.deepcopy(MESSAGES), copy.deepcopy(params)
-    build_request(TIR, "qwen3_32b", messages, params, stream=False)
+    build_request(TIR, "qwen3_32b", read_body(messages, params), stream=False)
     assert messages == MESSAGES
     assert params == before
 
@@ -234,7 +236,7 @@ def test_pydantic_models_are_accepted_as_values() -> None:
     class Tool(BaseModel):
         name: str = "f"
 
-    assert sent(tools=[Tool()]) == {"tools": [{"name": "f"}]}
+    assert sent(extra_body={"x": [Tool()]}) == {"x": [{"name": "f"}]}
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

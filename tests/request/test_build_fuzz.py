@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.support.calls import read_body
 from tests.support.decode import FIXED
 from tir_qwen import ConfigurationError
 from tir_qwen._request.build import build_request
@@ -22,7 +23,7 @@ TEXT = st.text(max_size=12) | st.text(st.sampled_from("p-0 \r\n\t\0:/?#[]@%é.ht
 def check_parameters(params: dict[str, Any], messages: Any = QUESTION, streamed: bool = False) -> None:
     """Check that the call is either written as JSON or rejected."""
     try:
-        request = build_request(ENDPOINT, "m", messages, params, stream=streamed)
+        request = build_request(ENDPOINT, "m", read_body(messages, params, stream=streamed), stream=streamed)
     except ConfigurationError as error:
         assert len(str(error)) < MAX_TEXT  # noqa: PT017 - both outcomes are right
         return

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.request.test_build_fuzz import QUESTION, TEXT, check_parameters
 from tests.support.decode import FIXED
 from tir_qwen import AsyncClient, Client, ConfigurationError
+from tir_qwen._request.body import Body
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
 
@@ -41,7 +42,7 @@ def secret(text: str) -> str:
 def check_request(endpoint: Endpoint, model: Any) -> None:
     """Check that the request is either safe or rejected."""
     try:
-        request = build_request(endpoint, model, QUESTION, {}, stream=True)
+        request = build_request(endpoint, model, Body(messages=QUESTION), stream=True)
     except ConfigurationError as error:
         assert CANARY not in repr(error)  # noqa: PT017 - both outcomes are right
         return

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.calls import dialect_of
 from tests.support.decode import (
     DONE,
     FIXED,
@@ -29,7 +30,6 @@ from tests.support.decode import (
 from tir_qwen._client.call import Call
 from tir_qwen._client.retry import RetryPolicy
 from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._request.build import Request
 from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
 from tir_qwen._transport.deadline import Deadline
@@ -413,7 +413,7 @@ def test_reasoning_held_back_prevents_a_timeout(monkeypatch: pytest.MonkeyPatch)
     clock = itertools.count(0, 10)
     for module in ("_client.call", "_transport.deadline"):
         monkeypatch.setattr(f"tir_qwen.{module}.monotonic", lambda: next(clock))
-    dialect = Dialect([{"role": "user", "content": "?"}], {"enable_thinking": False}, Capabilities())
+    dialect = dialect_of([{"role": "user", "content": "?"}], {"enable_thinking": False}, Capabilities())
     call = Call(dialect, lambda *_: Request("", {}, b""), RetryPolicy(), Deadline(Timeout(None, 80, 30)))
     pieces = [
         *(events(chunk({"reasoning": "Hm. "})) for _ in range(9)),

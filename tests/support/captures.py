@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.calls import dialect_of
 from tests.support.paths import DATA
 from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.choice import DecodingOptions
 
 FOLDER = DATA / "captures"
@@ -43,7 +43,9 @@ class Capture:
         """What the request makes of its answer."""
         request = self.request or {}
         params = {name: value for name, value in request.items() if name not in {"messages", "stream"}}
-        return Dialect(request.get("messages", []), params, Capabilities()).decoding_options
+        return dialect_of(
+            [{"role": "user", "content": "Hello"}], {"extra_body": params}, Capabilities()
+        ).decoding_options
 
     @property
     def streamed(self) -> bool:

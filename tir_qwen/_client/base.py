@@ -9,6 +9,7 @@ from typing import Any
 from .._dialect.capabilities import Capabilities
 from .._dialect.dialect import Dialect
 from .._redaction import redact
+from .._request.body import Body
 from .._request.build import build_request
 from .._request.endpoint import DEFAULT_MODEL, resolve_endpoint
 from .._transport.async_pool import AsyncPool
@@ -17,27 +18,9 @@ from .._transport.engine import client_timeout
 from .._transport.pool import Pool
 from ..errors import ConfigurationError
 from ..timeouts import Timeout, timeout_from
-from ..types import Messages
+from .arguments import CallOptions
 from .call import Call
 from .retry import RetryPolicy
-
-_CONSTRUCTOR_ARGUMENTS = frozenset(
-    {
-        "access_token",
-        "allow_http",
-        "api_base",
-        "api_key",
-        "apikey",
-        "async_http_client",
-        "base_url",
-        "default_headers",
-        "http_async_client",
-        "http_client",
-        "project_id",
-        "tir_access_token",
-    }
-)
-_HEADER_ARGUMENTS = frozenset({"headers", "extra_headers", "extra_query"})
 
 
 class BaseClient:
@@ -137,20 +120,21 @@ class BaseClient:
         return redact(text, self._endpoint.secrets)
 
     def _new_call(
-        self, messages: Messages, params: dict[str, Any], *, stream: bool, total_expires_at: float | None = None
+        self, options: CallOptions, body: Body, *, stream: bool, total_expires_at: float | None = None
     ) -> Call:
         """Create the state of a call; `total_expires_at` is the deadline if it is part of a longer call."""
-        model = params.pop("model", None) or self._model
-        deadline = Deadline(timeout_from(params.pop("timeout", None)) or self._timeout, total_expires_at)
-        if stream:
-            params.setdefault("stream_options", {"include_usage": True})
-        on_retry = params.pop("on_retry", None)
-        if misplaced := sorted(_CONSTRUCTOR_ARGUMENTS & params.keys()):
-            raise ConfigurationError(f"{misplaced[0]} is an argument of the constructor, not of a call.")
-        if misplaced := sorted(_HEADER_ARGUMENTS & params.keys()):
-            raise ConfigurationError(f"a call takes no {misplaced[0]}: pass default_headers to the constructor.")
-        retries = params.pop("max_retries", None)
-        retry_policy = self._retry_policy if retries is None else RetryPolicy(retries)
-        build = partial(build_request, self._endpoint, model, stream=stream)
-        dialect = Dialect(messages, params, self._capabilities.setdefault(model, Capabilities()))
-        return Call(dialect, build, retry_policy, deadline, secrets=self._endpoint.secrets, on_retry=on_retry)
+        model = options.model or self._model
+        dialect = Dialect(
+            body,
+            self._capabilities.setdefault(model, Capabilities()),
+            tool_calling=options.tool_calling,
+            schema_in=options.schema_in,
+        )
+        return Call(
+            dialect,
+            partial(build_request, self._endpoint, model, stream=stream),
+            options.retry_policy or self._retry_policy,
+            Deadline(options.timeout or self._timeout, total_expires_at),
+            secrets=self._endpoint.secrets,
+            on_retry=options.on_retry,
+        )

@@ -9,12 +9,13 @@ from time import monotonic
 from typing import Any
 
 from .._dialect.dialect import Dialect
+from .._request.body import Body
 from .._request.build import Request
 from .._response.response import ResponseDecoder
 from .._response.server_errors import error_from_response
 from .._transport.deadline import Deadline
 from ..errors import APIConnectionError, APIStatusError, TIRError
-from ..types import JSON, Completion, Delta, Messages
+from ..types import Completion, Delta
 from .retry import RetryPolicy
 
 logger = logging.getLogger("tir_qwen")
@@ -54,7 +55,7 @@ class Call:
     def __init__(
         self,
         dialect: Dialect,
-        build: Callable[[Messages, JSON], Request],
+        build: Callable[[Body], Request],
         retry_policy: RetryPolicy,
         deadline: Deadline,
         *,
@@ -65,7 +66,7 @@ class Call:
         self.on_retry = on_retry
         self._dialect = dialect
         self._build = build
-        self._request = build(*dialect.write())
+        self._request = build(dialect.write())
         self._decoder = ResponseDecoder(secrets, dialect.decoding_options)
         self._retry_policy = retry_policy
         self._secrets = secrets
@@ -156,7 +157,7 @@ class Call:
 
     def _retry_delay(self, error: TIRError) -> float | None:
         if isinstance(error, APIStatusError) and self._dialect.request_refused(error):
-            self._request = self._build(*self._dialect.write())
+            self._request = self._build(self._dialect.write())
             self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options)
             self._rewritten_requests += 1
             return 0.0

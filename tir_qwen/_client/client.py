@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
-from typing import Any, Self
+from typing import Self, Unpack
 
 from .._asyncgen import aclosing_unhooked
 from .._dialect.structured_output import StructuredOutputFlow, needs_structured_output
@@ -16,9 +16,10 @@ from .._transport.connections import StreamingResponse
 from .._transport.pool import Pool
 from ..errors import APIConnectionError, APIStatusError, TIRError
 from ..types import Completion, Delta, Messages
+from .arguments import CallOptions, read_arguments
 from .base import BaseClient
 from .call import Call
-from .validation import validate_call
+from .parameters import CallParameters
 
 
 class Client(BaseClient):
@@ -42,7 +43,7 @@ class Client(BaseClient):
     _pool_type = Pool
     _pool: Pool
 
-    def complete(self, messages: Messages, **params: Any) -> Completion:
+    def complete(self, messages: Messages, **params: Unpack[CallParameters]) -> Completion:
         """Send a chat completion request and return the complete answer.
 
         Args:
@@ -73,7 +74,7 @@ class Client(BaseClient):
             accumulator.add(delta)
         return accumulator.completion()
 
-    def stream(self, messages: Messages, **params: Any) -> Generator[Delta]:
+    def stream(self, messages: Messages, **params: Unpack[CallParameters]) -> Generator[Delta]:
         """Stream a chat completion; arguments and errors are those of `complete`.
 
         ```python
@@ -107,14 +108,17 @@ class Client(BaseClient):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> Generator[Delta]:
-        validate_call(messages, params)
-        if needs_structured_output(params):
-            flow = StructuredOutputFlow(messages, params, stream=stream)
-            return self._structured_deltas(flow, self._new_call(*flow.first_request, stream=stream), stream=stream)
-        return self._call_deltas(self._new_call(messages, params, stream=stream))
+    def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> Generator[Delta]:
+        options, body = read_arguments(messages, params, stream=stream)
+        if needs_structured_output(body):
+            flow = StructuredOutputFlow(body, stream=stream)
+            call = self._new_call(options, flow.first_request, stream=stream)
+            return self._structured_deltas(flow, call, options, stream=stream)
+        return self._call_deltas(self._new_call(options, body, stream=stream))
 
-    def _structured_deltas(self, flow: StructuredOutputFlow, call: Call, *, stream: bool) -> Generator[Delta]:
+    def _structured_deltas(
+        self, flow: StructuredOutputFlow, call: Call, options: CallOptions, *, stream: bool
+    ) -> Generator[Delta]:
         with closing(self._call_deltas(call)) as deltas:
             for delta in deltas:
                 if visible := flow.first_delta(delta):
@@ -122,7 +126,7 @@ class Client(BaseClient):
         if second_request := flow.second_request(call.completion()):
             try:
                 second_call = self._new_call(
-                    *second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
+                    options, second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
                 )
                 with closing(self._call_deltas(second_call)) as deltas:
                     for delta in deltas:
@@ -194,14 +198,14 @@ class AsyncClient(BaseClient):
     _pool_type = AsyncPool
     _pool: AsyncPool
 
-    async def complete(self, messages: Messages, **params: Any) -> Completion:
+    async def complete(self, messages: Messages, **params: Unpack[CallParameters]) -> Completion:
         """Send a chat completion request and return the complete answer; see `Client.complete`."""
         accumulator = Accumulator()
         async for delta in self._deltas(messages, params, stream=False):
             accumulator.add(delta)
         return accumulator.completion()
 
-    def stream(self, messages: Messages, **params: Any) -> AsyncGenerator[Delta]:
+    def stream(self, messages: Messages, **params: Unpack[CallParameters]) -> AsyncGenerator[Delta]:
         """Stream a chat completion; see `Client.stream`. Closing the generator closes the connection at once.
 
         ```python
@@ -234,15 +238,16 @@ class AsyncClient(BaseClient):
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    def _deltas(self, messages: Messages, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Delta]:
-        validate_call(messages, params)
-        if needs_structured_output(params):
-            flow = StructuredOutputFlow(messages, params, stream=stream)
-            return self._structured_deltas(flow, self._new_call(*flow.first_request, stream=stream), stream=stream)
-        return self._call_deltas(self._new_call(messages, params, stream=stream))
+    def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> AsyncGenerator[Delta]:
+        options, body = read_arguments(messages, params, stream=stream)
+        if needs_structured_output(body):
+            flow = StructuredOutputFlow(body, stream=stream)
+            call = self._new_call(options, flow.first_request, stream=stream)
+            return self._structured_deltas(flow, call, options, stream=stream)
+        return self._call_deltas(self._new_call(options, body, stream=stream))
 
     async def _structured_deltas(
-        self, flow: StructuredOutputFlow, call: Call, *, stream: bool
+        self, flow: StructuredOutputFlow, call: Call, options: CallOptions, *, stream: bool
     ) -> AsyncGenerator[Delta]:
         async with aclosing_unhooked(self._call_deltas(call)) as deltas:
             async for delta in deltas:
@@ -251,7 +256,7 @@ class AsyncClient(BaseClient):
         if second_request := flow.second_request(call.completion()):
             try:
                 second_call = self._new_call(
-                    *second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
+                    options, second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
                 )
                 async with aclosing_unhooked(self._call_deltas(second_call)) as deltas:
                     async for delta in deltas:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..types import JSON
@@ -24,14 +25,16 @@ _PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def extract_schema(response_format: JSON) -> JSON | None:
+def extract_schema(response_format: Mapping[str, Any] | None) -> JSON | None:
     """Return the schema of a `response_format`; None if it has none."""
-    schema: JSON | None = (response_format.get("json_schema") or {}).get("schema")
+    schema: JSON | None = ((response_format or {}).get("json_schema") or {}).get("schema")
     return schema
 
 
-def expects_object(response_format: JSON) -> bool:
+def expects_object(response_format: Mapping[str, Any] | None) -> bool:
     """Whether a `response_format` asks for an object, judging by the root of its schema."""
+    if response_format is None:
+        return False
     if response_format.get("type") != "json_schema":
         return bool(response_format.get("type") == "json_object")
     schema = extract_schema(response_format) or {}
@@ -39,9 +42,9 @@ def expects_object(response_format: JSON) -> bool:
     return bool(schema.get("type", None if may_be_other else "object") == "object")
 
 
-def is_dispensable(response_format: JSON) -> bool:
+def is_dispensable(response_format: Mapping[str, Any] | None) -> bool:
     """Whether it can be left out of the request: objects can be requested in the messages, and text is the default."""
-    return expects_object(response_format) or response_format.get("type") == "text"
+    return expects_object(response_format) or (response_format or {}).get("type") == "text"
 
 
 def find_mismatch(value: Any, schema: Any) -> str | None:

@@ -33,7 +33,9 @@ For each function call, return a json object with function name and arguments wi
 
 
 def messages_with_tools(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[JSON], choice: str | JSON | None = None
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    choice: str | Mapping[str, Any] | None = None,
 ) -> list[JSON]:
     """Return the messages with tools, calls and their results written into the text.
 
@@ -94,7 +96,7 @@ def _json(value: Any) -> str:
     raise ConfigurationError("a tool, or an earlier tool call, cannot be written as JSON.")
 
 
-def _tools_prompt(tools: Sequence[JSON], choice: str | JSON | None) -> str:
+def _tools_prompt(tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any] | None) -> str:
     lines = "".join(f"\n{_json(tool)}" for tool in tools)
     instruction = ""
     if choice == "required":

@@ -10,14 +10,15 @@ If the server does not enforce it, an answer that is not the object is sent back
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from pydantic_core import from_json
 
+from .._request.body import Body
 from ..errors import ConfigurationError, TIRError
-from ..types import JSON, Completion, Delta, Usage
+from ..types import Completion, Delta, Usage
 from .json_answer import describe_schema, extract_object, with_description
 from .json_schema import expects_object, extract_schema, find_mismatch
 
@@ -27,18 +28,16 @@ _WHEN = "When no further tool is needed, give your final answer"
 _CORRECTION = "Give this answer as one JSON object that follows the JSON schema."
 _FENCE = "```"
 _NO_OBJECT = "it is not a JSON object"
-_TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
-def needs_structured_output(params: Mapping[str, Any]) -> bool:
+def needs_structured_output(body: Body) -> bool:
     """Whether the answer must be an object, and the model is not forced to call a tool instead."""
-    response_format = params.get("response_format")
-    if not isinstance(response_format, dict):
+    if body.response_format is None:
         return False
-    if params.get("tools"):
-        is_json = response_format.get("type") in ("json_schema", "json_object")
-        return is_json and params.get("tool_choice") in (None, "auto")
-    return expects_object(response_format) and (params.get("n") or 1) == 1
+    if body.tools:
+        is_json = body.response_format.get("type") in ("json_schema", "json_object")
+        return is_json and body.tool_choice in (None, "auto")
+    return expects_object(body.response_format) and (body.n or 1) == 1
 
 
 class StructuredOutputFlow:
@@ -48,15 +47,16 @@ class StructuredOutputFlow:
     pass its deltas through `second_delta`, or call `second_request_failed`. Finally, pass on what `remaining` yields.
     """
 
-    def __init__(self, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any], *, stream: bool) -> None:
-        self._params = params
-        self._has_tools = bool(params.get("tools"))
-        if self._has_tools and (params.get("n") or 1) > 1:
+    def __init__(self, body: Body, *, stream: bool) -> None:
+        self._body = body
+        self._has_tools = bool(body.tools)
+        if self._has_tools and (body.n or 1) > 1:
             raise ConfigurationError("n must be 1 where tools and response_format are given together.")
-        self._expects_object = expects_object(params["response_format"])
-        self._schema = extract_schema(params["response_format"])
-        described = with_description(messages, describe_schema(self._schema, _WHEN))
-        self._messages = described if self._has_tools else messages
+        self._expects_object = expects_object(body.response_format)
+        self._schema = extract_schema(body.response_format)
+        self._messages = body.messages
+        if self._has_tools:
+            self._messages = with_description(body.messages, describe_schema(self._schema, _WHEN))
         self._stream = stream
         self._passes_through: bool | None = None  # whether deltas are passed on at once; None: not known yet
         self._content = ""
@@ -65,11 +65,9 @@ class StructuredOutputFlow:
         self._second_answer_began = False
 
     @property
-    def first_request(self) -> tuple[Sequence[Mapping[str, Any]], JSON]:
-        """Messages and parameters of the first request."""
-        if not self._has_tools:
-            return self._messages, dict(self._params)
-        return self._messages, {name: value for name, value in self._params.items() if name != "response_format"}
+    def first_request(self) -> Body:
+        """The body of the first request."""
+        return replace(self._body, messages=self._messages, response_format=None) if self._has_tools else self._body
 
     def first_delta(self, delta: Delta) -> Delta | None:
         """Return the part of a first answer's delta to pass on now: all of it, if the stream is the object itself."""
@@ -95,22 +93,23 @@ class StructuredOutputFlow:
         )
         return visible if visible.reasoning or visible.tool_calls or visible.response or visible.logprobs else None
 
-    def second_request(self, completion: Completion) -> tuple[list[Mapping[str, Any]], JSON] | None:
-        """Return messages and parameters of the second request; None if the first answer needs none."""
+    def second_request(self, completion: Completion) -> Body | None:
+        """Return the body of the second request; None if the first answer needs none."""
         if self._passes_through or completion.tool_calls or completion.finish_reason == "length":
             return None
         draft = completion.content
         problem = self._find_problem(draft)
         if problem is None:
             self._content = extract_object(draft) if self._expects_object else draft
-        has_stop_strings = bool(self._params.get("stop"))  # they would truncate the second answer too
+        has_stop_strings = bool(self._body.stop)  # they would truncate the second answer too
         if problem is None or not draft.strip() or has_stop_strings:
             return None
         self._first_usage = completion.usage
         correction = _CORRECTION if problem == _NO_OBJECT else f"{_CORRECTION} The last one does not: {problem}."
         messages = [*self._messages, {"role": "assistant", "content": draft}, {"role": "user", "content": correction}]
-        params = {name: value for name, value in self._params.items() if name not in _TOOL_FIELDS}
-        return messages, {**params, "enable_thinking": False}
+        return replace(
+            self._body, messages=messages, tools=(), tool_choice=None, parallel_tool_calls=None, enable_thinking=False
+        )
 
     def second_delta(self, delta: Delta) -> Delta:
         """Return a delta of the second answer as a delta of the combined answer."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from ..types import Messages
 from .prompted_tools import message_text
@@ -13,7 +11,7 @@ _SWITCH_AT_END = re.compile(r"/(no_)?think\s*$")
 _SWITCH = re.compile(r"(?<!\S)/(no_)?think\b")
 
 
-def add_soft_switch(messages: list[Mapping[str, Any]], thinking: bool) -> list[Mapping[str, Any]]:
+def add_soft_switch(messages: Messages, thinking: bool) -> Messages:
     """Append a switch to the last user message, unless it already ends with one; return the messages."""
     last = _last_user_position(messages)
     if last is None or _SWITCH_AT_END.search(message_text(messages[last])):

@@ -1,0 +1,69 @@
+"""The body of a request, as the caller set it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..types import JSON, Messages
+
+
+@dataclass(slots=True, kw_only=True)
+class Body:
+    """The fields of a request body that the caller set; None or empty means unset.
+
+    The fields that a call may have to send differently, or not at all, are attributes. All others are in `other`.
+
+    Attributes:
+        messages: The conversation in wire format.
+        tools: The tools in wire format.
+        tool_choice: `auto`, `none`, `required`, or the function to call.
+        parallel_tool_calls: Whether one answer may contain several tool calls.
+        response_format: The format of the answer, such as a JSON schema.
+        n: Number of answers.
+        stop: Strings that end the answer.
+        include_stop_str_in_output: Whether the answer includes the stop string that ended it.
+        stream_options: Options of a stream.
+        enable_thinking: The `enable_thinking` of `chat_template_kwargs`, which vLLM reads there.
+        chat_template_kwargs: All other arguments of the chat template.
+        other: All other fields, by name.
+    """
+
+    messages: Messages
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Mapping[str, Any] | None = None
+    n: int | None = None
+    stop: Sequence[str] = ()
+    include_stop_str_in_output: bool | None = None
+    stream_options: Mapping[str, Any] | None = None
+    enable_thinking: bool | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    other: JSON = field(default_factory=dict)
+
+    @property
+    def required_tool(self) -> str | None:
+        """Name of the tool that the model must call, if `tool_choice` names one."""
+        if isinstance(self.tool_choice, Mapping) and "function" in self.tool_choice:
+            return str(self.tool_choice["function"]["name"])
+        return None
+
+    def fields(self) -> JSON:
+        """Return the fields to send, except for the messages."""
+        template = self.chat_template_kwargs
+        if self.enable_thinking is not None:
+            template = {"enable_thinking": self.enable_thinking, **template}
+        named = {
+            "tools": self.tools or None,
+            "tool_choice": self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
+            "response_format": self.response_format,
+            "n": self.n,
+            "stop": self.stop or None,
+            "include_stop_str_in_output": self.include_stop_str_in_output,
+            "stream_options": self.stream_options,
+            "chat_template_kwargs": template or None,
+        }
+        return {**{name: value for name, value in named.items() if value is not None}, **self.other}
