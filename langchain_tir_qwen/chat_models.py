@@ -168,7 +168,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with raises_langchain_errors():
-            params = self._stream_params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager))
+            params = self._params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager), stream=True)
             with closing(self._client.stream(messages_to_wire(messages), **params)) as deltas:
                 for delta in deltas:
                     chunk = chunk_from_delta(delta)
@@ -184,7 +184,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with raises_langchain_errors():
-            params = self._stream_params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager))
+            params = self._params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager), stream=True)
             async with aclosing_unhooked(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
                 async for delta in deltas:
                     chunk = chunk_from_delta(delta)
@@ -192,23 +192,17 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
                         await run_manager.on_llm_new_token(delta.content, chunk=chunk)
                     yield chunk
 
-    def _params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
+    def _params(
+        self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any, stream: bool = False
+    ) -> dict[str, Any]:
         """Return the parameters of a call; its own take precedence over the constructor's."""
-        params = {**self._merge_call_params(kwargs), "on_retry": on_retry}
+        if stop is not None:
+            kwargs = {**kwargs, "stop": stop}
+        params = self._merge_call_params(kwargs, self.extra_body, stream=stream)
+        params.setdefault("on_retry", on_retry)
         params.pop("stream", None)  # LangChain has already chosen the method by it
         if not params.pop("stream_usage", self.stream_usage):
             params["stream_options"] = None
-        if stop is not None:
-            params["stop"] = stop
-        if self.extra_body:
-            own = {name: value for name, value in self.extra_body.items() if name not in kwargs}
-            params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}
-        return params
-
-    def _stream_params(self, stop: list[str] | None, kwargs: Mapping[str, Any], *, on_retry: Any) -> dict[str, Any]:
-        params = self._params(stop, kwargs, on_retry=on_retry)
-        if (params.get("n") or 1) > 1:
-            raise ConfigurationError("n must be 1 for a stream: the chunks of all answers would be merged into one.")
         return params
 
     def bind_tools(

@@ -20,7 +20,6 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.custom import CustomLLM
 from pydantic import AliasChoices, ConfigDict, Field
 
-from tir_qwen import ConfigurationError
 from tir_qwen._integrations import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, ModelSettings, aclosing_unhooked, construct
 
 from ._messages import (
@@ -219,13 +218,13 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     def _stream_chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseGen:
         responses = ResponseStream()
-        with closing(self._client.stream(messages_to_wire(messages), **self._stream_params(kwargs))) as deltas:
+        with closing(self._client.stream(messages_to_wire(messages), **self._params(kwargs, stream=True))) as deltas:
             for delta in deltas:
                 yield responses.add(delta)
 
     async def _astream_chat(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseAsyncGen:
         responses = ResponseStream()
-        params = self._stream_params(kwargs)
+        params = self._params(kwargs, stream=True)
         async with aclosing_unhooked(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
             async for delta in deltas:
                 yield responses.add(delta)
@@ -235,16 +234,6 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
             prompt = self.completion_to_prompt(prompt)
         return [ChatMessage(prompt)]
 
-    def _params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _params(self, kwargs: Mapping[str, Any], *, stream: bool = False) -> dict[str, Any]:
         """Return the parameters of a call; its own take precedence over the constructor's."""
-        params = self._merge_call_params(kwargs)
-        if self.additional_kwargs:
-            own = {name: value for name, value in self.additional_kwargs.items() if name not in kwargs}
-            params["extra_body"] = {**own, **(kwargs.get("extra_body") or {})}
-        return params
-
-    def _stream_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        params = self._params(kwargs)
-        if (params.get("n") or 1) > 1:
-            raise ConfigurationError("n must be 1 for a stream: a response contains a single message.")
-        return params
+        return self._merge_call_params(kwargs, self.additional_kwargs, stream=stream)

@@ -27,7 +27,8 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 def build(*, stream: bool = False, model: str = "qwen3_32b", messages: Any = MESSAGES, **params: Any) -> Request:
     """Build a request to TIR."""
-    return build_request(TIR, model, read_body(messages, params, stream=stream), stream=stream)
+    body = read_body(messages, {"stream_options": None, **params}, stream=stream)
+    return build_request(TIR, model, body, stream=stream)
 
 
 def sent(*, stream: bool = False, **params: Any) -> Any:
@@ -203,7 +204,7 @@ def test_nan_and_infinity_are_refused(number: float) -> None:
 def test_values_that_are_not_json_are_refused(where: str, value: Any) -> None:
     """A value that JSON cannot represent raises an error that does not quote it."""
     if where == "message":
-        assert refusal(messages=[{"role": "user", "content": value}]) == UNWRITABLE
+        assert refusal(messages=[{"role": "user", "content": "Hi", "name": value}]) == UNWRITABLE
     else:
         assert refusal(extra_body={"x": value if where == "parameter" else [{"x": value}]}) == UNWRITABLE
 

@@ -14,6 +14,17 @@ from tir_qwen._response.choice import DecodingOptions
 FOLDER = DATA / "captures"
 
 
+_DECIDE_DECODING = {
+    "chat_template_kwargs",
+    "include_stop_str_in_output",
+    "parallel_tool_calls",
+    "stop",
+    "tool_choice",
+    "tools",
+}
+"""The fields of a request that decide how its answer is decoded; some captures sent invalid values in others."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """One exchange: `setup` is the folder (`vllm-0.9.2`), `name` what was asked."""
@@ -42,10 +53,8 @@ class Capture:
     def expected(self) -> DecodingOptions:
         """What the request makes of its answer."""
         request = self.request or {}
-        params = {name: value for name, value in request.items() if name not in {"messages", "stream"}}
-        return dialect_of(
-            [{"role": "user", "content": "Hello"}], {"extra_body": params}, Capabilities()
-        ).decoding_options
+        params = {name: value for name, value in request.items() if name in _DECIDE_DECODING}
+        return dialect_of([{"role": "user", "content": "Hello"}], params, Capabilities()).decoding_options
 
     @property
     def streamed(self) -> bool:

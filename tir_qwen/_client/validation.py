@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from math import inf
+from math import isfinite
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal
@@ -30,7 +30,7 @@ _HEADER_ARGUMENTS = {"headers", "extra_headers", "extra_query"}
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and -inf < value < inf
+    return _is_whole_number(value) or (isinstance(value, Real) and not isinstance(value, bool) and isfinite(value))
 
 
 def _is_whole_number(value: Any) -> bool:

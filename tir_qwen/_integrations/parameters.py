@@ -168,9 +168,25 @@ class ModelSettings(BaseModel):
         """Return the call parameters set in the constructor or by assignment."""
         return {name: value for name in CALL_FIELDS if (value := getattr(self, name)) is not None}
 
-    def _merge_call_params(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of a call; `kwargs` take precedence over the constructor's."""
-        return {"tool_calling": self.tool_calling, "schema_in": "both", **self._default_call_params(), **kwargs}
+    def _merge_call_params(
+        self, kwargs: Mapping[str, Any], extra_body: Mapping[str, Any] | None, *, stream: bool = False
+    ) -> dict[str, Any]:
+        """Return the parameters of a call; `kwargs` take precedence over the constructor's parameters and `extra_body`.
+
+        Raises:
+            ConfigurationError: A stream would have several answers, which the frameworks would merge into one.
+        """
+        params = {"tool_calling": self.tool_calling, "schema_in": "both", **self._default_call_params(), **kwargs}
+        extra_of_call = kwargs.get("extra_body") or {}
+        if not isinstance(extra_of_call, Mapping):
+            return params  # the client reports it
+        extra = {**_without_replaced(extra_body or {}, kwargs), **extra_of_call}
+        if extra:
+            params["extra_body"] = extra
+        answers = extra.get("n", params.get("n"))
+        if stream and isinstance(answers, int) and answers > 1:
+            raise ConfigurationError("n must be 1 for a stream: the parts of all answers would be merged into one.")
+        return params
 
     def __getstate__(self) -> dict[Any, Any]:
         """Return the state to pickle: everything except HTTP clients, which cannot be pickled."""
@@ -187,3 +203,12 @@ class ModelSettings(BaseModel):
             client = getattr(self, name, None)
             memo[id(client)] = client
         return super().__deepcopy__(memo)
+
+
+def _without_replaced(extra_body: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor's `extra_body` without the fields that the parameters of a call replace."""
+    fields = {name: value for name, value in extra_body.items() if name not in kwargs}
+    template = fields.get("chat_template_kwargs")
+    if "enable_thinking" in kwargs and isinstance(template, Mapping):
+        fields["chat_template_kwargs"] = {k: value for k, value in template.items() if k != "enable_thinking"}
+    return fields
