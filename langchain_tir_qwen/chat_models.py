@@ -6,13 +6,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.language_models.model_profile import ModelProfile
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -20,7 +20,7 @@ from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import to_json
 
 from tir_qwen import ConfigurationError, __version__
-from tir_qwen._integrations import ModelSettings, aclosing_unhooked, construct
+from tir_qwen._integrations import CallParameters, ModelSettings, aclosing_unhooked, construct
 
 from ._content_blocks import PROVIDER
 from ._error_conversion import raises_langchain_errors
@@ -30,9 +30,17 @@ from ._retry_callbacks import async_retry_reporter, retry_reporter
 from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens, load_tokenizer
 
 if TYPE_CHECKING:  # not loaded by programs without tools
+    from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
 
     Token = SecretStr | str  # the constructor accepts both
+
+    class LangChainCallParameters(CallParameters, total=False):
+        """The parameters of a call."""
+
+        stream_usage: bool
+        """Whether to request token counts for this stream."""
+
 else:
     Token = SecretStr
 
@@ -75,9 +83,14 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     )
     """Auth Token of the project, also as `api_key`; environment `E2E_TIR_ACCESS_TOKEN`. Not needed with a complete base
     URL on this machine."""
-    base_url: str | None = Field(default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"), repr=False, exclude=True)
-    """A complete base URL, including the path (a dedicated endpoint, a local vLLM), or only a host; environment
-    `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
+    base_url: str | None = Field(
+        default_factory=lambda: os.environ.get("E2E_TIR_BASE_URL"),
+        validation_alias=AliasChoices("base_url", "api_base"),
+        repr=False,
+        exclude=True,
+    )
+    """A complete base URL, including the path (a dedicated endpoint, a local vLLM), or only a host; also as `api_base`;
+    environment `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default: `https://infer.e2enetworks.net`."""
     streaming: bool = False
     """Whether `invoke` streams too, so that callbacks receive tokens; unset: LangChain decides."""
     stream_usage: bool = True
@@ -137,6 +150,40 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         if not stop and self.stop:
             params["ls_stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
         return params
+
+    if TYPE_CHECKING:  # core's signatures, with the parameters of a call instead of Any
+
+        def invoke(  # type: ignore[override]
+            self,
+            input: LanguageModelInput,  # noqa: A002 - core's name
+            config: RunnableConfig | None = None,
+            **kwargs: Unpack[LangChainCallParameters],
+        ) -> AIMessage:
+            """Answer a conversation."""
+
+        async def ainvoke(  # type: ignore[override]
+            self,
+            input: LanguageModelInput,  # noqa: A002 - core's name
+            config: RunnableConfig | None = None,
+            **kwargs: Unpack[LangChainCallParameters],
+        ) -> AIMessage:
+            """Answer a conversation, asynchronously."""
+
+        def stream(  # type: ignore[override]
+            self,
+            input: LanguageModelInput,  # noqa: A002 - core's name
+            config: RunnableConfig | None = None,
+            **kwargs: Unpack[LangChainCallParameters],
+        ) -> Iterator[AIMessageChunk]:
+            """Stream the answer to a conversation."""
+
+        def astream(  # type: ignore[override]
+            self,
+            input: LanguageModelInput,  # noqa: A002 - core's name
+            config: RunnableConfig | None = None,
+            **kwargs: Unpack[LangChainCallParameters],
+        ) -> AsyncIterator[AIMessageChunk]:
+            """Stream the answer to a conversation, asynchronously."""
 
     def _generate(
         self,

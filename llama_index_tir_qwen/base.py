@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -20,7 +20,14 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.custom import CustomLLM
 from pydantic import AliasChoices, ConfigDict, Field
 
-from tir_qwen._integrations import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, ModelSettings, aclosing_unhooked, construct
+from tir_qwen._integrations import (
+    CONTEXT_WINDOW,
+    DEFAULT_NUM_OUTPUT,
+    CallParameters,
+    ModelSettings,
+    aclosing_unhooked,
+    construct,
+)
 
 from ._messages import (
     completion_from_response,
@@ -132,7 +139,9 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         )
 
     @llm_chat_callback()
-    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+    def chat(  # type: ignore[override]
+        self, messages: Sequence[ChatMessage], **kwargs: Unpack[CallParameters]
+    ) -> ChatResponse:
         """Answer a conversation.
 
         The message has a `ThinkingBlock` if the model reasoned, a `TextBlock`, and a `ToolCallBlock` for each tool
@@ -149,7 +158,9 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         return self._chat(messages, kwargs)
 
     @llm_chat_callback()
-    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+    def stream_chat(  # type: ignore[override]
+        self, messages: Sequence[ChatMessage], **kwargs: Unpack[CallParameters]
+    ) -> ChatResponseGen:
         """Stream the answer to a conversation; each response contains the message so far.
 
         `delta` is the next part of the answer, and `additional_kwargs["thinking_delta"]` that of the reasoning. The
@@ -158,19 +169,25 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         return self._stream_chat(messages, kwargs)
 
     @llm_chat_callback()
-    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+    async def achat(  # type: ignore[override]
+        self, messages: Sequence[ChatMessage], **kwargs: Unpack[CallParameters]
+    ) -> ChatResponse:
         """Answer a conversation asynchronously; see `chat`."""
         return await self._achat(messages, kwargs)
 
     @llm_chat_callback()
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+    async def astream_chat(  # type: ignore[override]
+        self, messages: Sequence[ChatMessage], **kwargs: Unpack[CallParameters]
+    ) -> ChatResponseAsyncGen:
         """Stream the answer to a conversation, asynchronously; see `stream_chat`."""
         return self._astream_chat(messages, kwargs)
 
     # Completions and chats share private methods: calling `chat` would emit two events per call.
 
     @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+    def complete(  # type: ignore[override]
+        self, prompt: str, formatted: bool = False, **kwargs: Unpack[CallParameters]
+    ) -> CompletionResponse:
         """Answer a prompt, sent as a single user message; the reasoning is in `additional_kwargs["thinking"]`.
 
         Args:
@@ -181,7 +198,9 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         return completion_from_response(self._chat(self._as_chat(prompt, formatted), kwargs))
 
     @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+    def stream_complete(  # type: ignore[override]
+        self, prompt: str, formatted: bool = False, **kwargs: Unpack[CallParameters]
+    ) -> CompletionResponseGen:
         """Stream the answer to a prompt, like `stream_chat`; `text` is the answer so far."""
         responses = self._stream_chat(self._as_chat(prompt, formatted), kwargs)
 
@@ -193,12 +212,16 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         return completions()
 
     @llm_completion_callback()
-    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+    async def acomplete(  # type: ignore[override]
+        self, prompt: str, formatted: bool = False, **kwargs: Unpack[CallParameters]
+    ) -> CompletionResponse:
         """Answer a prompt asynchronously; see `complete`."""
         return completion_from_response(await self._achat(self._as_chat(prompt, formatted), kwargs))
 
     @llm_completion_callback()
-    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+    async def astream_complete(  # type: ignore[override]
+        self, prompt: str, formatted: bool = False, **kwargs: Unpack[CallParameters]
+    ) -> CompletionResponseAsyncGen:
         """Stream the answer to a prompt, asynchronously; see `stream_complete`."""
         responses = self._astream_chat(self._as_chat(prompt, formatted), kwargs)
 

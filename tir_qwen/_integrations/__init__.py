@@ -1,6 +1,7 @@
 """Code shared by the LangChain and LlamaIndex integrations, which import only this package and `tir_qwen` itself."""
 
 from .._asyncgen import aclosing_unhooked
+from .._client.parameters import CallParameters
 from .._dialect.json_answer import explain_failure, extract_object
 from .._json import dump_json, parse_object
 from .._response.accumulator import Accumulator
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_NUM_OUTPUT",
     "MAX_OUTPUT_TOKENS",
     "Accumulator",
+    "CallParameters",
     "ModelSettings",
     "PartialJSON",
     "aclosing_unhooked",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, StrictInt
 
 from .._client.client import AsyncClient, Client
 from .._dialect.capabilities import Capabilities
@@ -45,7 +45,27 @@ def _read_timeout(value: Any) -> Any:
     return value if isinstance(value, (int, float)) else timeout
 
 
-class ModelSettings(BaseModel):
+if TYPE_CHECKING:
+
+    class _Aliases(BaseModel):
+        """All names of the token and the address, for type checkers and editors.
+
+        Each integration has two of them as fields, and accepts the other two as their aliases.
+        """
+
+        access_token: SecretStr | str | None = None
+        """Auth Token of the project; environment `E2E_TIR_ACCESS_TOKEN`."""
+        api_key: SecretStr | str | None = None
+        """The same as `access_token`."""
+        base_url: str | None = None
+        """A complete base URL, including the path, or only a host; environment `E2E_TIR_BASE_URL`."""
+        api_base: str | None = None
+        """The same as `base_url`."""
+else:
+    _Aliases = BaseModel
+
+
+class ModelSettings(_Aliases):
     """The settings of a model. Unset parameters are not sent, so the server's defaults apply."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, populate_by_name=True, defer_build=True)

@@ -56,10 +56,11 @@ def langchain() -> None:
     assert_type(model.timeout, float | Timeout | None)
     assert_type(model.access_token, SecretStr | str | None)
     ChatTIRQwen(project_id=6530, access_token="token")
+    ChatTIRQwen(api_key="token", api_base="http://localhost:8000/v1")
 
-    answer = model.invoke("Hello", enable_thinking=False)
+    answer = model.invoke("Hello", enable_thinking=False, stop=["END"], extra_body={"a_new_field": 1})
     assert_type(answer, AIMessage)
-    assert_type(model.stream("Hello"), Iterator[AIMessageChunk])
+    assert_type(model.stream("Hello", temperature=0.2, stream_usage=False), Iterator[AIMessageChunk])
     assert_type(model.batch(["Hello", "Goodbye"]), list[AIMessage])
     assert_type(model.get_num_tokens("Hello"), int)
 
@@ -102,11 +103,12 @@ def llama_index() -> None:
         assert_type(selection.tool_kwargs, dict[str, Any])
 
     TIRQwen(timeout=30, max_retries=0, additional_kwargs={"best_of": 2})
+    TIRQwen(access_token="token", base_url="http://localhost:8000/v1")
 
 
 def answers_of(llm: TIRQwen) -> None:
     """Answers."""
-    assert_type(llm.complete("Hello"), CompletionResponse)
+    assert_type(llm.complete("Hello", temperature=0.2, timeout=Timeout(total=60)), CompletionResponse)
     assert_type(llm.stream_complete("Hello"), Generator[CompletionResponse, None, None])
     messages = [ChatMessage("Hello")]
     assert_type(llm.chat(messages), ChatResponse)
@@ -133,7 +135,7 @@ def transport() -> str:
     messages = [{"role": "user", "content": "Hello"}]
     with Client(6530, "token", timeout=Timeout(first_delta=60)) as client:
         assert_type(client, Client)
-        completion = client.complete(messages, max_tokens=500)
+        completion = client.complete(messages, max_tokens=500, timeout={"total": 60}, on_retry=print)
         assert_type(completion, Completion)
         assert_type(completion.usage, Usage | None)
         assert_type(completion.tool_calls, list[ToolCall])
