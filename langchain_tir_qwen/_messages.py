@@ -24,6 +24,12 @@ from tir_qwen._integrations import add_reasoning, dump_json, tool_call_to_wire
 from ._content_blocks import PROVIDER, StrictToolCallChunk, read_tool_call
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
+_ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
+    AIMessage: "assistant",
+    HumanMessage: "user",
+    SystemMessage: "system",
+    ToolMessage: "tool",
+}
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
 _NON_TEXT_BLOCKS = frozenset(
     {
@@ -54,13 +60,15 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
             unknown role.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
-    add_reasoning(wire, [_reasoning(message) for message in messages])
+    add_reasoning(wire, messages, _reasoning)
     return wire
 
 
 def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
     """Convert one message, without its reasoning, to wire format; errors give its `position`."""
-    wire: dict[str, Any] = {"role": _role(message, position), "content": _text(message, position)}
+    role = _ROLE_OF_CLASS.get(type(message)) or _role(message, position)
+    content = message.content
+    wire: dict[str, Any] = {"role": role, "content": content if isinstance(content, str) else _text(message, position)}
     if message.name:
         wire["name"] = message.name
     if isinstance(message, AIMessage):
@@ -97,8 +105,6 @@ def _reasoning(message: BaseMessage) -> str:
 
 
 def _text(message: BaseMessage, position: int) -> str:
-    if isinstance(message.content, str):
-        return message.content
     texts = [text for block in message.content if (text := _block_text(message, block, position)) is not None]
     # The blocks of an answer are parts of one text; in other messages, vLLM puts each block on its own line.
     return ("" if isinstance(message, AIMessage) else "\n").join(texts)
@@ -114,7 +120,7 @@ def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int
     if isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NON_TEXT_BLOCKS:
         return None
     if isinstance(message, ToolMessage) and kind == "json":
-        return dump_json(block.get("json"), f"a block of message {position}")
+        return dump_json(block.get("json"), f"a block of message {position}").decode()
     raise ConfigurationError(
         f"message {position} ({message.type}) contains a block of type {kind!r}: Qwen3-32B accepts text only."
     )

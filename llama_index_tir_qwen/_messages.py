@@ -43,15 +43,19 @@ def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
         ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
-    add_reasoning(wire, [_reasoning(message) for message in messages])
+    add_reasoning(wire, messages, _reasoning)
     return wire
 
 
 def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
     """Convert one message, without its reasoning, to wire format; errors give its `position`."""
     role = _ROLES[message.role]
-    texts = [text for block in message.blocks for text in _texts(block, f"message {position} ({role})")]
-    wire: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
+    blocks = message.blocks
+    if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
+        content = blocks[0].text
+    else:
+        content = "\n".join(text for block in blocks for text in _texts(block, f"message {position} ({role})"))
+    wire: dict[str, Any] = {"role": role, "content": content}
     if name := message.additional_kwargs.get("name"):
         wire["name"] = name
     if role == "assistant" and (calls := [*_calls_to_wire(message)]):

@@ -10,20 +10,20 @@ from .errors import ConfigurationError
 from .types import JSON
 
 
-def dump_json(value: Any, name: str) -> str:
-    """Return `value` as JSON text.
+def dump_json(value: Any, name: str) -> bytes:
+    """Return `value` as JSON.
 
     Raises:
         ConfigurationError: It cannot be written as JSON. The message contains `name`, but no part of the value.
     """
     try:
-        text = to_json(value).decode()
-        if "NaN" in text or "Infinity" in text:  # perhaps within a string
-            from_json(text, allow_inf_nan=False)
+        content = to_json(value)
+        if b"NaN" in content or b"Infinity" in content:  # perhaps within a string
+            from_json(content, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, RecursionError):
         pass
     else:
-        return text
+        return content
     raise ConfigurationError(
         f"{name} cannot be written as JSON: it contains something other than text, numbers, lists and dicts, or text"
         " with lone surrogates."

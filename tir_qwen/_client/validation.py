@@ -150,7 +150,7 @@ def check_messages(messages: Any) -> None:
     if not messages:
         raise ConfigurationError("messages is empty: there is nothing to answer.")
     for position, message in enumerate(messages):
-        if not (isinstance(message, Mapping) and isinstance(message.get("role"), str)):
+        if not (isinstance(message, (dict, Mapping)) and isinstance(message.get("role"), str)):
             raise ConfigurationError(f"message {position} must be a dict with a role.")
         _check_message(message, position)
 

@@ -19,7 +19,7 @@ def describe_schema(schema: JSON | None, when: str = "Give your answer") -> str:
     """
     if schema is None:
         return f"{when} as one JSON object, and nothing else."
-    text = dump_json(schema, "the schema")
+    text = dump_json(schema, "the schema").decode()
     return f"{when} as one JSON object that follows this JSON schema, and nothing else:\n{text}"
 
 

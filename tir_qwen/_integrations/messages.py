@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from .._json import dump_json, parse_object
 from ..types import JSON
+
+T = TypeVar("T")
 
 
 def tool_call_to_wire(id_: str | None, name: str | None, arguments: dict[str, Any] | str | None) -> JSON:
@@ -16,23 +18,25 @@ def tool_call_to_wire(id_: str | None, name: str | None, arguments: dict[str, An
     model wrote it.
     """
     if not isinstance(arguments, str) or parse_object(arguments) is None:
-        arguments = dump_json(arguments or {}, f"the arguments of the tool call {name!r}")
+        arguments = dump_json(arguments or {}, f"the arguments of the tool call {name!r}").decode()
     return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
 
 
-def add_reasoning(wire: Sequence[JSON], reasoning: Sequence[str]) -> None:
+def add_reasoning(wire: Sequence[JSON], messages: Sequence[T], reasoning_of: Callable[[T], str]) -> None:
     """Add their reasoning to the assistant messages of the current tool loop, after the user's last message.
 
     The chat template drops the reasoning of earlier turns, so it is not sent.
 
     Args:
         wire: The messages in wire format; changed in place.
-        reasoning: The reasoning of each message, or an empty string.
+        messages: The same messages as the framework has them.
+        reasoning_of: Returns the reasoning of such a message, or an empty string.
     """
-    users = [position for position, message in enumerate(wire) if message["role"] == "user"]
-    if not users:
+    if not any(message["role"] == "user" for message in wire):
         return
-    for message, text in zip(wire[users[-1] :], reasoning[users[-1] :], strict=True):
-        if message["role"] == "assistant" and text:
+    for message, original in zip(reversed(wire), reversed(messages), strict=True):
+        if message["role"] == "user":
+            return
+        if message["role"] == "assistant" and (text := reasoning_of(original)):
             # vLLM 0.11 to 0.19 reads the first name, later versions the second.
             message |= {"reasoning_content": text, "reasoning": text}

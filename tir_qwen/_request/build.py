@@ -36,7 +36,7 @@ def build_request(endpoint: Endpoint, model: str, body: Body, *, stream: bool) -
         ConfigurationError: A value cannot be written as JSON.
     """
     fields = {"model": model, "messages": body.messages, "stream": stream, **body.fields()}
-    content = dump_json(fields, "the request").encode()
+    content = dump_json(fields, "the request")
     headers = {"accept": "text/event-stream" if stream else "application/json", "content-type": "application/json"}
     if stream:
         headers["accept-encoding"] = "identity"  # compression by a gateway would delay tokens
