@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -88,7 +89,7 @@ class BaseClient:
             self._pool: Any = self._pool_type(http_client)
         except ConfigurationError as error:
             project_id = access_token = base_url = apikey = default_headers = None  # keep them out of tracebacks
-            error.__traceback__ = None
+            traceback.clear_frames(error.__traceback__)
             raise
         self._capabilities = {} if capabilities is None else capabilities
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
 from typing import Self, Unpack
@@ -146,7 +147,7 @@ class Client(BaseClient):
         except TIRError as error:
             call.stream_failed(error)
             data = b""  # it may repeat the token, which error reports with local variables would show
-            error.__traceback__ = None
+            traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
             raise
         finally:
             self._pool.release(streaming, call.deadline, drain=call.done)
@@ -279,7 +280,7 @@ class AsyncClient(BaseClient):
         except TIRError as error:
             call.stream_failed(error)
             data = b""  # it may repeat the token, which error reports with local variables would show
-            error.__traceback__ = None
+            traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
             raise
         finally:
             await self._pool.release(streaming, call.deadline, drain=call.done)

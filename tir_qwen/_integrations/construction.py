@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -23,7 +24,7 @@ def construct(model: ModelSettings, init: Callable[..., None], kwargs: dict[str,
         model._clients()
     except ConfigurationError as error:
         kwargs.clear()
-        error.__traceback__ = None
+        traceback.clear_frames(error.__traceback__)
         raise
 
 

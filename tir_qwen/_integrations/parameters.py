@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -179,7 +180,8 @@ class ModelSettings(_Aliases):
                 async_client = AsyncClient(**settings, http_client=async_http_client, capabilities=capabilities)
             except ConfigurationError as error:
                 settings.clear()  # no secrets in the traceback's locals
-                cached = error.__traceback__ = None
+                cached = None
+                traceback.clear_frames(error.__traceback__)
                 raise
             cached = self._cached_clients = settings, client, async_client
         return cached[1:]

@@ -91,6 +91,7 @@ class AsyncPool:
                 with suppress(TIRError):
                     while await self.read(streaming, deadline) and monotonic() <= deadline.expires_at:
                         pass
+            streaming.restore_connection()
             await streaming.response.aclose()
             await streaming.body.aclose()
         finally:

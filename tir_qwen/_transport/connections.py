@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import APIConnectionError, ConfigurationError
-from .body.interception import is_hooked
+from .body.interception import is_hooked, remove_hooks
 from .deadline import Deadline
 from .trace import RequestTrace
 
@@ -58,6 +58,11 @@ class StreamingResponse:
         """Whether the rest of the body can be read, with a deadline, without interfering with other calls (HTTP/2)."""
         stream = self.response.extensions.get("network_stream")
         return not self.ended and stream is not None and self.response.http_version == "HTTP/1.1"
+
+    def restore_connection(self) -> None:
+        """Remove our hooks from a connection of the user's own client, which may use it for other requests next."""
+        if self.connections is None:
+            remove_hooks(self.response.extensions.get("network_stream"))
 
 
 class Connections:

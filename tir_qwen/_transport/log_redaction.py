@@ -1,7 +1,7 @@
 """Redaction of the HTTP engine's logs: project ids and keys in URLs, and everything sent by the server.
 
 httpx logs complete URLs at INFO. httpcore logs response headers and errors at DEBUG, which may repeat any part of the
-request.
+request. Only records of this library's own requests are changed: those logged while the engine works on one of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import re
 
 from .._redaction import redact_urls, strip_control_characters
+from .body.interception import current_read
 
 _REDACTED_LOGGERS = (
     "httpx",
@@ -35,6 +36,8 @@ def install_log_filters() -> None:
 
 
 def _redact_record(record: logging.LogRecord) -> bool:
+    if current_read.get() is None:  # somebody else's request
+        return True
     if isinstance(record.msg, str):
         record.msg = _redact_text(record.msg)
     if isinstance(record.args, tuple):
@@ -43,7 +46,7 @@ def _redact_record(record: logging.LogRecord) -> bool:
 
 
 def _drop_record(_: logging.LogRecord) -> bool:
-    return False
+    return current_read.get() is None
 
 
 def _redact_argument(argument: object) -> object:

@@ -116,6 +116,7 @@ class Pool:
                 with suppress(TIRError):
                     while self.read(streaming, deadline) and monotonic() <= deadline.expires_at:
                         pass
+            streaming.restore_connection()
             # Python 3.13.0 crashes in the engine's close while it finalizes; `_give_back` closes the connection too.
             if streaming.connections is None or not sys.is_finalizing():
                 streaming.response.close()

@@ -149,8 +149,9 @@ def install_hooks(stream: Any) -> bool:
 
 
 def remove_hooks(stream: Any) -> None:
-    """Restore the stream's own methods."""
-    stream.read, stream.write = stream.read.direct, stream.write.direct
+    """Restore the stream's own methods, if it has the hooks."""
+    if isinstance(getattr(stream, "read", None), HookedRead):
+        stream.read, stream.write = stream.read.direct, stream.write.direct
 
 
 def is_hooked(response: Any) -> bool:
