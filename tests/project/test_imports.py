@@ -198,7 +198,7 @@ ROOMS: dict[str, set[str]] = {
         "types",
     },
     "__init__": {"_client", "errors", "timeouts", "types"},
-    "_doctor": {"__init__", "_client", "_dialect", "_response", "errors", "types"},
+    "_doctor": {"__init__", "_client", "_dialect", "_json", "_response", "errors", "types"},
     "_integrations": {
         "_asyncgen",
         "_client",
