@@ -1,4 +1,4 @@
-"""Programs of their own, in which a client lives and ends."""
+"""Processes of their own, in which a client lives and ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 _BEGIN = """
 import asyncio, atexit, gc, logging, os, signal, sys, threading, time
@@ -45,6 +47,19 @@ def run_and_interrupt(
         finally:
             process.kill()  # leaving the block would wait for a program that goes on
     return process.returncode, out, err
+
+
+def in_child(work: Callable[[], Any]) -> int:
+    """Run this in a forked child and return its exit status."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _command(program: str, base_url: str, *, strict: bool) -> list[str]:
