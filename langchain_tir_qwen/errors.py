@@ -3,6 +3,8 @@
 Each class also inherits from its counterpart in `langchain_core.exceptions`, which LangChain's middleware checks
 (`is_retryable`, `ContextOverflowError`). LangGraph's default retry policy retries everything except RuntimeError and
 some other built-in exceptions, so errors that a retry cannot fix are also RuntimeErrors.
+
+Catch `tir_qwen.TIRError` and `tir_qwen.StreamError` for all of them; these two have no class here.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class FunctionCalling(FunctionCallingLLM):
         """
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
-            raise ValueError(f"Expected at least one tool call, but got {len(blocks)}.")
+            raise ValueError("Expected at least one tool call, but got 0.")
         return [
             ToolSelection(
                 tool_id=block.tool_call_id or "",
@@ -117,7 +117,8 @@ class FunctionCalling(FunctionCallingLLM):
             kwargs["tool_required"] = True
         return await super().astream_chat_with_tools(tools, *args, **kwargs)
 
-    # Core adds the system prompt only in the synchronous method.
+    # Core's FunctionCallingProgram adds the system prompt in `__call__` but not in `acall`. Here both methods add it,
+    # unless the history already begins with it.
 
     def predict_and_call(
         self,

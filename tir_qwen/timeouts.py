@@ -8,6 +8,8 @@ from typing import Any
 
 from .errors import ConfigurationError
 
+__all__ = ["Timeout"]
+
 CONNECT_TIMEOUT = 5.0
 DEFAULT_TIMEOUT = 600.0
 """Seconds. The first token of a long prompt on a busy server may take minutes, and so may a whole answer."""

@@ -222,6 +222,15 @@ def test_deltas_come_as_they_are_sent(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_the_endpoint_is_its_url(client: Any) -> None:
+    """`endpoint` is the URL without its query, with the project id masked and the path of the user as it is."""
+    hosted = client(6530, "token-4711")
+    complete = client(access_token="token-4711", base_url="https://h.example/MODEL/v1?key=0815")
+    assert hosted.endpoint == "https://infer.e2enetworks.net/project/p-***/genai/.../v1/chat/completions"
+    assert complete.endpoint == "https://h.example/MODEL/v1/chat/completions"
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_nothing_is_opened_before_the_first_call(monkeypatch: pytest.MonkeyPatch, client: Any) -> None:
     """Creating, printing or closing a client, or requesting a stream without reading it, opens no connection."""
 

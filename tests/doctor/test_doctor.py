@@ -389,6 +389,22 @@ def test_an_object_of_another_schema_is_limited(terminal: Terminal) -> None:
         assert terminal.findings(server)["structured output"][0] == "limited"
 
 
+CORRECTED = {
+    "fenced": (f"```json\n{OBJECT}\n```", ("ok", "response_format is obeyed", "")),
+    "another object": ('{"result": 391}', ("limited", "the answer is an object that does not match the schema", "")),
+}
+
+
+@pytest.mark.parametrize("correction", CORRECTED)
+def test_the_corrected_answer_is_judged(terminal: Terminal, correction: str) -> None:
+    """If an object of another schema had to be corrected, the correction is judged, even within Markdown fences."""
+    said, finding = CORRECTED[correction]
+    answers = iter([whole('{"result": "391"}'), whole(said)])
+    others = answering({})
+    with Loopback(lambda got: [next(answers)] if kind(got.json()) == "structured" else others(got)) as server:
+        assert terminal.findings(server)["structured output"] == finding
+
+
 def test_an_empty_answer_does_not_show_an_enforced_schema(terminal: Terminal) -> None:
     """An empty answer does not show whether the schema is enforced."""
     with Loopback(answering({"structured": whole(None, reasoning_content="Hm.")})) as server:

@@ -1,4 +1,4 @@
-"""What a streamed chunk costs, counted in function calls: what creeps in shows on any machine, however busy."""
+"""The cost of a streamed chunk, counted in function calls, which are the same on any machine, however busy."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ KINDS: dict[str, Callable[[int], list[bytes]]] = {
 
 
 def answering(pieces: list[bytes]) -> Callable[[Received], list[bytes]]:
-    """Answer by a stream that is there at once, so that the network's cuts cost next to nothing."""
+    """Answer with a stream that arrives all at once, so that reads from the network cost next to nothing."""
     raw = b"".join([STREAM_HEAD, *pieces, event("", "stop"), DONE, END])
     return lambda _: [raw]
 
 
 def count_calls(work: Callable[[], int], expected: int) -> Counter[str]:
-    """How many Python functions of each package are called or resumed."""
+    """Count the Python functions of each package that are called or resumed."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, kind: str, _: Any) -> None:
@@ -65,45 +65,45 @@ def count_calls(work: Callable[[], int], expected: int) -> Counter[str]:
 
 
 def ours(calls: Counter[str]) -> int:
-    """Those of our packages."""
+    """Return the number of calls within our packages."""
     return sum(calls[package] for package in OURS)
 
 
 async def length(items: Any) -> int:
-    """How many there are."""
+    """Return the number of items."""
     return len([item async for item in items])
 
 
 def sync_client(base_url: str) -> Callable[[], int]:
-    """A stream of the client."""
+    """Stream with the client."""
     client = Client(base_url=base_url)
     return lambda: sum(1 for _ in client.stream(MESSAGES))
 
 
 def async_client(base_url: str) -> Callable[[], int]:
-    """The same, asynchronous."""
+    """Stream asynchronously."""
     return lambda: asyncio.run(length(AsyncClient(base_url=base_url).stream(MESSAGES)))
 
 
 def langchain(base_url: str) -> Callable[[], int]:
-    """A stream of LangChain's face."""
+    """Stream with the LangChain model."""
     model = ChatTIRQwen(base_url=base_url)
     return lambda: sum(1 for _ in model.stream(QUESTION))
 
 
 def async_langchain(base_url: str) -> Callable[[], int]:
-    """The same, asynchronous."""
+    """Stream asynchronously."""
     return lambda: asyncio.run(length(ChatTIRQwen(base_url=base_url).astream(QUESTION)))
 
 
 def llama_index(base_url: str) -> Callable[[], int]:
-    """A stream of LlamaIndex's face."""
+    """Stream with the LlamaIndex LLM."""
     llm = TIRQwen(api_base=base_url)
     return lambda: sum(1 for _ in llm.stream_chat([ChatMessage(QUESTION)]))
 
 
 def async_llama_index(base_url: str) -> Callable[[], int]:
-    """The same, asynchronous."""
+    """Stream asynchronously."""
 
     async def ask() -> int:
         return await length(await TIRQwen(api_base=base_url).astream_chat([ChatMessage(QUESTION)]))
@@ -125,7 +125,7 @@ MOST = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", MOST, ids=lambda way: way.__name__)
 def test_calls_per_chunk(way: Callable[[str], Callable[[], int]], kind: str) -> None:
-    """A chunk costs few calls of ours, and none of the HTTP engine's, however long the answer is."""
+    """A chunk takes few function calls of ours and none of the HTTP engine's, however long the answer is."""
     counted = []
     for number in (FEW, MANY):
         with Loopback(answering(KINDS[kind](number))) as server:
@@ -138,7 +138,7 @@ def test_calls_per_chunk(way: Callable[[str], Callable[[], int]], kind: str) -> 
 @pytest.mark.parametrize("cut", [1, 2, 3])
 @pytest.mark.parametrize("way", [sync_client, async_client], ids=lambda way: way.__name__)
 def test_a_head_that_comes_in_two(way: Callable[[str], Callable[[], int]], cut: int) -> None:
-    """Where a head is cut within the blank line at its end, its chunks cost no more."""
+    """Chunks cost no more if the response's head is split within its final blank line."""
     counted = []
     for number in (FEW, MANY):
         raw = b"".join([STREAM_HEAD, *KINDS["text"](number), event("", "stop"), DONE, END])
@@ -153,7 +153,7 @@ def test_a_head_that_comes_in_two(way: Callable[[str], Callable[[], int]], cut: 
 
 @pytest.mark.parametrize("face", ["langchain", "llama_index"])
 def test_calls_per_message(face: str) -> None:
-    """A message of the history costs the same, however long that is."""
+    """Each message of the history costs the same, however long the history is."""
 
     def ask(number: int) -> Callable[[], int]:
         texts = [f"Say {at}." for at in range(number)]
@@ -171,7 +171,7 @@ def test_calls_per_message(face: str) -> None:
 
 
 def users_own(base_url: str) -> Callable[[], int]:
-    """A stream over a client of the user's."""
+    """Stream through an HTTP client that the user passed in."""
 
     def ask() -> int:
         with httpx2.Client() as given:
@@ -184,7 +184,7 @@ def users_own(base_url: str) -> Callable[[], int]:
     ("way", "writes"), [(sync_client, 1), (async_client, 1), (users_own, 2)], ids=["sync", "async", "the user's own"]
 )
 def test_a_request_is_a_single_write(way: Callable[[str], Callable[[], int]], writes: int) -> None:
-    """A request's head and content are sent together; what a client of the user's does is left to it."""
+    """A request's head and content are sent in one write, except by an HTTP client that the user passed in."""
     sent: list[str] = []
 
     def note(_: FrameType, kind: str, function: Any) -> None:
@@ -205,7 +205,7 @@ def test_a_request_is_a_single_write(way: Callable[[str], Callable[[], int]], wr
 
 
 def test_one_connection() -> None:
-    """Twenty streams, one after the other, open one connection."""
+    """Twenty consecutive streams use a single connection."""
     with Loopback(echo) as server:
         client = Client(base_url=server.base_url)
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""The API reference is whole: it builds, says something of every public name, and its examples run."""
+"""The API reference builds, covers every public name, and its examples run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOKEN = "canary-of-the-token-4711"
 
 
 def documented() -> Iterator[Doc[Any]]:
-    """Each module that has a page, its public names, and their members."""
+    """Return each module that has a page, with its public names and their members."""
     for module in modules():
         yield module
         for doc in module.members.values():
@@ -49,18 +49,18 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """The pages, and what the builder has to say of them."""
+    """Build the pages; return them with the problems that the builder reports."""
     folder = tmp_path_factory.mktemp("site")
     return folder, build(folder)
 
 
 def page(folder: Path, module: str) -> str:
-    """A module's page."""
+    """Return a module's page."""
     return (folder / f"{module.replace('.', '/')}.html").read_text("utf-8")
 
 
 def test_the_reference_builds_without_warnings(built: tuple[Path, list[str]]) -> None:
-    """The reference builds without a warning, a link that leads nowhere or a page that fetches something."""
+    """The reference builds without warnings, broken links, or pages that load external resources."""
     folder, problems = built
     assert problems == []
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -68,7 +68,7 @@ def test_the_reference_builds_without_warnings(built: tuple[Path, list[str]]) ->
 
 
 def test_faults_are_found(tmp_path: Path) -> None:
-    """What is wrong with a page is found: a broken link, a name that there is not, a script from elsewhere."""
+    """The builder reports broken links, unknown names and external scripts."""
     (tmp_path / "other.html").write_text('<p id="here">')
     (tmp_path / "page.html").write_text(
         '<p id="a"><a href="#a">a</a> <a href="#b">b</a> <a href="other.html#here">c</a> <a href="other.html#no">d</a>'
@@ -86,7 +86,7 @@ def test_faults_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.fullname)
 def test_public_names(module: Module, built: tuple[Path, list[str]]) -> None:
-    """Each name of `__all__`, and no other, has an entry on its module's page, and a docstring."""
+    """Exactly the names in `__all__` have an entry on their module's page, each with a docstring."""
     shown = re.findall(r'<section id="([^"]+)">', page(built[0], module.fullname))
     assert sorted(shown) == sorted(module.obj.__all__)
     assert [name for name, doc in module.members.items() if not doc.docstring.strip()] == []
@@ -94,7 +94,7 @@ def test_public_names(module: Module, built: tuple[Path, list[str]]) -> None:
 
 
 def attributes(cls: type) -> set[str]:
-    """What the docstrings of a class and of its bases list under Attributes."""
+    """Return the attributes that the docstrings of a class and its bases describe."""
     found: set[str] = set()
     for base in cls.__mro__:
         section = re.search(r"^Attributes:\n((?:    .*\n?|\n)+)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)
@@ -105,7 +105,7 @@ def attributes(cls: type) -> set[str]:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_public_members_are_documented(name: str) -> None:
-    """Each public field and method says what it is, in a docstring of its own or under Attributes of its class."""
+    """Each public field and method is documented, by its own docstring or under Attributes of its class."""
     cls = CLASSES[name]
     listed = attributes(cls.obj)
     public = {member.name for member in members(cls)} - {"__init__"}
@@ -117,7 +117,7 @@ def test_public_members_are_documented(name: str) -> None:
 
 
 def test_all_public_classes_are_checked() -> None:
-    """The classes that are looked at are those that users meet."""
+    """The checked classes are those that users work with."""
     names = {name.rpartition(".")[2] for name in CLASSES}
     assert {*tir_qwen.__all__, "ChatTIRQwen", "TIRQwen"} <= names
 
@@ -137,7 +137,7 @@ OWN = {
 
 @pytest.mark.parametrize("face", OWN, ids=lambda face: face.__name__)
 def test_pages_show_the_fields_of_this_package(face: type[ModelSettings], built: tuple[Path, list[str]]) -> None:
-    """A model's page shows and its search finds the fields of this package; the framework's are named, folded."""
+    """A model's page shows this package's fields, and its search finds them; the framework's are folded."""
     module, own = face.__module__.partition(".")[0], OWN[face]
     html = page(built[0], module)
     shown = set(re.findall(rf'<div id="{face.__name__}\.(\w+)" class="classattr">', html))
@@ -150,7 +150,7 @@ def test_pages_show_the_fields_of_this_package(face: type[ModelSettings], built:
 
 
 def test_nothing_of_this_machine(tmp_path: Path) -> None:
-    """Built with credentials in the environment, the reference holds none, and no path or address of the machine."""
+    """The reference contains no credentials of the environment, and no path or address of the machine."""
     variables = {"E2E_TIR_ACCESS_TOKEN": TOKEN, "E2E_TIR_API_KEY": TOKEN, "E2E_TIR_PROJECT_ID": "987654"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "docs", tmp_path / "site"],
@@ -175,7 +175,7 @@ WHOLE, STREAM = (
 
 
 def answer(request: Received) -> list[bytes]:
-    """What the examples ask for: a tool's call, an object, or a recorded answer, streamed or whole."""
+    """Answer an example's request with a tool call, an object, or a recorded answer, streamed or whole."""
     body = request.json()
     if body.get("tools"):
         name = body["tools"][0]["function"]["name"]
@@ -191,7 +191,7 @@ def answer(request: Received) -> list[bytes]:
 def test_examples_of_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each example of a docstring runs as it stands, and prints the answer if it prints anything."""
+    """Each example in a docstring runs unchanged, and prints the answer if it prints anything."""
     monkeypatch.chdir(tmp_path)
     with Loopback(answer) as server:
         monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token")
@@ -204,7 +204,7 @@ def test_examples_of_docstrings_run(
 
 
 def test_there_are_examples() -> None:
-    """The clients, both models, tools, objects and errors have one each."""
+    """There are examples for the clients, both models, tools, objects and errors."""
     names = {name.partition("-")[0].rpartition("tir_qwen.")[2] for name in EXAMPLES}
     wanted = {"Client", "Client.stream", "AsyncClient", "AsyncClient.stream", "Timeout", "TIRError", "ChatTIRQwen"}
     wanted |= {"ChatTIRQwen.bind_tools", "ChatTIRQwen.with_structured_output", "TIRQwen", "TIRQwen.structured_predict"}

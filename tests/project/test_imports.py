@@ -1,4 +1,4 @@
-"""What an import costs, what it says where something is missing, and who imports whom."""
+"""Which modules import which, what an import loads, and its error if something is missing."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 def loaded(code: str, *arguments: str, **environment: str) -> set[str]:
-    """The packages that are loaded once this code has run."""
+    """Return the packages that are loaded after running this code in a new process."""
     done = python(RUN.format(code=code), *arguments, **environment)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 def raised(code: str, **environment: str) -> str:
-    """The last line of the traceback to which this code leads."""
+    """Return the last line of the traceback that this code causes."""
     done = python(code, **environment)
     assert done.returncode == 1
     return done.stderr.strip().splitlines()[-1]
@@ -63,7 +63,7 @@ def test_transport_alone() -> None:
 
 
 def test_face_of_langchain() -> None:
-    """LangChain's face loads neither LlamaIndex nor openai, and builds no HTTP client before its first call."""
+    """The LangChain integration loads neither LlamaIndex nor openai, and no HTTP client before its first call."""
     code = (
         "import langchain_tir_qwen, tir_qwen._transport.engine\n"
         "langchain_tir_qwen.ChatTIRQwen(project_id=1, access_token='token')\n"
@@ -73,7 +73,7 @@ def test_face_of_langchain() -> None:
 
 
 def test_face_of_llama_index() -> None:
-    """LlamaIndex's face loads neither LangChain nor openai, and builds no HTTP client before its first call."""
+    """The LlamaIndex integration loads neither LangChain nor openai, and no HTTP client before its first call."""
     code = (
         "import llama_index_tir_qwen, tir_qwen._transport.engine\n"
         "llama_index_tir_qwen.TIRQwen(project_id=1, api_key='token')\n"
@@ -93,7 +93,7 @@ def test_face_of_llama_index() -> None:
     ],
 )
 def test_face_loads_nothing_else(face: str, before: str) -> None:
-    """A program that has loaded the framework loads no other library for its face: it costs the face's own files."""
+    """If the framework is already loaded, importing the integration loads only this project's files."""
     packages = 'lambda: {name.partition(".")[0] for name in sys.modules}'
     code = f"import sys, json; {before}; packages = {packages}; known = packages(); import {face}"
     done = python(f"{code}; print(json.dumps(sorted(packages() - known)))")
@@ -121,7 +121,7 @@ def test_face_loads_nothing_else(face: str, before: str) -> None:
     ],
 )
 def test_face_without_its_framework(face: str, missing: str, words: str) -> None:
-    """Without its framework a face says which extra to install, and nothing of what it tried."""
+    """Without its framework, an integration fails with the name of the extra to install."""
     done = python(f"import sys; sys.modules[{missing!r}] = None; import {face}")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == f"ModuleNotFoundError: {words}"
@@ -133,7 +133,7 @@ def test_face_without_its_framework(face: str, missing: str, words: str) -> None
     [("langchain_tir_qwen", "langchain_core.messages"), ("llama_index_tir_qwen", "llama_index.core.llms")],
 )
 def test_broken_framework(face: str, missing: str) -> None:
-    """Where the framework is there and something of its own is missing, the error says what."""
+    """If the framework is installed but one of its dependencies is missing, the error names that dependency."""
     said = raised(f"import sys; sys.modules[{missing!r}] = None; import {face}")
     assert f"import of {missing} halted; None in sys.modules" in said
     assert "pip install" not in said
@@ -156,7 +156,7 @@ print(Client(base_url=sys.argv[1]).complete([{"role": "user", "content": "Hi"}])
     ],
 )
 def test_a_call_loads_one_http_library(before: str, wanted: str, engine: str) -> None:
-    """A call loads one HTTP library: the one that is asked for, else httpx2 where it is installed, else httpx."""
+    """A call loads one HTTP library: the selected one, otherwise httpx2 if it is installed, otherwise httpx."""
     with Loopback(echo) as server:
         packages = loaded(f"{before}\n{CALL}", server.base_url, TIR_QWEN_HTTP_ENGINE=wanted)
     assert packages & ENGINES == {engine, engine.replace("httpx", "httpcore")}
@@ -164,7 +164,7 @@ def test_a_call_loads_one_http_library(before: str, wanted: str, engine: str) ->
 
 
 def test_unknown_engine() -> None:
-    """An engine that there is not is a ConfigurationError at the first call."""
+    """Selecting an unknown engine raises a ConfigurationError at the first call."""
     call = "import sys; sys.argv.append('http://127.0.0.1:9/v1')" + CALL
     assert raised(call, TIR_QWEN_HTTP_ENGINE="nonsense") == (
         "tir_qwen.errors.ConfigurationError: TIR_QWEN_HTTP_ENGINE must be one of httpx2, httpx."
@@ -198,7 +198,7 @@ ROOMS: dict[str, set[str]] = {
         "types",
     },
     "__init__": {"_client", "errors", "timeouts", "types"},
-    "_doctor": {"__init__", "_client", "_dialect", "_response", "errors", "types"},
+    "_doctor": {"__init__", "_client", "_dialect", "_json", "_response", "errors", "types"},
     "_integrations": {
         "_asyncgen",
         "_client",
@@ -218,12 +218,12 @@ ROOMS: dict[str, set[str]] = {
 
 
 def module_of(path: Path) -> str:
-    """The dotted name of a file."""
+    """Return the dotted name of a file."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def room_of(module: str) -> str:
-    """The room that a module of ours stands in."""
+    """Return the folder that a module belongs to."""
     package, *rest = module.split(".")
     if package != "tir_qwen":
         return package
@@ -231,7 +231,7 @@ def room_of(module: str) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The absolute names of the modules that a file imports, wherever in it."""
+    """Return the absolute names of the modules that a file imports, at any place in it."""
     package = module_of(path).split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -247,7 +247,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def of_ours(path: Path) -> Iterator[str]:
-    """The modules of this project that a file imports."""
+    """Return the modules of this project that a file imports."""
     return (
         name
         for name in imports(path)
@@ -256,7 +256,7 @@ def of_ours(path: Path) -> Iterator[str]:
 
 
 def test_the_rooms_stand_above_each_other() -> None:
-    """Each room imports rooms below it alone, so there is no circle."""
+    """Each folder only imports folders below it, so there is no circle."""
     floors = [*ROOMS]
     for room, below in ROOMS.items():
         assert all(floors.index(other) < floors.index(room) for other in below), room
@@ -264,13 +264,13 @@ def test_the_rooms_stand_above_each_other() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_between_rooms(path: Path) -> None:
-    """A file imports its own room, and those that its room may import."""
+    """A file imports only its own folder and those that the table allows."""
     room = room_of(module_of(path))
     assert {room_of(name) for name in of_ours(path)} - {room} <= ROOMS[room]
 
 
 def test_each_allowed_import_is_used() -> None:
-    """The table of rooms says what is, and not what was."""
+    """Each import that the table allows is used."""
     used: dict[str, set[str]] = {room: set() for room in ROOMS}
     for path in SOURCES:
         room = room_of(module_of(path))
@@ -279,14 +279,14 @@ def test_each_allowed_import_is_used() -> None:
 
 
 def test_no_circle_between_files() -> None:
-    """No file imports itself by way of others, within a room neither."""
+    """Files do not import each other in a circle, not even within a folder."""
     graph = {module_of(path).removesuffix(".__init__"): {*of_ours(path)} for path in SOURCES}
     TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_transport_knows_no_framework(path: Path) -> None:
-    """The transport knows no framework, the faces know not each other, and one file alone knows the HTTP library."""
+    """The transport imports no framework, the integrations not each other, and a single file the HTTP library."""
     name = str(path.relative_to(ROOT))
     strangers = {
         "tir_qwen": {"langchain_tir_qwen", "llama_index_tir_qwen", "langchain_core", "langchain", "llama_index"},
@@ -302,7 +302,7 @@ def test_the_transport_knows_no_framework(path: Path) -> None:
 
 
 def test_all_files_are_looked_at() -> None:
-    """The checks above see the files, and what they import."""
+    """The checks above find the files and their imports."""
     assert {ENGINE_FILE, "langchain_tir_qwen/chat_models.py", "llama_index_tir_qwen/base.py"} <= {
         str(path.relative_to(ROOT)) for path in SOURCES
     }
@@ -311,13 +311,13 @@ def test_all_files_are_looked_at() -> None:
 
 
 def test_types_are_shipped() -> None:
-    """Each package says that it is typed."""
+    """Each package contains `py.typed`."""
     assert all((Path(package.__file__ or "").parent / "py.typed").is_file() for package in PACKAGES)
 
 
 @pytest.mark.parametrize("engine", ["httpx", "httpx2"])
 def test_engine_that_is_not_installed(engine: str) -> None:
-    """An engine that is asked for and not installed is a ConfigurationError that says so."""
+    """Selecting an engine that is not installed raises a ConfigurationError that says so."""
     call = f"import sys; sys.argv.append('http://127.0.0.1:9/v1'); sys.modules[{engine!r}] = None{CALL}"
     assert raised(call, TIR_QWEN_HTTP_ENGINE=engine).startswith(
         "tir_qwen.errors.ConfigurationError: TIR_QWEN_HTTP_ENGINE"

@@ -1,4 +1,4 @@
-"""Work and memory grow with what comes, and no faster: counted in steps and bytes, not by the clock."""
+"""Work and memory grow linearly with the input, counted in function calls and bytes instead of seconds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOOLS = DecodingOptions(tools=True)
 
 
 def steps(work: Callable[[], Any]) -> int:
-    """How many functions are called, those of C too."""
+    """Count the functions that are called, including those written in C."""
     count = 0
 
     def called(*_: Any) -> None:
@@ -48,7 +48,7 @@ def steps(work: Callable[[], Any]) -> int:
 
 
 def peak(work: Callable[[], Any]) -> int:
-    """The most bytes that are held at once."""
+    """Return the peak memory use in bytes."""
     tracemalloc.start()
     try:
         work()
@@ -58,14 +58,14 @@ def peak(work: Callable[[], Any]) -> int:
 
 
 def check_growth(few: Callable[[], Any], many: Callable[[], Any]) -> None:
-    """Check that eight times the input takes no more than that in steps and in memory."""
+    """Check that eight times the input takes at most eight times the steps and the memory."""
     few()  # what is made only once
     assert steps(many) < MOST * steps(few)
     assert peak(many) < MOST * peak(few) + 128 * 1024
 
 
 def answered(pieces: Iterable[bytes], expected: DecodingOptions = DecodingOptions()) -> ResponseDecoder:  # noqa: B008 - frozen
-    """Decode a whole answer, as a client does that asks for its completion at the end."""
+    """Decode a complete answer and build its completion, as a client does."""
     decoder = ResponseDecoder((), expected)
     consume(decoder, pieces)
     for _ in decoder.close():
@@ -76,14 +76,14 @@ def answered(pieces: Iterable[bytes], expected: DecodingOptions = DecodingOption
 
 
 def consume(decoder: Any, pieces: Iterable[bytes]) -> None:
-    """Feed a decoder, and keep nothing of what it says."""
+    """Feed a decoder and discard its deltas."""
     for piece in pieces:
         for _ in decoder.feed(piece):
             pass
 
 
 def frames(deltas: Iterable[dict[str, Any]]) -> list[bytes]:
-    """A stream with one event for each piece."""
+    """Return a stream with one event per piece."""
     return [events(delta if "choices" in delta else chunk(delta)) for delta in deltas]
 
 
@@ -91,7 +91,7 @@ END = events(chunk({}, "stop"), DONE)
 
 
 def arguments(number: int) -> Iterator[dict[str, Any]]:
-    """A call that the server has parsed, whose arguments stream."""
+    """Return a stream of the arguments of a call that the server has parsed."""
     yield native('{"x": "', first=0)
     for _ in range(number):
         yield {"tool_calls": [{"index": 0, "function": {"arguments": "word "}}]}
@@ -99,7 +99,7 @@ def arguments(number: int) -> Iterator[dict[str, Any]]:
 
 
 def written(number: int) -> Iterator[dict[str, Any]]:
-    """The same in the text."""
+    """Return a stream of a call within the text."""
     yield {"content": '<tool_call>\n{"name": "f", "arguments": {"x": "'}
     yield from ({"content": "word "} for _ in range(number))
     yield {"content": '"}}\n</tool_call>'}
@@ -124,7 +124,7 @@ STREAMS: dict[str, Callable[[int], Iterable[dict[str, Any]]]] = {
 
 
 def chunk_with_logprobs() -> dict[str, Any]:
-    """A chunk with the log-probability of its token."""
+    """Return a chunk with the log-probability of its token."""
     made = chunk({"content": "a"})
     made["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}]}
     return made
@@ -142,14 +142,14 @@ def chunk_with_logprobs() -> dict[str, Any]:
 )
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_stream_takes_steps_and_memory_by_its_length(kind: str, expected: DecodingOptions) -> None:
-    """A stream of eight times as many chunks takes eight times the steps, and no more memory than that."""
+    """A stream of eight times as many chunks takes at most eight times the steps and the memory."""
     few, many = ([*frames(STREAMS[kind](number)), END] for number in (FEW, MANY))
     check_growth(lambda: answered(few, expected), lambda: answered(many, expected))
 
 
 @pytest.mark.parametrize("kind", ["text", "written arguments", "calls"])
 def test_a_stream_byte_by_byte_takes_steps_by_its_length(kind: str) -> None:
-    """The same holds where each byte comes alone."""
+    """The same holds if every byte arrives separately."""
     few, many = (b"".join([*frames(STREAMS[kind](number)), END]) for number in (FEW // 10, MANY // 10))
     ratio = len(many) / len(few)
     assert steps(lambda: answered(bytewise(many), TOOLS)) < 1.2 * ratio * steps(lambda: answered(bytewise(few), TOOLS))
@@ -169,13 +169,13 @@ WHOLE: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_whole_answer_takes_steps_and_memory_by_its_length(kind: str) -> None:
-    """A whole answer of eight times the length takes eight times the steps, and no more memory than that."""
+    """A whole answer of eight times the length takes at most eight times the steps and the memory."""
     few, many = ([whole({"content": WHOLE[kind](number)})] for number in (FEW, MANY))
     check_growth(lambda: answered(few, TOOLS), lambda: answered(many, TOOLS))
 
 
 def test_the_calls_of_a_whole_answer_are_gathered_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The calls of a whole answer are put into one list, which is not made anew with every call."""
+    """The calls of a whole answer are added to one list, which is not rebuilt for every call."""
     made = 0
 
     class Watched(Delta):
@@ -190,7 +190,7 @@ def test_the_calls_of_a_whole_answer_are_gathered_in_one_list(monkeypatch: pytes
 
 
 class Pieces(str):
-    """A text that counts the characters that are copied out of it and onto it."""
+    """A string that counts the characters copied from it and to it."""
 
     copied = 0
 
@@ -209,7 +209,7 @@ class Pieces(str):
 
 
 def copied(texts: Iterable[str]) -> int:
-    """How many characters a splitter copies about."""
+    """Count the characters that a splitter copies."""
     Pieces.copied = 0
     splitter = ToolCallParser(str)
     for text in texts:
@@ -219,13 +219,13 @@ def copied(texts: Iterable[str]) -> int:
 
 
 def test_written_arguments_are_not_copied_anew_with_every_piece() -> None:
-    """The arguments of a call in the text are gathered, not put together anew with every token."""
+    """The arguments of a call in the text are collected, not joined again for every token."""
     few, many = ([delta["content"] for delta in written(number)] for number in (FEW * 10, MANY * 10))
     assert copied(many) < MOST * copied(few)
 
 
 def test_an_answer_of_many_calls_is_not_copied_anew_with_every_call() -> None:
-    """Calls that come in one piece are taken off its front, one by one, without a copy of all that follows."""
+    """Calls that arrive in one piece are removed from its front one by one, without copying the rest."""
     assert copied([WHOLE["calls"](MANY)]) < MOST * copied([WHOLE["calls"](FEW)])
 
 
@@ -236,13 +236,13 @@ def test_an_answer_of_many_calls_is_not_copied_anew_with_every_call() -> None:
 )
 @pytest.mark.parametrize("text", ["a", "\n", " ", "<", "<think>", "<tool_call>\n", "{"])
 def test_a_splitter_holds_little_back(make: Callable[[], Callable[[str], Any]], text: str) -> None:
-    """Splitters keep what cannot be told yet, which is no more than has come."""
+    """Splitters hold back only what they cannot decide yet, never more than has arrived."""
     feed = make()
     assert peak(lambda: [feed(text) for _ in range(10_000)]) < 40 * 10_000 * len(text) + MB
 
 
 def test_a_frame_beyond_the_limit_is_refused_in_bounded_memory() -> None:
-    """An event of a gigabyte is refused at 16 MB, with no more than three times that in memory."""
+    """An event of a gigabyte is rejected at 16 MB, using at most three times that in memory."""
     piece = b"x" * (64 * 1024)
     decoder = SSEDecoder()
 
@@ -255,7 +255,7 @@ def test_a_frame_beyond_the_limit_is_refused_in_bounded_memory() -> None:
 
 
 def test_a_whole_body_beyond_the_limit_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole answer without an end is refused at its limit, which is far above any answer."""
+    """A whole answer without an end is rejected at a limit far above any real answer."""
     assert MAX_BODY_BYTES == 256 * MB
     limit = 4 * MB
     monkeypatch.setattr("tir_qwen._response.response.MAX_BODY_BYTES", limit)
@@ -274,7 +274,7 @@ def test_a_whole_body_beyond_the_limit_is_refused_in_bounded_memory(monkeypatch:
     ids=ascii,
 )
 def test_a_flood_of_nothing_takes_no_memory(noise: bytes) -> None:
-    """Comments and empty events that never end leave nothing behind, before an answer and within one."""
+    """Endless comments and empty events use no memory, before an answer and within one."""
     flood = noise * (64 * 1024 // len(noise))
     for beginning in (b"", events(chunk({"content": "a"}))):
         decoder = ResponseDecoder()
@@ -284,7 +284,7 @@ def test_a_flood_of_nothing_takes_no_memory(noise: bytes) -> None:
 
 
 def test_a_stream_that_is_not_kept_takes_little_memory_beyond_its_words() -> None:
-    """The frames of a stream are not kept: of a megabyte of them remain the words of the answer."""
+    """The events of a stream are not kept: of a megabyte of them, only the text of the answer remains."""
     frame = events(chunk({"content": "word "}))
     pieces = [frame] * (MB // len(frame))
     decoder = ResponseDecoder()
@@ -293,7 +293,7 @@ def test_a_stream_that_is_not_kept_takes_little_memory_beyond_its_words() -> Non
 
 
 def test_an_object_is_compared_with_a_schema_in_steps_by_its_depth() -> None:
-    """An object of alternatives within alternatives is not compared anew for each way to get there."""
+    """Nested alternatives of a schema are compared once each, not once for each path that leads to them."""
     kinds = [{"$ref": "#/$defs/sum"}, {"$ref": "#/$defs/product"}, {"type": "integer"}]
     pair = {"type": "object", "required": ["left"], "properties": {"left": {"anyOf": kinds}}}
     schema = {"$defs": {"sum": pair, "product": pair}, "anyOf": kinds}
@@ -328,7 +328,7 @@ REFUSALS = {
 @pytest.mark.parametrize("form", ["text", "JSON", "frame"])
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_refusal_made_to_take_long_does_not(kind: str, form: str) -> None:
-    """No refusal keeps the reader for long, neither one of the size that is read nor megabytes within an answer."""
+    """No error body takes long to read, whether of the maximum size or megabytes within an answer."""
     text = REFUSALS[kind]
     began = process_time()
     if form == "frame":

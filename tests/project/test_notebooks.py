@@ -1,4 +1,4 @@
-"""The notebooks: executed on recorded exchanges, and what records, replays and stores them."""
+"""The notebooks run on recorded exchanges; the tools that record, replay and store them work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TIMED = re.compile(
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where kernels write what they write: nothing outside of pytest's folders. They do not wait for tokens."""
+    """Keep what kernels write within pytest's folders, and do not wait for tokens."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -56,12 +56,12 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory:
 
 
 def code(notebook: Any) -> list[Any]:
-    """A notebook's cells that run."""
+    """Return the code cells of a notebook."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def told(cell: Any) -> list[Any]:
-    """What a cell's outputs tell, apart from times; of pictures, and in cells tagged `timing`, only that they are."""
+    """Return a cell's outputs without times; for pictures and cells tagged `timing`, only that there are some."""
     outputs = []
     for output in cell.outputs:
         data = {output.name: output.text} if output.output_type == "stream" else output.data
@@ -72,13 +72,13 @@ def told(cell: Any) -> list[Any]:
 
 
 def first_line(notebook: Any) -> str:
-    """The first line of what the first cell prints."""
+    """Return the first line that the first cell prints."""
     return code(notebook)[0].outputs[0].text.split("\n")[0]
 
 
 @each_notebook
 def test_stored_outputs(name: str, temporary: Path) -> None:
-    """A notebook runs without credentials and without a network, shows what is stored, and leaves nothing."""
+    """A notebook runs without credentials and network, prints what is stored, and leaves no files."""
     path = FOLDER / f"{name}.ipynb"
     stored = execute.read(path)
 
@@ -92,7 +92,7 @@ def test_stored_outputs(name: str, temporary: Path) -> None:
 
 @each_notebook
 def test_notebooks_say_whom_they_ask(name: str) -> None:
-    """Each notebook begins with a title and with the cell that says whom it asks; stored offline, in order."""
+    """Each notebook begins with a title and the cell that names its endpoint; it is stored offline, in order."""
     stored = execute.read(FOLDER / f"{name}.ipynb")
 
     assert stored.cells[0].cell_type == "markdown"
@@ -104,14 +104,14 @@ def test_notebooks_say_whom_they_ask(name: str) -> None:
 
 @pytest.mark.parametrize("path", [*PATHS, *sorted(recorded.EXCHANGES.iterdir())], ids=lambda path: path.name)
 def test_nothing_private(path: Path) -> None:
-    """Neither notebooks nor recordings hold a token, a machine's path, an address, or words that nobody scripted."""
+    """Notebooks and recordings contain no tokens, local paths, addresses, or text that nobody scripted."""
     text = re.sub(r'"image/png": ".*"', "", path.read_text(encoding="utf-8"))
 
     assert re.findall(r"lab-token|LAB:|Bearer \w|/home/|/root/|/tmp/|/work/|127\.0\.0\.1|localhost|p-1234", text) == []
 
 
 def test_notebooks_run_live_with_credentials() -> None:
-    """With credentials the same notebook asks the endpoint that the environment names, and says so."""
+    """With credentials, the notebook asks the endpoint of the environment and says so."""
     path = FOLDER / f"{QUICKSTART}.ipynb"
     _, exchanges = recorded.load(QUICKSTART)
     with Loopback(recorded.replay(QUICKSTART, exchanges, 100000, token="canary")) as server:
@@ -126,7 +126,7 @@ def test_notebooks_run_live_with_credentials() -> None:
 
 
 def credentials_for(server: Loopback) -> dict[str, str]:
-    """The environment of a user of this server."""
+    """Return the environment variables of a user of this server."""
     return {
         "E2E_TIR_ACCESS_TOKEN": "canary",
         "E2E_TIR_PROJECT_ID": "7777",
@@ -136,7 +136,7 @@ def credentials_for(server: Loopback) -> dict[str, str]:
 
 
 def notebook_of(folder: Path, *cells: str) -> Path:
-    """A small notebook."""
+    """Return a small notebook."""
     path = folder / "small.ipynb"
     path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)])))
     return path
@@ -158,14 +158,14 @@ with Client(**given | {"access_token": "other"}) as client:
 
 
 def endpoint(request: Received) -> list[bytes]:
-    """Answers as a live one."""
+    """Answer like a live endpoint."""
     if request.headers["authorization"] != "Bearer canary":
         return [response({"error": "Unauthorized"}, "401 Unauthorized", retry_after="7")]
     return [stream("Hi", " there") if request.json()["stream"] else completion("Hi!")]
 
 
 def test_recordings_replay_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What a notebook asks is recorded with what was answered, and replayed to the same effect; without credentials."""
+    """Requests are recorded with their responses, without credentials, and replay gives the same results."""
     path = notebook_of(tmp_path, ASK)
     monkeypatch.setattr(recorded, "EXCHANGES", tmp_path)
     with Loopback(endpoint) as server, monkeypatch.context() as live:
@@ -198,7 +198,7 @@ def test_recordings_replay_without_credentials(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_secret_in_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A recording that would hold the user's token is not kept."""
+    """A recording that would contain the user's token is not saved."""
     monkeypatch.setattr(recorded, "EXCHANGES", tmp_path)
     with Loopback(lambda _: [completion("Your token is canary.")]) as server:
         for name, value in {**credentials_for(server), **FINDS_RECORDED}.items():
@@ -213,7 +213,7 @@ def test_secret_in_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_running_stores_only_the_outputs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`python -m notebooks` stores the outputs and nothing else that varies, with a line for each notebook."""
+    """`python -m notebooks` stores the outputs, nothing else that varies, and prints a line per notebook."""
     path = notebook_of(tmp_path, "print('Hello')\n6 * 7")
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
 
@@ -253,7 +253,7 @@ def test_running_stores_only_the_outputs(
 def test_a_failed_notebook_is_left_unchanged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A notebook that fails is left as it was; its cell and its error are shown, and the exit status is 1."""
+    """A notebook that fails is left unchanged; the failing cell and error are printed; the exit status is 1."""
     path = notebook_of(tmp_path, "print('Hello')", "print('so far')\n1 / 0")
     before = path.read_bytes()
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
@@ -267,7 +267,7 @@ def test_a_failed_notebook_is_left_unchanged(
 
 
 def test_unknown_name() -> None:
-    """A name that no notebook has is said, before anything runs."""
+    """An unknown notebook name is reported before anything runs."""
     with pytest.raises(SystemExit, match=r"^There is no notebook 07_missing\.$"):
         running.main(["07_missing"])
 
@@ -276,19 +276,19 @@ def test_unknown_name() -> None:
 
 
 def asked(content: str, **fields: Any) -> dict[str, Any]:
-    """A request's body."""
+    """Return a request body."""
     return {"model": "qwen3_32b", "messages": [{"role": "user", "content": content}], "stream": False, **fields}
 
 
 def exchange(request: dict[str, Any], content: str) -> dict[str, Any]:
-    """A recorded exchange."""
+    """Return a recorded exchange."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     answer = {"id": "x", "choices": [choice], "usage": {"completion_tokens": 20}}
     return {"request": request, "status": 200, "content_type": "application/json", "json": answer}
 
 
 def test_equal_requests() -> None:
-    """Equal requests are answered in the order of recording, and by the last answer from then on."""
+    """Equal requests get the recorded answers in order, and then the last one again."""
     exchanges = [exchange(asked("Throw a die."), throw) for throw in "426"]
     with recorded.Server(recorded.replay("dice", exchanges, 100000)) as server:
         client = Client(base_url=server.url, project_id=6530, access_token="recorded")
@@ -307,7 +307,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_request(change: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A request that differs in anything from what was recorded fails, and what differs is printed."""
+    """A request that differs from the recorded one fails, and the difference is printed."""
     message, settings, difference = CHANGES[change]
     settings = dict(settings)
     exchanges = [exchange(asked("Throw a die."), "4"), exchange(asked("Something else, and longer."), "…")]
@@ -326,13 +326,13 @@ def test_changed_request(change: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def pieces_of(exchange: dict[str, Any], pace: float = 100000) -> list[bytes]:
-    """What is written of an exchange."""
+    """Return what is written to the file for an exchange."""
     return [*recorded.written(exchange, pace)]
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_recordings_are_whole(name: str) -> None:
-    """What is kept small is written as it came: each stream event for event to its end, each answer in its length."""
+    """The compact recording replays exactly: each stream event by event, each answer with its length."""
     for kept in recorded.load(name)[1]:
         head, *pieces = pieces_of(kept)
         if "events" in kept:
@@ -353,7 +353,7 @@ def test_recordings_are_whole(name: str) -> None:
     ids=["empty", "page", "other JSON", "no object", "no end"],
 )
 def test_unexpected_body(body: str) -> None:
-    """A body of which not every byte would be kept otherwise is kept as it is."""
+    """A body that the compact form could not reproduce byte for byte is stored as it is."""
     kept = recorded.fold(body)
 
     assert kept == {"text": body}
@@ -364,7 +364,7 @@ TEXTS = ["", "a", "é", "न", "👩", "\n", '"', "\\", "</think>", recorded.BET
 
 
 def test_every_text_is_kept() -> None:
-    """Whatever text the events of a stream bring, they are kept byte for byte."""
+    """The events of a stream are kept byte for byte, whatever text they contain."""
     events = [f'data: {{"delta":{{"content":{json.dumps(text, ensure_ascii=False)}}}}}\n\n' for text in TEXTS * 2]
     events.append(f'data: {{"id":"{recorded.HERE}","delta":{{"content":"a"}}}}\n\n')
     body = "".join(events) + "data: [DONE]\n\n"
@@ -375,7 +375,7 @@ def test_every_text_is_kept() -> None:
 
 
 def test_streams_are_replayed_at_the_given_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream's texts come at the pace, its other events at once; a whole answer after the time of its tokens."""
+    """Text arrives at the given pace, other events at once, and a whole answer after the time of its tokens."""
     waits: list[float] = []
     monkeypatch.setattr(recorded, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=waits.append))
     stream = [f'data: {{"delta":{{"{key}":"{text}"}}}}' for key, text in [("reasoning_content", "a"), ("content", "b")]]
@@ -389,7 +389,7 @@ def test_streams_are_replayed_at_the_given_pace(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_answer_of_a_limit() -> None:
-    """A refusal is replayed with its `Retry-After`, so that retries are shown as they were."""
+    """An error is replayed with its `Retry-After`, so that retries look as they were."""
     limit = {**exchange(asked("Hello"), ""), "status": 429, "json": {"error": "Too many"}, "retry_after": "0"}
     with recorded.Server(recorded.replay("x", [limit, exchange(asked("Hello"), "Hi!")], 100000)) as server:
         client = Client(base_url=server.url, project_id=6530, access_token=recorded.TOKEN)

@@ -1,4 +1,4 @@
-"""What is released: sdist and wheel, the wheel in environments of what it declares, and its types in another's program.
+"""The release: sdist and wheel, the wheel in clean environments, and its types in a program that uses it.
 
 Nothing here asks a package registry; `make matrix` installs from one.
 """
@@ -42,7 +42,7 @@ SOURCES = {
 
 
 def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
-    """What a program prints, if it ends well."""
+    """Run a program that must succeed; return what it prints."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTHON", "TIR_QWEN_"))
     }
@@ -55,7 +55,7 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist, and the wheel that is built of it."""
+    """Build the sdist and, from it, the wheel."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     return folder / f"tir_qwen-{VERSION}.tar.gz", folder / f"tir_qwen-{VERSION}-py3-none-any.whl"
@@ -63,24 +63,24 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def wheel(released: tuple[Path, Path]) -> Path:
-    """The wheel."""
+    """Return the wheel."""
     return released[1]
 
 
 def read_wheel(path: Path) -> dict[str, bytes]:
-    """The files of a wheel."""
+    """Return the files of a wheel."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Message:
-    """What the wheel says of itself."""
+    """Return the metadata of the wheel."""
     return email.message_from_string(read_wheel(wheel)[f"tir_qwen-{VERSION}.dist-info/METADATA"].decode())
 
 
 def test_the_wheel_contains_the_three_packages(wheel: Path) -> None:
-    """The wheel holds the three packages as they are here, with `py.typed` in each, the licence, and nothing else."""
+    """The wheel contains the three packages with `py.typed` in each, the license, and nothing else."""
     files = read_wheel(wheel)
     about = f"tir_qwen-{VERSION}.dist-info"
     written = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
@@ -93,7 +93,7 @@ def test_the_wheel_contains_the_three_packages(wheel: Path) -> None:
 
 
 def test_the_sdist_builds_the_same_wheel(released: tuple[Path, Path], tmp_path: Path) -> None:
-    """The sdist holds what a wheel is built of and no more, and that wheel equals the one built of the checkout."""
+    """The sdist contains only what the wheel needs, and builds the same wheel as the checkout."""
     sdist, of_sdist = released
     with tarfile.open(sdist) as archive:
         members = [member.name for member in archive.getmembers() if member.isfile()]
@@ -105,13 +105,13 @@ def test_the_sdist_builds_the_same_wheel(released: tuple[Path, Path], tmp_path: 
 
 
 def test_index_accepts_it(released: tuple[Path, Path]) -> None:
-    """An index would take both files, and can show README; its rules know each classifier (else nothing is built)."""
+    """A package index accepts both files and can render the README; each classifier is valid."""
     said = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *released)
     assert re.findall("PASSED|FAILED|WARNING", said) == ["PASSED", "PASSED"]
 
 
 def test_the_metadata_match_pyproject(metadata: Message) -> None:
-    """The wheel says of itself what pyproject.toml says, and brings README."""
+    """The wheel's metadata match pyproject.toml and include the README."""
     one = ("Name", "Version", "Summary", "Requires-Python", "License-Expression", "License-File")
     assert [metadata[name] for name in one] == [
         *("tir-qwen", VERSION, PROJECT["description"], ">=3.11", "Apache-2.0", "LICENSE")
@@ -125,7 +125,7 @@ def test_the_metadata_match_pyproject(metadata: Message) -> None:
 
 
 def test_version_in_one_place(metadata: Message) -> None:
-    """The version is written in one line of one file, and everything that tells it agrees."""
+    """The version is defined in a single line, and everything that shows it agrees."""
     texts = [*ROOT.glob("*.toml"), *(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))]
     lines = [
         (path.relative_to(ROOT).as_posix(), line)
@@ -140,19 +140,19 @@ def test_version_in_one_place(metadata: Message) -> None:
 
 @pytest.fixture(scope="module")
 def sessions() -> list[dict[str, Any]]:
-    """The sessions that `make matrix` runs."""
+    """Return the sessions that `make matrix` runs."""
     listed: list[dict[str, Any]] = json.loads(run(sys.executable, "-m", "nox", "--list", "--json", cwd=ROOT))
     return [session for session in listed if session["name"] != "suite_with"]
 
 
 def test_the_classifiers_name_the_tested_pythons(metadata: Message, sessions: list[dict[str, Any]]) -> None:
-    """The Pythons that the classifiers name are those that `make matrix` tries."""
+    """The Python versions of the classifiers are those that `make matrix` tests."""
     named = re.findall(r"Python :: (3\.\d+)", "\n".join(metadata.get_all("Classifier", [])))
     assert named == list(dict.fromkeys(session["python"] for session in sessions))
 
 
 def test_compatibility(sessions: list[dict[str, Any]]) -> None:
-    """The table has a row for each session of the matrix, with the extras that it installs, and each is ok."""
+    """The table of results has a row for each session, with the extras it installs, and each is ok."""
     lines = (ROOT / "docs" / "compatibility.md").read_text("utf-8").splitlines()
     cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines if line.startswith("| 3.")]
     suites = {"suite": "test", "suite_lowest": "langchain,llama-index"}
@@ -164,14 +164,14 @@ def test_compatibility(sessions: list[dict[str, Any]]) -> None:
 
 
 def test_what_is_tried(sessions: list[dict[str, Any]]) -> None:
-    """Each extra for users is tried alone on each Python, with the newest and the lowest versions, as is none."""
+    """Each extra, and none, is tested alone on each Python with the newest and the lowest versions."""
     tried = {(each["python"], each["name"], each["call_spec"].get("extras")) for each in sessions}
     for_users = {"", *PROJECT["optional-dependencies"]} - {"docs", "notebooks", "test"}
     assert tried >= set(product(noxfile.PYTHONS, ("newest", "lowest"), for_users))
 
 
 def test_the_lowest_versions_are_the_lower_bounds() -> None:
-    """The lowest versions are the lower bounds of pyproject.toml, of an extra and of all that it includes."""
+    """The lowest tested versions are the lower bounds in pyproject.toml, including those of nested extras."""
     bounds = dict(line.split("==") for line in noxfile.lowest_versions("ray"))
     assert bounds.keys() == {"httpx", "pydantic", "langchain-core", "tenacity", "httpx2", "ray"}
     both = dict(line.split("==") for line in noxfile.lowest_versions("langchain,llama-index"))
@@ -184,7 +184,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Makes an environment of the wheel and of what it declares with some extras, and nothing else.
+    """Create environments with the wheel and what it declares for some extras, and nothing else.
 
     A package that is wanted is not fetched: its files here are linked to. Which are wanted is read off the metadata.
     """
@@ -209,7 +209,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 def declared(root: Distribution, extras: frozenset[str]) -> Iterator[Distribution]:
-    """What a package needs with these extras, and what that needs, and so on."""
+    """Yield what a package needs with these extras, recursively."""
     left = [(root, extras)]
     done: set[tuple[str, frozenset[str]]] = set()
     while left:
@@ -241,7 +241,7 @@ def link(wanted: Distribution, site: Path) -> None:
     ids=lambda extras: "+".join(extras) or "none",
 )
 def test_each_extra_is_enough_for_its_integration(environment: Make, extras: tuple[str, ...], tmp_path: Path) -> None:
-    """With what an extra declares and no more, its face answers and streams; another face says what to install."""
+    """An extra installs all that its integration needs; the other integration says what to install."""
     run(environment(*extras), "-I", ROOT / "tests" / "support" / "wheel_smoke.py", *extras, cwd=tmp_path)
 
 
@@ -255,14 +255,14 @@ MISTAKES = {
 
 @pytest.fixture
 def consumer(tmp_path: Path) -> Path:
-    """A folder with a program of somebody else, far from the checkout."""
+    """Copy the consumer's program to a folder outside the checkout."""
     for name in ("program.py", "wrong.py"):
         (tmp_path / name).write_text((CONSUMER / name).read_text("utf-8"), "utf-8")
     return tmp_path
 
 
 def test_types_by_mypy(environment: Make, consumer: Path) -> None:
-    """Mypy --strict sees in the installed wheel the types that a program relies on, and finds each mistake in one."""
+    """Mypy --strict finds the expected types in the installed wheel, and each mistake of a consumer."""
     python = environment("langchain", "llama-index")
     strictly = ("--strict", "--config-file=", f"--python-executable={python}", f"--cache-dir={consumer / 'cache'}")
     command = (sys.executable, "-m", "mypy", *strictly, "--hide-error-context", "--no-error-summary", "--output=json")
@@ -277,7 +277,7 @@ def test_types_by_mypy(environment: Make, consumer: Path) -> None:
 
 
 def test_types_by_pyright(environment: Make, consumer: Path) -> None:
-    """pyright, strict, sees in the installed wheel the types that a program relies on, and finds each mistake."""
+    """Strict pyright finds the expected types in the installed wheel, and each mistake of a consumer."""
     python = environment("langchain", "llama-index")
     (consumer / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     caches = {"XDG_CACHE_HOME": str(consumer / "cache"), "PYRIGHT_PYTHON_CACHE_DIR": str(consumer / "cache")}

@@ -1,4 +1,4 @@
-"""README is true: its snippets run, its links lead somewhere, its environment variables are those that are read."""
+"""The README is correct: its snippets run, its links work, and its environment variables exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHOLE, STREAM = (
 
 
 def answer(request: Received) -> list[bytes]:
-    """A recorded answer, streamed or whole."""
+    """Answer with a recording, streamed or whole."""
     return [STREAM if request.json()["stream"] else WHOLE]
 
 
@@ -31,7 +31,7 @@ def answer(request: Received) -> list[bytes]:
 def test_snippets_of_the_readme_run(
     snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Each snippet runs as it stands, and prints the answer if it prints anything."""
+    """Each snippet runs unchanged, and prints the answer if it prints anything."""
     monkeypatch.chdir(tmp_path)  # where it may write
     with Loopback(answer) as server:
         monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token")
@@ -45,7 +45,7 @@ def test_snippets_of_the_readme_run(
 
 
 def test_there_are_snippets() -> None:
-    """Both frameworks, the transport alone and a server of one's own are shown."""
+    """There are snippets for both frameworks, the transport alone, and a self-hosted server."""
     shown = "\n".join(SNIPPETS)
     for name in ("ChatTIRQwen(", "TIRQwen(", "Client(", "base_url="):
         assert name in shown
@@ -56,7 +56,7 @@ MIGRATION = README.partition("## Coming from")[2].partition("\n## ")[0]
 
 @pytest.mark.parametrize("code", re.findall(r"`((?:ChatTIRQwen|TIRQwen)\([^`]*\))`", MIGRATION))
 def test_what_to_write_instead(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What replaces another integration's line asks the same URL as that did, with the arguments that it names."""
+    """The replacement for another integration's line requests the same URL with the named arguments."""
     made = {"ChatTIRQwen": ChatTIRQwen, "TIRQwen": TIRQwen, "token": "token"}
     there = re.findall(r'base_url="https://infer\.e2enetworks\.net(/[^"]*)"', MIGRATION)
     with Loopback(answer) as server:
@@ -75,7 +75,7 @@ def test_what_to_write_instead(code: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["max_completion_tokens", "request_timeout"])
 def test_another_ones_names(name: str) -> None:
-    """An argument that only another integration knows is an error that suggests the right one."""
+    """An argument known only to another integration raises an error that suggests the right one."""
     assert name in MIGRATION
     right = {"max_completion_tokens": "max_tokens", "request_timeout": "timeout"}[name]
     with pytest.raises(ConfigurationError, match=f"there is no argument '{name}' .did you mean '{right}'"):
@@ -83,14 +83,14 @@ def test_another_ones_names(name: str) -> None:
 
 
 def test_links_of_the_readme_lead_to_files() -> None:
-    """Each link within the repository leads to a file."""
+    """Each relative link leads to a file."""
     links = re.findall(r"\]\((?!https?://)([^)#]+)", README)
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_environment_variables() -> None:
-    """README names just the variables that the source reads."""
+    """The README names exactly the environment variables that the source reads."""
     source = "\n".join(path.read_text("utf-8") for path in (ROOT / "tir_qwen").rglob("*.py"))
     pattern = r"\b(?:E2E_TIR_[A-Z_]+|MODEL_API_CLIENT_HOST|TIR_QWEN_[A-Z_]+)\b"
     assert set(re.findall(pattern, README)) == set(re.findall(pattern, source))

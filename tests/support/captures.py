@@ -1,4 +1,4 @@
-"""Raw exchanges with real vLLM servers, as they came over the socket; see tests/data/captures/README.md."""
+"""Raw exchanges with real vLLM servers, as captured from the socket; see tests/data/captures/README.md."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Capture:
 
     @property
     def expected(self) -> DecodingOptions:
-        """What the request makes of its answer."""
+        """How the request's answer is to be decoded."""
         request = self.request or {}
         params = {name: value for name, value in request.items() if name in _DECIDE_DECODING}
         return dialect_of([{"role": "user", "content": "Hello"}], params, Capabilities()).decoding_options
@@ -62,7 +62,7 @@ class Capture:
 
     @property
     def body(self) -> bytes:
-        """The response's body without its framing; cut where the capture is."""
+        """The response's body without its transfer encoding; truncated where the capture is."""
         rest = self.raw.partition(b"\r\n\r\n")[2]
         if self.headers.get("transfer-encoding") != "chunked":
             return rest
@@ -76,7 +76,7 @@ class Capture:
 
 
 def load() -> list[Capture]:
-    """All captures, in order."""
+    """Return all captures, in order."""
     captures = []
     for path in sorted(FOLDER.rglob("*.response.http")):
         name = path.name.removesuffix(".response.http")

@@ -1,4 +1,4 @@
-"""Cassette tests: each runs once for every server that was recorded."""
+"""Fixtures of the cassette tests, each of which runs once for every recorded server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass
 class Server:
-    """A recorded server, as one test meets it."""
+    """A recorded server, from the point of view of one test."""
 
     name: str
     """The set: a folder of `tests/data/cassettes`."""
@@ -41,26 +41,26 @@ class Server:
 
     @property
     def live(self) -> bool:
-        """Whether a real model spoke: then nobody knows what it said."""
+        """Whether a real model answered, whose words are not known in advance."""
         return self.name == LIVE
 
     def says(self, scripted: str) -> Any:
-        """What the answer must equal: the lab's script, or of a real model any text without its tags."""
+        """What the answer must equal: the lab's script or, for a real model, any text without tags."""
         return _AnyText() if self.live else scripted
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        """The requests' bodies, in order."""
+        """The bodies of the requests, in order."""
         return [json.loads(request.body) for request in self.cassette.requests]
 
     def frames(self, number: int = -1) -> list[dict[str, Any]]:
-        """The JSON of a response: each chunk of a stream, or the one whole answer."""
+        """The JSON of a response: each chunk of a stream, or the whole answer."""
         text = self.cassette.responses[number]["body"]["string"].decode()
         return [json.loads(line.removeprefix("data: ")) for line in text.split("\n") if line.endswith("}")]
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the last response says of itself (id, created, model, usage, ...), read off its bytes."""
+        """The metadata of the last response (id, created, model, usage, ...), read from its bytes."""
         return {name: value for frame in self.frames() for name, value in frame.items() if value is not None}
 
 
@@ -75,7 +75,7 @@ class _AnyText(str):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read what to record, and the credentials for it before a fixture hides the environment."""
+    """Read what to record, and its credentials, before a fixture hides the environment."""
     config.addinivalue_line("markers", "parsers(has): only for servers with (or without) reasoning and tool parsers")
     config.addinivalue_line("markers", "sets(name): only for this set, where the lab cannot speak for the others")
     config.addinivalue_line("markers", "every_setup: also for the set-ups of which little else is recorded")
@@ -93,7 +93,7 @@ _FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out LangChain's standard tests of what is not text: the model cannot take it, so they would do nothing."""
+    """Deselect LangChain's standard tests of images and the like, which the model does not support."""
     out = [item for item in items if getattr(item, "originalname", "").removeprefix("test_") in _NOT_TEXT]
     items[:] = [item for item in items if item not in out]
     config.hook.pytest_deselected(items=out)
@@ -119,12 +119,12 @@ def _source(option: str) -> tuple[str, Source]:
 
 
 def parses(name: str) -> bool:
-    """Whether the servers of a set have a reasoning parser and a tool parser."""
+    """Return whether the servers of a set have a reasoning parser and a tool parser."""
     return not name.endswith("-no-parsers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for `server` once for each set: the recorded ones, or those that are being recorded."""
+    """Run a test that uses `server` once for each set that is recorded, or is being recorded."""
     if "server" in metafunc.fixturenames:
         sets = sorted(metafunc.config.stash[_SOURCES]) or sorted(
             path.name for path in FOLDER.iterdir() if path.is_dir()

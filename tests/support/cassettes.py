@@ -1,4 +1,4 @@
-"""Cassettes: exchanges with real servers, as vcrpy plays them, in files that a person can read.
+"""Cassettes: exchanges with real servers, replayed by vcrpy, in files that are easy to read.
 
 A file is a list of exchanges. Of a request it keeps what decides the answer: method, URI and JSON body; of a response
 the status, the content type and the body as it came. Nothing else is kept, so nothing else can leak.
@@ -25,7 +25,7 @@ PRIVATE_QUERY = ("apikey",)
 
 
 class Text(str):
-    """Text to be written as it is, line by line."""
+    """Text to write unchanged, line by line."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ _Dumper.add_representer(Text, _write_text)
 
 
 def scrub_uri(uri: str) -> str:
-    """Return `uri` with another host, without a project and without keys."""
+    """Return `uri` with a placeholder host, and without project and keys."""
     parts = urlsplit(uri)
     path = re.sub(r"/project/p-[^/]+", f"/project/p-{PROJECT}", parts.path)
     query = [
@@ -55,12 +55,12 @@ def scrub_uri(uri: str) -> str:
 
 
 def scrub_request(request: Request) -> Request:
-    """Keep what decides the answer."""
+    """Keep only what determines the answer."""
     return Request(request.method, scrub_uri(request.uri), request.body, {})
 
 
 def scrub_response(*secrets: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A filter of responses: `secrets` go from the body, all headers but the content type go."""
+    """Return a filter that removes `secrets` from the body, and all headers but the content type."""
 
     def scrub(response: dict[str, Any]) -> dict[str, Any]:
         text = response["body"]["string"].decode()
@@ -73,7 +73,7 @@ def scrub_response(*secrets: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def same_body(one: Request, other: Request) -> None:
-    """A matcher: JSON bodies are equal as JSON, whatever the margins of docstrings, which Python 3.13 cuts off."""
+    """Match request bodies as JSON, ignoring the indentation of docstrings, which Python 3.13 removes."""
     bodies = [json.loads(request.body, object_hook=_without_margin) for request in (one, other)]
     assert bodies[0] == bodies[1], "{} is not {}".format(*bodies)
 
@@ -88,7 +88,7 @@ class ReadableFiles:
 
     @staticmethod
     def load_cassette(cassette_path: str, serializer: object) -> tuple[list[Request], list[dict[str, Any]]]:
-        """Read a cassette as vcrpy wants it."""
+        """Read a cassette into vcrpy's form."""
         path = Path(cassette_path)
         if not path.is_file():
             raise CassetteNotFoundError
@@ -128,7 +128,7 @@ class ReadableFiles:
 
 
 def recorder(*secrets: str) -> VCR:
-    """A vcrpy that reads and writes such cassettes and keeps none of `secrets`."""
+    """Return a vcrpy recorder for such cassettes, which stores none of `secrets`."""
     vcr = VCR(
         before_record_request=scrub_request,
         before_record_response=scrub_response(*secrets),

@@ -1,4 +1,4 @@
-"""Bodies in, outcomes out: helpers of the tests of the decoders, which know nothing of how these work."""
+"""Helpers for decoder tests: they feed bodies in and compare the outcomes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass
 class Outcome:
-    """All that a caller sees of one answer."""
+    """Everything that a caller sees of one answer."""
 
     deltas: list[Delta]
     error: tuple[str, str, Any] | None
@@ -35,19 +35,19 @@ class Outcome:
 
     @property
     def said(self) -> tuple[str, str, list[tuple[str, str]], str | None]:
-        """The first choice: reasoning, content, names and arguments of its tool calls, finish reason."""
+        """Return reasoning, content, tool calls and finish reason of the first choice."""
         first = self.completion.first
         calls = [(call.name, call.arguments) for call in first.tool_calls]
         return first.reasoning, first.content, calls, first.finish_reason
 
     @property
     def failed(self) -> tuple[str, str] | None:
-        """Class and message of the error."""
+        """Return the class and the message of the error."""
         return self.error and self.error[:2]
 
 
 def decode(*pieces: bytes, secrets: tuple[str, ...] = (), expected: DecodingOptions = DEFAULT_OPTIONS) -> Outcome:
-    """Decode a body that comes in these pieces; other exceptions than `TIRError` are the test's failure."""
+    """Decode a body that arrives in these pieces; any exception but a `TIRError` fails the test."""
     decoder = ResponseDecoder(secrets, expected)
     deltas: list[Delta] = []
     arrived: list[int] = []
@@ -68,20 +68,20 @@ def bytewise(body: bytes) -> Iterator[bytes]:
 
 
 def pieces_of(body: Any, cuts: Iterable[int]) -> list[Any]:
-    """Cut `body` (bytes or text) at these places, some of them perhaps twice or beyond its ends."""
+    """Cut `body` (bytes or text) at these positions, which may be repeated or out of range."""
     places = [0, *sorted(max(0, min(cut, len(body))) for cut in cuts), len(body)]
     return [body[start:end] for start, end in itertools.pairwise(places)]
 
 
 def chunk(delta: Any = None, finish_reason: Any = None, index: int = 0, /, **more: Any) -> dict[str, Any]:
-    """A chunk with one choice, as vLLM sends it."""
+    """Return a chunk with one choice, as vLLM sends it."""
     choice = {"index": index, "delta": {} if delta is None else delta, "logprobs": None, "finish_reason": finish_reason}
     facts = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1770613777, "model": "qwen3_32b"}
     return {**facts, "choices": [choice], **more}
 
 
 def whole(message: Any, finish_reason: Any = "stop", /, **more: Any) -> bytes:
-    """A whole answer with one choice, as vLLM sends it."""
+    """Return a whole answer with one choice, as vLLM sends it."""
     body = chunk(None, finish_reason, **more)
     body["object"] = "chat.completion"
     body["choices"][0]["message"] = message
@@ -90,7 +90,7 @@ def whole(message: Any, finish_reason: Any = "stop", /, **more: Any) -> bytes:
 
 
 def events(*payloads: Any, end: bytes = b"\n") -> bytes:
-    """An event stream of these payloads: bytes as they are, anything else as JSON."""
+    """Return an event stream of these payloads: bytes unchanged, anything else as JSON."""
     stream = b""
     for payload in payloads:
         data = payload if isinstance(payload, bytes) else json.dumps(payload, ensure_ascii=False).encode()
@@ -99,17 +99,17 @@ def events(*payloads: Any, end: bytes = b"\n") -> bytes:
 
 
 def stream(*deltas: Any, finish_reason: str = "stop") -> bytes:
-    """A complete stream of these deltas of one choice."""
+    """Return a complete stream of these deltas of one choice."""
     return events(*(chunk(delta) for delta in deltas), chunk({}, finish_reason), DONE)
 
 
 def written(arguments: str, name: str = "get_weather") -> str:
-    """A call as the model writes it."""
+    """Return a tool call as the model writes it."""
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
 def native(*arguments: str, first: int | None = None) -> dict[str, Any]:
-    """A message or, with the index of its first call, a delta with calls that the server has parsed."""
+    """Return a message or, given the index of its first call, a delta, with tool calls parsed by the server."""
     calls: list[dict[str, Any]] = [
         {"id": f"server-{number}", "type": "function", "function": {"name": "get_weather", "arguments": text}}
         for number, text in enumerate(arguments, first or 0)
@@ -120,13 +120,13 @@ def native(*arguments: str, first: int | None = None) -> dict[str, Any]:
 
 
 def several(*deltas: tuple[int, dict[str, Any]], number: int = 2) -> bytes:
-    """A stream of deltas of these choices."""
+    """Return a stream of deltas of these choices."""
     ends = [chunk({}, "stop", index) for index in range(number)]
     return events(*(chunk(delta, None, index) for index, delta in deltas), *ends, DONE)
 
 
 def calls_of(choice: Choice) -> list[tuple[str, str]]:
-    """Names and arguments of the calls, each of which has an id of its own."""
+    """Return names and arguments of the calls; check that each has its own id."""
     ids = [call.id for call in choice.tool_calls]
     assert all(ids)
     assert len(set(ids)) == len(ids)

@@ -1,4 +1,4 @@
-"""The public ways to ask a question of a face, each as a function that returns the same kind of `Answer`."""
+"""The public methods of both integrations, each as a function that returns an `Answer`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Turns = Sequence[tuple[str, str]]
 
 @dataclass
 class Answer:
-    """What a user of a face learns, whichever face it is."""
+    """What a user gets, from either integration."""
 
     content: str
     reasoning: str = ""
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Way:
-    """One public method; `cassette` tells the wire's two forms apart."""
+    """One public method; `cassette` is the form of its response, whole or streamed."""
 
     name: str
     ask: Callable[..., Awaitable[Answer]] = field(repr=False)
@@ -46,12 +46,12 @@ class Way:
         return "stream" if "stream" in self.name else "whole"
 
     async def __call__(self, settings: Mapping[str, Any], turns: Turns, **params: Any) -> Answer:
-        """Ask with a new model of these settings; `params` are given to the call."""
+        """Ask a new model with these settings, passing `params` to the call."""
         return await self.ask(settings, turns, **params)
 
 
 def from_message(message: AIMessage, pieces: int = 1) -> Answer:
-    """Read LangChain's message."""
+    """Convert a LangChain message."""
     usage = message.usage_metadata
     return Answer(
         content=message.text,
@@ -64,13 +64,13 @@ def from_message(message: AIMessage, pieces: int = 1) -> Answer:
 
 
 def from_chunks(chunks: Iterable[Any]) -> Answer:
-    """Add up LangChain's chunks."""
+    """Merge LangChain's chunks and convert them."""
     chunks = list(chunks)
     return from_message(reduce(add, chunks), len(chunks))
 
 
 def from_response(response: ChatResponse, pieces: int = 1) -> Answer:
-    """Read LlamaIndex's response."""
+    """Convert a LlamaIndex response."""
     usage = response.raw["usage"]
     return Answer(
         content=response.message.content or "",
@@ -87,7 +87,7 @@ def from_response(response: ChatResponse, pieces: int = 1) -> Answer:
 
 
 def from_responses(responses: Iterable[ChatResponse]) -> Answer:
-    """Read LlamaIndex's last response, to which the deltas of all must add up."""
+    """Convert the last LlamaIndex response; check that all deltas add up to it."""
     responses = list(responses)
     answer = from_response(responses[-1], len(responses))
     assert "".join(response.delta or "" for response in responses) == answer.content
@@ -96,7 +96,7 @@ def from_responses(responses: Iterable[ChatResponse]) -> Answer:
 
 
 def from_completion(response: CompletionResponse, pieces: int = 1) -> Answer:
-    """Read LlamaIndex's completion."""
+    """Convert a LlamaIndex completion."""
     usage = response.raw["usage"]
     return Answer(
         content=response.text,
@@ -108,7 +108,7 @@ def from_completion(response: CompletionResponse, pieces: int = 1) -> Answer:
 
 
 def from_completions(responses: Iterable[CompletionResponse]) -> Answer:
-    """Read LlamaIndex's last completion, to which the deltas of all must add up."""
+    """Convert the last LlamaIndex completion; check that all deltas add up to it."""
     responses = list(responses)
     answer = from_completion(responses[-1], len(responses))
     assert "".join(response.delta or "" for response in responses) == answer.content
@@ -116,7 +116,7 @@ def from_completions(responses: Iterable[CompletionResponse]) -> Answer:
 
 
 def chat_messages(turns: Turns) -> list[ChatMessage]:
-    """LangChain's turns as LlamaIndex's messages."""
+    """Convert LangChain's role and content pairs to LlamaIndex's messages."""
     return [ChatMessage(content, role=role) for role, content in turns]
 
 

@@ -1,4 +1,4 @@
-"""A server without a socket: a transport of the user's own client, which answers as vLLM does."""
+"""A server without a socket: an HTTP transport, for a client to pass in, that answers like vLLM."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ PRIVATE = {
 
 
 def frame(**facts: Any) -> bytes:
-    """A chunk of a stream."""
+    """Return a chunk of a stream."""
     chunk = {"id": ID, "object": "chat.completion.chunk", "created": CREATED, "model": MODEL, **facts}
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 def delta(finish_reason: str | None = None, **said: str) -> bytes:
-    """A chunk that says something."""
+    """Return a chunk with a delta."""
     return frame(choices=[{"index": 0, "delta": said, "finish_reason": finish_reason}])
 
 
 def stream_body(pieces: tuple[str, ...], usage: bool) -> bytes:
-    """The answer in pieces, with some reasoning before it."""
+    """Return the body of a streamed answer that begins with reasoning."""
     said = [delta(reasoning_content="Hm."), *(delta(content=piece) for piece in pieces), delta("stop")]
     counted = [frame(choices=[], usage=USAGE)] if usage else []
     return b"".join([*said, *counted, b"data: [DONE]\n\n"])
 
 
 def echo(request: Any) -> str:
-    """All that a request holds."""
+    """Return everything that a request contains."""
     return f"no: {request.url} {dict(request.headers)}"
 
 
 class Lab:
-    """Answers every request by the same words, and remembers what was asked.
+    """Gives every request the same answer, and records the requests.
 
     Args:
         pieces: The answer, cut as it is streamed.
@@ -61,11 +61,11 @@ class Lab:
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        """What was sent."""
+        """The bodies of the requests."""
         return [json.loads(request.content) for request in self.requests]
 
     def answer(self, request: Any, engine: ModuleType = httpx) -> Any:
-        """The response to a request."""
+        """Return the response to a request."""
         self.requests.append(request)
         body = json.loads(request.content)
         if self.status != 200:
@@ -81,11 +81,11 @@ class Lab:
         return engine.Response(200, json={**facts, "choices": choices, "usage": USAGE})
 
     def client(self, engine: ModuleType = httpx) -> Any:
-        """A client that a user may have made."""
+        """Return a synchronous HTTP client to pass in."""
         return engine.Client(transport=engine.MockTransport(lambda request: self.answer(request, engine)))
 
     def async_client(self, engine: ModuleType = httpx) -> Any:
-        """As `client`."""
+        """Return an asynchronous HTTP client to pass in."""
 
         async def answer(request: Any) -> Any:
             await asyncio.sleep(0)

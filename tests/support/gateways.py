@@ -1,4 +1,4 @@
-"""Gateways that know the documented fields of a request only, to record through: see tests/data/cassettes/README.md.
+"""Gateways that accept only documented fields, for recording; see tests/data/cassettes/README.md.
 
 python -m tests.support.gateways 8160 http://127.0.0.1:8080 strict
 """

@@ -1,4 +1,4 @@
-"""Agents of LlamaIndex: how they are run, what their caller sees, and what they send."""
+"""Helpers for LlamaIndex agents: run one, and read its events and requests."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ async def get_weather(city: str) -> str:
 
 
 def memory_of(messages: list[ChatMessage] | None = None) -> ChatMemoryBuffer:
-    """A memory of these messages."""
+    """Return a memory with these messages."""
     return ChatMemoryBuffer.from_defaults(messages, token_limit=8000)
 
 
 async def run(agent: Any, *args: Any, **kwargs: Any) -> tuple[AgentOutput, list[Any]]:
-    """The result of a run, and all that its caller sees on the way."""
+    """Return the result of a run and all of its events."""
     handler = agent.run(*args, **kwargs)
     events = [event async for event in handler.stream_events()]
     return await handler, events
 
 
 def seen(events: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """What the events tell, in order; the deltas of each step are added up to its reasoning and its text."""
+    """Return the content of the events in order; the deltas of each step are merged."""
     told: list[tuple[Any, ...]] = []
     for event in events:
         if isinstance(event, AgentStream):
@@ -81,29 +81,29 @@ def seen(events: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def without_streams(told: list[tuple[Any, ...]], form: str) -> list[tuple[Any, ...]]:
-    """What is told where nothing streams."""
+    """Return the events without those of streams."""
     return told if FORMS[form] else [one for one in told if one[0] != "stream"]
 
 
 def ids_of(server: Server, number: int = 0) -> list[str]:
-    """The ids that the server gave the calls of a response."""
+    """Return the ids of a response's tool calls."""
     choices = [choice for frame in server.frames(number) for choice in frame["choices"]]
     said = [choice.get("delta") or choice.get("message") or {} for choice in choices]
     return [call["id"] for one in said for call in one.get("tool_calls") or [] if call.get("id")]
 
 
 def user(text: str) -> dict[str, Any]:
-    """A user's message on the wire."""
+    """Return a user message in wire format."""
     return {"role": "user", "content": text}
 
 
 def said(text: str) -> dict[str, Any]:
-    """An answer on the wire."""
+    """Return an answer in wire format."""
     return {"role": "assistant", "content": text}
 
 
 def called(reasoning: str, *calls: tuple[str, str, str]) -> dict[str, Any]:
-    """An answer on the wire that calls tools, with its reasoning under both names: ids, names and arguments."""
+    """Return an answer with tool calls in wire format, its reasoning under both names."""
     thought = {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
     written = [
         {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -113,5 +113,5 @@ def called(reasoning: str, *calls: tuple[str, str, str]) -> dict[str, Any]:
 
 
 def result(id_: str, text: str) -> dict[str, Any]:
-    """A tool's result on the wire."""
+    """Return a tool result in wire format."""
     return {"role": "tool", "content": text, "tool_call_id": id_}

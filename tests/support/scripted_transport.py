@@ -1,4 +1,4 @@
-"""A server without a socket that says one scripted reply after the other, whole or streamed as it is asked."""
+"""A server without a socket that gives scripted replies in turn, whole or streamed as requested."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BODY_OF_OVERFLOW = {
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server says, as one of an answer's two forms.
+    """A scripted reply, which is sent whole or streamed.
 
     Attributes:
         content: The text of the answer.
@@ -48,7 +48,7 @@ class Reply:
     counted: bool = False
 
     def whole(self) -> dict[str, Any]:
-        """The message."""
+        """Return the whole message."""
         calls = [
             {"id": f"c{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
             for number, (name, arguments) in enumerate(self.calls)
@@ -57,7 +57,7 @@ class Reply:
         return {**message, "tool_calls": calls} if calls else message
 
     def deltas(self) -> list[dict[str, Any]]:
-        """The message in pieces."""
+        """Return the message as deltas."""
         said: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
         said += [{"reasoning_content": piece} for piece in _cut(self.reasoning, self.cut)]
         said += [{"content": piece} for piece in _cut(self.content, self.cut)]
@@ -73,14 +73,14 @@ def _cut(text: str, size: int) -> list[str]:
 
 
 class Scripted(Lab):
-    """Gives its replies in turn, each with an id of its own; a request too many is an error of the test."""
+    """Gives its replies in turn, each with its own id; a surplus request fails the test."""
 
     def __init__(self, *replies: Reply) -> None:
         super().__init__()
         self.replies = replies
 
     def answer(self, request: Any, engine: ModuleType = httpx) -> Any:
-        """The response to a request."""
+        """Return the response to a request."""
         assert len(self.requests) < len(self.replies), "one request too many"
         reply = self.replies[len(self.requests)]
         self.requests.append(request)
@@ -100,21 +100,21 @@ class Scripted(Lab):
 
 
 def model_on(lab: Lab, **settings: Any) -> ChatTIRQwen:
-    """A model whose server is `lab`."""
+    """Return a LangChain model that asks `lab`."""
     return ChatTIRQwen(**{**KNOWN, "http_client": lab.client(), "http_async_client": lab.async_client(), **settings})
 
 
 def model_saying(*replies: Reply, **settings: Any) -> ChatTIRQwen:
-    """A model whose server says these replies."""
+    """Return a LangChain model that gets these replies."""
     return model_on(Scripted(*replies), **settings)
 
 
 def llm_on(lab: Lab, **settings: Any) -> TIRQwen:
-    """As `model_on`, for LlamaIndex."""
+    """Return a LlamaIndex LLM that asks `lab`."""
     clients = {"http_client": lab.client(), "async_http_client": lab.async_client()}
     return TIRQwen(**{**KNOWN, **clients, **settings})
 
 
 def llm_saying(*replies: Reply, **settings: Any) -> TIRQwen:
-    """As `model_saying`, for LlamaIndex."""
+    """Return a LlamaIndex LLM that gets these replies."""
     return llm_on(Scripted(*replies), **settings)

@@ -1,4 +1,4 @@
-"""Secrets to look for, and all that shows of an error, a log or an object."""
+"""Secrets, and everything that an error, a log or an object reveals."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ ENGINES = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio")
 
 
 def leaked(text: str, secrets: Iterable[str] = SECRETS) -> list[str]:
-    """The secrets in a text."""
+    """Return the secrets that a text contains."""
     return [secret for secret in secrets if secret in text]
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all behind it, chained or not."""
+    """Yield an error with all its causes and contexts."""
     if error is not None:
         yield error
         yield from chain(error.__cause__)
@@ -62,12 +62,12 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def written(thing: Any) -> str:
-    """What prints, formats and debuggers write of an object."""
+    """Return an object as print, format and debuggers show it."""
     return "\n".join([repr(thing), str(thing), f"{thing}", pprint.pformat(thing), reprlib.repr(thing)])
 
 
 def shown(error: BaseException) -> str:
-    """All that an error shows or carries, to a reader or to a tool that reports it."""
+    """Return everything that an error shows to a reader or to a reporting tool."""
     parts = ["".join(traceback.format_exception(error))]
     for each in chain(error):
         parts += [written(each), repr(each.args), repr(vars(each)), repr(pickle.dumps(each))]
@@ -76,14 +76,14 @@ def shown(error: BaseException) -> str:
 
 
 def frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
-    """The frames of an error and of all behind it, with their locals, but for those of tests."""
+    """Yield the frames of an error, its causes and contexts, with their locals, except for frames of tests."""
     for each in chain(error):
         stack = traceback.TracebackException(type(each), each, each.__traceback__, capture_locals=True).stack
         yield from (frame for frame in stack if not frame.filename.startswith(NOT_OURS))
 
 
 def in_frames(error: BaseException, secrets: Iterable[str] = CREDENTIALS) -> list[str]:
-    """Where a tool that reports locals finds secrets: `file function local`."""
+    """Return where a tool that reports local variables finds secrets: `file function local`."""
     return sorted(
         {
             f"{Path(frame.filename).name} {frame.name} {name}"
@@ -95,50 +95,50 @@ def in_frames(error: BaseException, secrets: Iterable[str] = CREDENTIALS) -> lis
 
 
 def engines_frames(error: BaseException) -> list[str]:
-    """The HTTP engine's own frames in an error, whose locals hold the request."""
+    """Return the frames of the HTTP engine in an error; their locals contain the request."""
     parts = [(frame, Path(frame.filename).parts) for frame in frames(error)]
     return [f"{'/'.join(path[-2:])} {frame.name}" for frame, path in parts if not {*ENGINES}.isdisjoint(path)]
 
 
 def hunted(error: BaseException) -> list[str]:
-    """Where an error gives secrets away, by what it shows or by the locals of its frames."""
+    """Return where an error reveals secrets, in its text or in the locals of its frames."""
     found = leaked("\n".join(written(each) for each in chain(error)))
     return [*found, *in_frames(error), *engines_frames(error)]
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """All that was logged, as read and as handed to a handler."""
+    """Return everything that was logged, as text and as records."""
     formatter = logging.Formatter()
     return "\n".join(f"{formatter.format(record)} {vars(record)}" for record in caplog.records)
 
 
 def gossip(request: Received) -> str:
-    """All that a server knows of a request, but for the question."""
+    """Return everything that a server knows about a request, except the question."""
     return (
         f"no {request.headers['authorization']} {request.headers['x-team']} at {request.target} p-{PROJECT} {PROJECT}"
     )
 
 
 def validation(request: Received) -> list[bytes]:
-    """A refusal as vLLM 0.9 writes it, the request in it."""
+    """Return an error of vLLM 0.9, which quotes the request."""
     said = [{"type": "x", "loc": ("body", "n"), "msg": gossip(request), "input": request.json()}]
     return [response({"object": "error", "message": str(said), "code": 400}, "400 Bad Request")]
 
 
 def frame(request: Received) -> list[bytes]:
-    """An answer that ends by an error."""
+    """Return an answer that ends with an error."""
     error = {"error": {"message": gossip(request), "code": 400}}
     return [STREAM_HEAD + event("In its ") + chunk(b"data: " + json.dumps(error).encode() + b"\n\n") + END]
 
 
 def hang_up(request: Received) -> Iterator[bytes]:
-    """No answer."""
+    """Hang up without an answer."""
     yield b""
     raise HangUpError
 
 
 def breaking_off(raw: bytes, _: Received) -> Iterator[bytes]:
-    """An answer that does not come to its end."""
+    """Return an answer that breaks off."""
     yield raw
     raise HangUpError
 

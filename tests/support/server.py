@@ -1,4 +1,4 @@
-"""A server on a loopback socket, and both clients behind one face: what is promised of one is promised of both."""
+"""A server on a loopback socket, and both clients behind a common interface."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 def response(body: Any = b"", status: str = "200 OK", **headers: str) -> bytes:
-    """A whole raw response; a body that is not bytes is sent as JSON."""
+    """Return a raw response; a body other than bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = {"content_type": "application/json", "content_length": str(len(content)), **headers}
     head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
@@ -38,7 +38,7 @@ def response(body: Any = b"", status: str = "200 OK", **headers: str) -> bytes:
 
 
 def completion(content: str = "In its cage.") -> bytes:
-    """A whole answer."""
+    """Return a whole answer."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     return response({"id": "x", "choices": [choice], "usage": {"completion_tokens": 3}})
 
@@ -47,18 +47,18 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-e
 
 
 def chunk(data: bytes) -> bytes:
-    """One piece of a chunked body."""
+    """Return one chunk of a chunked body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 def said(content: str = "", finish_reason: str | None = None) -> bytes:
-    """One chunk of an answer, as an event."""
+    """Return one chunk of an answer as an event."""
     choice = {"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}
     return b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n"
 
 
 def event(content: str = "", finish_reason: str | None = None) -> bytes:
-    """One chunk of an answer, as an event within a chunked body."""
+    """Return one chunk of an answer as an event within a chunked body."""
     return chunk(said(content, finish_reason))
 
 
@@ -67,23 +67,23 @@ END = chunk(b"")
 
 
 def stream(*contents: str) -> bytes:
-    """A whole answer in pieces."""
+    """Return a complete streamed answer."""
     return STREAM_HEAD + b"".join(map(event, contents)) + event("", "stop") + DONE + END
 
 
 def echo(request: Received) -> list[bytes]:
-    """Answer by the question itself."""
+    """Answer with the question itself."""
     body = request.json()
     content = body["messages"][0]["content"]
     return [stream(*content) if body["stream"] else completion(content)]
 
 
 class HangUpError(OSError):
-    """Raised by an answer: the server closes the connection."""
+    """Raised within an answer to close the connection."""
 
 
 def is_whole(raw: bytes) -> bool:
-    """Whether a client can tell that this response has ended."""
+    """Return whether a client can tell that this response has ended."""
     head, _, body = raw.partition(b"\r\n\r\n")
     if b"content-length: " in head:
         return len(body) >= int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
@@ -91,7 +91,7 @@ def is_whole(raw: bytes) -> bool:
 
 
 class Endless:
-    """Answers by a stream without an end, and notices when nobody takes it any more."""
+    """Answers with an endless stream, and notices when the client leaves."""
 
     def __init__(self) -> None:
         self.left = threading.Event()
@@ -106,12 +106,12 @@ class Endless:
             self.left.set()
 
     def noticed(self) -> bool:
-        """Whether the client has left, or does so very soon."""
+        """Return whether the client leaves within five seconds."""
         return self.left.wait(5)
 
 
 def in_turn(*raws: bytes) -> Answer:
-    """Answer the first request by the first response, and so on; hang up after one that is cut, and after the last."""
+    """Give the responses in turn; hang up after an incomplete one and after the last."""
     left = list(raws)
 
     def answer(_: Received) -> Iterator[bytes]:
@@ -126,7 +126,7 @@ def in_turn(*raws: bytes) -> Answer:
 
 
 class Loopback(ReplayServer):
-    """Also counts its connections, and notices when they end.
+    """A replay server that counts its connections and notices when they end.
 
     Args:
         answer: See `ReplayServer`; it may use `left_within` and `reset_connection`.
@@ -146,7 +146,7 @@ class Loopback(ReplayServer):
 
     @property
     def base_url(self) -> str:
-        """A complete base URL."""
+        """The complete base URL."""
         return f"{self.url}/v1"
 
     def get_request(self) -> tuple[Any, Any]:
@@ -164,11 +164,11 @@ class Loopback(ReplayServer):
         super().finish_request(request, client_address)
 
     def left_within(self, seconds: float) -> bool:
-        """Within an answer: wait for so long, or until the client hangs up; whether it does."""
+        """Within an answer: wait up to `seconds`; return whether the client hangs up."""
         return bool(select.select([self._own.connection], [], [], max(seconds, 0))[0])
 
     def reset_connection(self) -> NoReturn:
-        """Within an answer: hang up with a TCP reset."""
+        """Within an answer: close the connection with a TCP reset."""
         self._own.reset = True
         raise HangUpError
 
@@ -181,13 +181,13 @@ class Loopback(ReplayServer):
         self.ended.release()
 
     def noticed(self, connections: int = 1) -> bool:
-        """Whether so many connections have ended, or do so very soon."""
+        """Return whether this many connections end within five seconds each."""
         return all(self.ended.acquire(timeout=5) for _ in range(connections))
 
 
 @dataclass
 class Outcome:
-    """What came of a call; equal for both clients, and for the decoder without a socket."""
+    """The outcome of a call, comparable between both clients and the decoder alone."""
 
     deltas: list[Delta] = field(default_factory=list)
     error: type[TIRError] | None = None
@@ -196,7 +196,7 @@ class Outcome:
 
 
 def outcome_of(deltas: Iterable[Delta], decoder: ResponseDecoder | None = None) -> Outcome:
-    """Gather deltas until they end or fail."""
+    """Collect deltas until they end or fail."""
     outcome = Outcome()
     try:
         for delta in deltas:
@@ -208,7 +208,7 @@ def outcome_of(deltas: Iterable[Delta], decoder: ResponseDecoder | None = None) 
 
 
 def decode(capture: Capture) -> tuple[Outcome, Completion]:
-    """What the decoder reads in a capture, without a socket; and the whole of it."""
+    """Decode a capture without a socket; return the outcome and the completion."""
     decoder = ResponseDecoder()
 
     def deltas() -> Iterator[Delta]:
@@ -227,15 +227,15 @@ class Sync:
         return "sync"
 
     def complete(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Completion:
-        """A whole answer."""
+        """Return a whole answer."""
         return client.complete(messages, **params)
 
     def deltas(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Iterator[Delta]:
-        """An answer in pieces."""
+        """Return a streamed answer."""
         return client.stream(messages, **params)
 
     def begin(self, client: Any, number: int, then: Callable[[], Any]) -> list[Delta]:
-        """Leave a stream after so many deltas; then do something before the loop ends."""
+        """Leave a stream after `number` deltas; then call `then` before the loop ends."""
         taken = []
         with closing(client.stream(MESSAGES)) as deltas:
             for delta in deltas:
@@ -246,7 +246,7 @@ class Sync:
         return taken
 
     def close(self, client: Any) -> None:
-        """Close it."""
+        """Close the client."""
         client.close()
 
 
@@ -259,11 +259,11 @@ class Async:
         return "async"
 
     def complete(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Completion:
-        """A whole answer."""
+        """Return a whole answer."""
         return asyncio.run(client.complete(messages, **params))
 
     def deltas(self, client: Any, messages: Any = MESSAGES, **params: Any) -> Iterator[Delta]:
-        """An answer in pieces."""
+        """Return a streamed answer."""
         deltas = client.stream(messages, **params)
         with asyncio.Runner() as runner:
             while True:
@@ -273,7 +273,7 @@ class Async:
                     return
 
     def begin(self, client: Any, number: int, then: Callable[[], Any]) -> list[Delta]:
-        """Leave a stream after so many deltas; then do something before the loop ends."""
+        """Leave a stream after `number` deltas; then call `then` before the loop ends."""
 
         async def main() -> list[Delta]:
             taken = []
@@ -288,7 +288,7 @@ class Async:
         return asyncio.run(main())
 
     def close(self, client: Any) -> None:
-        """Close it."""
+        """Close the client."""
         asyncio.run(client.aclose())
 
 
@@ -298,21 +298,21 @@ whole_and_streamed = pytest.mark.parametrize("streamed", [False, True], ids=["wh
 
 
 def ask(driver: Driver, client: Any, streamed: bool, **params: Any) -> str:
-    """Ask the one way or the other; return the content."""
+    """Ask for a whole or a streamed answer; return the content."""
     if streamed:
         return "".join(delta.content for delta in driver.deltas(client, **params))
     return driver.complete(client, **params).content
 
 
 def failure(driver: Driver, client: Any, streamed: bool, **params: Any) -> TIRError:
-    """The error to which a call leads."""
+    """Return the error that a call raises."""
     with pytest.raises(TIRError) as caught:
         ask(driver, client, streamed, **params)
     return caught.value
 
 
 def record_waits(monkeypatch: pytest.MonkeyPatch, jitter: float = 0.5) -> list[float]:
-    """Let clients wait in a list instead of in time."""
+    """Record the waits of clients in a list instead of waiting."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -325,7 +325,7 @@ def record_waits(monkeypatch: pytest.MonkeyPatch, jitter: float = 0.5) -> list[f
 
 
 def record_complaints(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
-    """Return what tells of what garbage complains of from now on, of unclosed sockets above all."""
+    """Return a function that lists what garbage collection complains about from now on, such as unclosed sockets."""
     gc.collect()
     complaints: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)

@@ -1,4 +1,4 @@
-"""The rules of a shop as documents, and an embedding for them that needs no model."""
+"""The rules of a shop as documents, and an embedding that needs no model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _STOP_WORDS = {
 
 
 class HashedWords(BaseEmbedding):
-    """Counts words in so many dimensions as crc32 has of them: texts are near where they share words."""
+    """Embeds texts by the hashes of their words: texts that share words are close."""
 
     def _embed(self, text: str) -> list[float]:
         vector = [0.0] * _DIMENSIONS
@@ -73,28 +73,28 @@ class HashedWords(BaseEmbedding):
 
 
 def documents() -> list[Document]:
-    """A document for each rule."""
+    """Return a document for each rule."""
     return [Document(text=text) for text in RULES.values()]
 
 
 def nodes() -> list[TextNode]:
-    """The rules as nodes."""
+    """Return the rules as nodes."""
     return [TextNode(id_=name, text=text) for name, text in RULES.items()]
 
 
 def vector_index() -> VectorStoreIndex:
-    """The rules, to be found by their words."""
+    """Return an index of the rules."""
     return VectorStoreIndex.from_documents(documents(), embed_model=HashedWords())
 
 
 def rules_in(text: str) -> list[str]:
-    """The names of the rules that a prompt holds as a whole, in its order."""
+    """Return the names of the rules that a prompt contains completely, in order."""
     return sorted((name for name, rule in RULES.items() if rule in text), key=lambda name: text.index(RULES[name]))
 
 
 @dataclass(frozen=True)
 class Way:
-    """A method of an engine; `cassette` tells the wire's two forms apart."""
+    """A method of an engine; `cassette` is the form of its response, whole or streamed."""
 
     name: str
     ask: Callable[..., Awaitable[Any]] = field(repr=False)
@@ -104,7 +104,7 @@ class Way:
 
     @property
     def streaming(self) -> bool:
-        """Whether the answer comes in pieces."""
+        """Whether the answer is streamed."""
         return "stream" in self.name
 
     @property
@@ -112,12 +112,12 @@ class Way:
         return "stream" if self.streaming else "whole"
 
     async def __call__(self, engine: Any, question: str) -> tuple[str, list[str]]:
-        """Ask: the answer, and the pieces that it came in."""
+        """Ask; return the answer and its pieces."""
         return await self.ask(engine, question)
 
 
 def assert_in_pieces(way: Way, pieces: list[str], answer: str) -> None:
-    """Pieces of a stream add up to the answer; what is not streamed comes in one."""
+    """Check that the pieces of a stream add up to the answer, and that a whole answer is a single piece."""
     assert "".join(pieces) == answer
     assert (len([piece for piece in pieces if piece]) > 3) is way.streaming
 

@@ -1,4 +1,4 @@
-"""Servers that stop at some point of an answer, and what this process has open."""
+"""Servers that stop within an answer, and the files and sockets that this process has open."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PHASES = {
 
 
 class Stopping(Loopback):
-    """Begins an answer, stops, and notices when the client leaves; goes on after a while if it is told to.
+    """Begins an answer, stops, and notices when the client leaves; can resume after a while.
 
     Args:
         begin: The bytes before it stops.
@@ -56,13 +56,13 @@ class Stopping(Loopback):
         raise HangUpError
 
     def is_left(self) -> bool:
-        """Whether the client has left, or does so very soon."""
+        """Return whether the client leaves within five seconds."""
         return self.left.wait(5)
 
 
 @contextmanager
 def unaccepting() -> Iterator[int]:
-    """A port at which connecting takes for ever."""
+    """Return a port to which connecting takes forever."""
     with socket.socket() as full, socket.socket() as first:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -71,12 +71,12 @@ def unaccepting() -> Iterator[int]:
 
 
 def open_files() -> int:
-    """How many files this process has open, of whatever kind."""
+    """Return the number of files of any kind that this process has open."""
     return sum(1 for entry in _descriptors() if _mode(entry))
 
 
 def open_sockets(server: Loopback | None = None) -> int:
-    """How many TCP sockets this process has open; with a server, which may be of this process, to that server."""
+    """Return the number of TCP sockets that this process has open, optionally only those to one server."""
     return sum(_is_ours(entry, server) for entry in _descriptors())
 
 

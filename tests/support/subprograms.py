@@ -1,4 +1,4 @@
-"""Programs of their own, in which a client lives and ends."""
+"""Separate processes in which a client is created and ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 _BEGIN = """
 import asyncio, atexit, gc, logging, os, signal, sys, threading, time
@@ -19,7 +21,7 @@ messages = [{"role": "user", "content": "Where is the canary?"}]
 
 
 def run(program: str, base_url: str, *, strict: bool = True) -> tuple[int, str, str]:
-    """Run a program with all warnings as errors; return its exit status and what it wrote on both channels."""
+    """Run a program with all warnings as errors; return its exit status, stdout and stderr."""
     command = _command(program, base_url, strict=strict)
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stdout, done.stderr
@@ -28,7 +30,7 @@ def run(program: str, base_url: str, *, strict: bool = True) -> tuple[int, str, 
 def run_and_interrupt(
     program: str, base_url: str, asked: threading.Event, *, strict: bool = True, presses: int = 1
 ) -> tuple[int, str, str]:
-    """As `run`; the program is sent Ctrl-C once the server has been asked, up to `presses` times if it goes on."""
+    """Like `run`, but send Ctrl-C once the server has received a request, up to `presses` times."""
     command = _command(program, base_url, strict=strict)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         asked.wait(20)
@@ -47,7 +49,20 @@ def run_and_interrupt(
     return process.returncode, out, err
 
 
+def in_child(work: Callable[[], Any]) -> int:
+    """Run a function in a forked child; return its exit status."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def _command(program: str, base_url: str, *, strict: bool) -> list[str]:
-    """Frameworks warn as they are imported: where they are, only unclosed resources are errors."""
+    """Frameworks emit warnings when imported; with them, only unclosed resources are errors."""
     strictly = ["-X", "dev", "-W", "error"] if strict else ["-W", "error::ResourceWarning"]
     return [sys.executable, *strictly, "-c", _BEGIN + program, base_url]

@@ -1,4 +1,4 @@
-"""What must work wherever the package is installed: run by the interpreter of a clean environment, with its extras.
+"""Smoke test of an installed package, run by the interpreter of a clean environment with its extras.
 
     python -I tests/support/wheel_smoke.py [langchain] [llama-index] [ray]
 
@@ -35,7 +35,7 @@ CALL = {"id": "call-1", "type": "function", "function": {"name": "City", "argume
 
 
 class Server(BaseHTTPRequestHandler):
-    """Answers as vLLM does: a tool call where tools are offered, an object where one is asked for, else a sentence."""
+    """Answers like vLLM: with a tool call if tools are offered, an object if one is requested, else a sentence."""
 
     protocol_version = "HTTP/1.1"
 
@@ -65,7 +65,7 @@ class Server(BaseHTTPRequestHandler):
 
 
 def stream(said: dict[str, Any], reason: str) -> bytes:
-    """An answer in pieces, each word one."""
+    """Return a streamed answer, word by word."""
     words = str(said.get("content", "")).replace(" ", " \0").split("\0")
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, {"reasoning_content": "Hm."}]
     if "tool_calls" in said:
@@ -80,13 +80,13 @@ def stream(said: dict[str, Any], reason: str) -> bytes:
 
 
 def same(found: object, expected: object) -> None:
-    """Complain if they differ."""
+    """Fail if the two values differ."""
     if found != expected:
         raise AssertionError(f"{found!r} is not {expected!r}")
 
 
 def installed() -> None:
-    """The package is the installed one, typed, and of one version."""
+    """Check that the installed package is used, is typed, and has a consistent version."""
     for package in ("tir_qwen", *FACES.values()):
         place = Path(str(files("tir_qwen"))).parent / package
         same(place.is_relative_to(sys.prefix), True)
@@ -95,7 +95,7 @@ def installed() -> None:
 
 
 def command(url: str) -> None:
-    """The command `tir-qwen` is there, and its doctor finds the endpoint usable."""
+    """Check that the command `tir-qwen` is installed and that its doctor finds the endpoint usable."""
     program = str(Path(sys.executable).parent / "tir-qwen")
     same(run(program, "--version"), f"{tir_qwen.__version__}\n")
     same("doctor" in run(program, "--help"), True)
@@ -104,14 +104,14 @@ def command(url: str) -> None:
 
 
 def run(*arguments: str) -> str:
-    """What a program prints; complain if it fails."""
+    """Run a program that must succeed; return what it prints."""
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     same((done.returncode, done.stderr), (0, ""))
     return done.stdout
 
 
 def transport(url: str) -> None:
-    """Both clients answer, whole and in pieces."""
+    """Check both clients, whole and streamed."""
 
     async def asynchronously() -> None:
         async with AsyncClient(base_url=url) as client:
@@ -128,7 +128,7 @@ def transport(url: str) -> None:
 
 
 def absent(face: str) -> None:
-    """Without its framework a face says what to install."""
+    """Check that an integration without its framework says what to install."""
     try:
         import_module(FACES[face])
     except ModuleNotFoundError as error:
@@ -138,7 +138,7 @@ def absent(face: str) -> None:
 
 
 def langchain(url: str) -> None:
-    """LangChain: answers, streams, tools and objects."""
+    """Check LangChain: answers, streams, tools and objects."""
     from pydantic import BaseModel
 
     from langchain_tir_qwen import ChatTIRQwen
@@ -165,7 +165,7 @@ def langchain(url: str) -> None:
 
 
 def llama_index(url: str) -> None:
-    """LlamaIndex: answers, streams, tools and objects."""
+    """Check LlamaIndex: answers, streams, tools and objects."""
     from llama_index.core.llms import ChatMessage
     from llama_index.core.prompts import PromptTemplate
     from llama_index.core.tools import FunctionTool
@@ -198,7 +198,7 @@ def llama_index(url: str) -> None:
 
 
 def ray(url: str) -> None:
-    """Ray: a chain travels to a worker of a real local Ray, and answers a data set there."""
+    """Check Ray: a chain is sent to a worker of a local Ray and answers a data set there."""
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DATA_DISABLE_PROGRESS_BARS="1")
     ray = import_module("ray")
     data = import_module("ray.data")
@@ -223,7 +223,7 @@ def ray(url: str) -> None:
 
 
 def main(extras: list[str]) -> None:
-    """Check what an environment with these extras must be able to do."""
+    """Check everything that an environment with these extras must be able to do."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         os.environ.pop(name, None)
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:

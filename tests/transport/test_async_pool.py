@@ -20,6 +20,7 @@ from tests.support.server import (
     echo,
     record_complaints,
 )
+from tests.support.subprograms import in_child
 from tir_qwen import (
     AsyncClient,
 )
@@ -60,6 +61,24 @@ def test_event_loop_that_ends_within_a_stream(monkeypatch: pytest.MonkeyPatch) -
         assert asyncio.run(client.complete(MESSAGES)).content == QUESTION
         left.clear()
     assert complaints() == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_inherited_loops_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client garbage-collected in a forked child schedules nothing on the loops of its parent."""
+    with Loopback(echo) as server, asyncio.Runner() as runner:
+        held = [AsyncClient(base_url=server.base_url)]
+        runner.run(held[0].complete(MESSAGES))
+
+        def work() -> None:
+            scheduled: list[Any] = []
+            monkeypatch.setattr(runner.get_loop(), "call_soon_threadsafe", lambda *task: scheduled.append(task))
+            assert asyncio.run(held[0].complete(MESSAGES)).content == QUESTION
+            held.clear()
+            gc.collect()
+            assert scheduled == []
+
+        assert in_child(work) == 0
 
 
 @pytest.mark.parametrize("turns", range(5))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from typing import Any
@@ -33,6 +32,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tests.support.stopping_servers import open_files, open_sockets
+from tests.support.subprograms import in_child
 from tir_qwen import AsyncClient, Client, TIRError
 
 
@@ -249,19 +249,6 @@ def test_threads_that_end() -> None:
 def ask_whole(client: Client) -> str:
     """Return a whole answer."""
     return client.complete(MESSAGES).content
-
-
-def in_child(work: Callable[[], Any]) -> int:
-    """Run this in a forked child and return its exit status."""
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

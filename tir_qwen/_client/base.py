@@ -67,7 +67,8 @@ class BaseClient:
             max_retries: How often to retry a request that failed before its answer began: statuses 408, 409, 429 and
                 5xx, connection errors, timeouts. The delays grow from 0.5 to 8 seconds, or are as long as `Retry-After`
                 asks for, up to 60.
-            http_client: A client of httpx or httpx2 to use, with its own connection pool; it is never closed here.
+            http_client: An `httpx.Client`, or for `AsyncClient` an `httpx.AsyncClient` (of httpx or httpx2), to use
+                with its own connection pool; it is never closed here.
             capabilities: What is known about each model's endpoint; clients with the same dict share what they learn.
 
         Raises:
@@ -103,8 +104,8 @@ class BaseClient:
 
     @property
     def endpoint(self) -> str:
-        """The URL of the endpoint, with secrets replaced by stars."""
-        return repr(self._endpoint).removeprefix("<Endpoint ").removesuffix(">")
+        """The URL of the endpoint, without its query; the project id is masked and the model is written as `...`."""
+        return self._endpoint.redacted_url
 
     @property
     def http_client(self) -> Any:

@@ -20,9 +20,10 @@ def _random_jitter() -> float:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which `is_retryable` errors to retry, and when: statuses 408, 409, 429 and 5xx, connection errors, timeouts.
+    """Decides whether an error is retried, and after how long.
 
-    It only applies until a 2xx response arrives: an answer that has begun is never requested again.
+    Retried are errors with `is_retryable`: statuses 408, 409, 429 and 5xx, connection errors, timeouts. This only
+    applies until a 2xx response arrives: an answer that has begun is never requested again.
 
     Attributes:
         max_retries: How often to retry a request; 0 turns retries off.
@@ -41,7 +42,7 @@ class RetryPolicy:
 
         Args:
             error: The error of the last request.
-            attempts: How many requests have been sent, at least 1.
+            attempts: Number of failed attempts so far, at least 1, without stale connections and rewritten requests.
         """
         if not error.is_retryable or attempts > self.max_retries:
             return None

@@ -92,7 +92,7 @@ def _format(result: CheckResult) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tir_qwen", description="Tools for an endpoint of TIR's GenAI API.")
+    parser = argparse.ArgumentParser(prog="tir-qwen", description="Tools for an endpoint of TIR's GenAI API.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser(

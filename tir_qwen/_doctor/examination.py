@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from pydantic_core import from_json
-
 from .._client.client import Client
+from .._dialect.json_answer import extract_object
 from .._dialect.json_schema import find_mismatch
+from .._json import parse_object
 from .._response.accumulator import Accumulator
 from ..errors import (
     APIConnectionError,
@@ -192,7 +192,9 @@ class Examination:
             yield CheckResult(name, "unknown", "the answer was truncated")
         elif not completion.content.strip():
             yield CheckResult(name, "unknown", "there was no answer")
-        elif find_mismatch(from_json(completion.content), _SCHEMA):
+        elif (answer := parse_object(extract_object(completion.content))) is None:
+            yield CheckResult(name, "limited", "the answer is not a JSON object")
+        elif find_mismatch(answer, _SCHEMA):
             yield CheckResult(name, "limited", "the answer is an object that does not match the schema")
         else:
             yield CheckResult(name, "ok", "response_format is obeyed")

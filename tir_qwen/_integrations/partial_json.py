@@ -34,7 +34,7 @@ class PartialJSON:
 
         A number at the end is left out, since more digits may follow.
         """
-        if not self._parsed_length <= len(text) < self._next_length:
+        if len(text) < self._parsed_length or len(text) >= self._next_length:
             self._value = _parse_partial(text)
             self._parsed_length = len(text)
             self._next_length = len(text) + max(1, (len(text) - _ALWAYS_PARSED_UP_TO) // 64)

@@ -1,6 +1,6 @@
 """Facts about Qwen3-32B.
 
-Source: https://huggingface.co/Qwen/Qwen3-32B (context, sampling, switches).
+Source: https://huggingface.co/Qwen/Qwen3-32B (context window and output length).
 """
 
 from __future__ import annotations

@@ -54,13 +54,20 @@ class Endpoint:
         is_name = isinstance(model, str) and model.strip()
         if not is_name or (self.project_id is not None and not model.strip(".")):  # URL libraries remove dot segments
             raise ConfigurationError(f"model must be the name of a model, such as {DEFAULT_MODEL}.")
-        path = self.base_url
-        if self.project_id is not None:
-            path += f"/project/p-{self.project_id}/genai/{quote(model, safe='')}/v1"
-        return f"{path}{_COMPLETIONS_PATH}?{self.query}" if self.query else path + _COMPLETIONS_PATH
+        url = self._url_of(quote(model, safe=""))
+        return f"{url}?{self.query}" if self.query else url
+
+    @property
+    def redacted_url(self) -> str:
+        """The URL without its query; the project id is masked and the model is written as `...`."""
+        return redact_urls(self._url_of("..."))
 
     def __repr__(self) -> str:
-        return f"<Endpoint {redact_urls(self.url('MODEL').partition('?')[0]).replace('/MODEL/', '/.../')}>"
+        return f"<Endpoint {self.redacted_url}>"
+
+    def _url_of(self, quoted_model: str) -> str:
+        project_path = "" if self.project_id is None else f"/project/p-{self.project_id}/genai/{quoted_model}/v1"
+        return f"{self.base_url}{project_path}{_COMPLETIONS_PATH}"
 
 
 def resolve_endpoint(

@@ -41,7 +41,7 @@ class DecodingOptions:
     @property
     def text_is_plain(self) -> bool:
         """Whether text needs no inspection: it cannot be a tool call or mislabelled reasoning."""
-        return self == DecodingOptions(stop_lag=self.stop_lag)
+        return not (self.tools or self.required_tool or self.prompted_tools or self.single_call or self.thinking_off)
 
 
 DEFAULT_OPTIONS = DecodingOptions()

@@ -38,6 +38,8 @@ from .trace import RequestTrace
 class AsyncPool:
     """Connections for any number of event loops; each loop's connections close with the loop. See `Pool`."""
 
+    _finalizer: Any = None
+
     def __init__(self, http_client: Any = None) -> None:
         self.http_client = validate_http_client(http_client, asynchronous=True)
         self._start()
@@ -169,12 +171,16 @@ class AsyncPool:
         await _close(closing)
 
     def _start(self) -> None:
+        """Start without connections. A forked child does so again and leaves its parent's loops alone."""
+        if self._finalizer is not None:
+            self._finalizer.detach()
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopConnections] = (
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        weakref.finalize(self, _close_from_outside, self._loops).atexit = False
+        self._finalizer = weakref.finalize(self, _close_from_outside, self._loops)
+        self._finalizer.atexit = False
 
     async def _running_loop_connections(self) -> _LoopConnections:
         if self._pid != os.getpid():

@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import APIConnectionError, ConfigurationError
-from .body.interception import is_hooked, remove_hooks
+from .body.interception import ensure_hooked, remove_hooks
 from .deadline import Deadline
 from .trace import RequestTrace
 
@@ -68,8 +68,8 @@ class StreamingResponse:
 class Connections:
     """The idle and busy connections of a pool; thread-safe.
 
-    Busy connections are only referenced weakly: a thread that is interrupted at some point may lose one, which then
-    frees its slot.
+    Busy connections are referenced weakly, so that one lost by an interrupted thread frees its slot when it is
+    garbage-collected.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def is_stale(trace: RequestTrace, deadline: Deadline, started_at: float) -> bool
 
 def is_unsolicited(response: Any, trace: RequestTrace, deadline: Deadline) -> bool:
     """Whether a response arrived before its request was sent, because the server answered an earlier one twice."""
-    return is_hooked(response) and trace.reused_connection and not deadline.received_bytes
+    return ensure_hooked(response) and trace.reused_connection and not deadline.received_bytes
 
 
 def unsolicited_response_error() -> APIConnectionError:

@@ -27,6 +27,7 @@ class Deadline:
     """The deadlines of one call, as values of `time.monotonic`.
 
     Attributes:
+        timeout: The limits, in seconds.
         expires_at: When the server must have made progress.
         total_expires_at: When the whole call must have finished.
         received_bytes: Whether any bytes have arrived since the request was sent.

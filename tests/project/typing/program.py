@@ -1,4 +1,4 @@
-"""A program of somebody who uses the package: type checkers must see in it what its author would expect.
+"""A program that uses the package, in which type checkers must find the expected types.
 
 Never run; `tests/project/test_packaging.py` has mypy and pyright read it, both strict, next to the installed wheel.
 """
@@ -107,7 +107,7 @@ def llama_index() -> None:
 
 
 def answers_of(llm: TIRQwen) -> None:
-    """Answers."""
+    """Check the types of answers."""
     assert_type(llm.complete("Hello", temperature=0.2, timeout=Timeout(total=60)), CompletionResponse)
     assert_type(llm.stream_complete("Hello"), Generator[CompletionResponse, None, None])
     messages = [ChatMessage("Hello")]

@@ -1,4 +1,4 @@
-"""Mistakes, each of which a type checker must find: what it takes for Any it would let pass.
+"""Mistakes that a type checker must find; it would accept those in anything typed as Any.
 
 Never run; see `program.py`.
 """

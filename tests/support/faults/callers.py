@@ -1,4 +1,4 @@
-"""Calls into faults, by any client, and what comes of them."""
+"""Calls to faulty servers with any client, and their outcomes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tir_qwen import AsyncClient, Client, Completion, Delta, TIRError
 
 
 class Caller(Protocol):
-    """A client, behind a face that is the same for all."""
+    """A client behind an interface that is the same for all."""
 
     def texts(self, *, streamed: bool) -> Iterator[str]:
-        """Ask, and yield what comes: an answer's text, and the names and arguments of its calls."""
+        """Ask, and yield the text of the answer, and the names and arguments of its calls."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the client."""
 
 
 Make = Callable[[str, Any, int], Caller]
@@ -73,7 +73,7 @@ def _text(said: Delta | Completion) -> str:
 
 
 def outcome_of(fault: Fault, make: Make, waits: list[float]) -> tuple[Outcome, float]:
-    """Play a fault.
+    """Call a server that plays a fault; return the outcome.
 
     Args:
         fault: The fault.

@@ -1,4 +1,4 @@
-"""What a fault leads to, and what it should lead to."""
+"""The actual and the expected outcome of a fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REUSED = "on a reused connection"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a call.
+    """The outcome of a call.
 
     Attributes:
         text: What the caller got of the answer.
@@ -48,13 +48,13 @@ class Outcome:
 
 
 def backoff(requests: int) -> tuple[float, ...]:
-    """The waits before further requests, with chance fixed at its middle, of a server that says nothing of them."""
+    """Return the waits before further requests without `Retry-After`, with the jitter fixed at its middle."""
     return tuple(0.4375 * 2**number for number in range(requests - 1))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table, for one way to ask.
+    """A row of the table, for one way of asking.
 
     Attributes:
         name: What goes wrong.
@@ -83,7 +83,7 @@ class Fault:
         return f"{self.name} {self.phase}, {'streamed' if self.streamed else 'whole'}"
 
     def verdict(self, outcome: Outcome, seconds: float) -> str:
-        """`ok`, or what is wrong."""
+        """Return `ok`, or what is wrong."""
         if seconds > self.within:
             return "hang"
         if not outcome.error and (self.leads_to.error or outcome.text != self.leads_to.text):
@@ -92,15 +92,15 @@ class Fault:
 
 
 def answers(text: str = TEXT, requests: int = 1, waits: tuple[float, ...] | None = None) -> Outcome:
-    """The right answer, in the end."""
+    """Expect the right answer in the end."""
     return Outcome(text, requests, waits=backoff(requests) if waits is None else waits)
 
 
 def fails(error: type[TIRError], says: str = "", requests: int = 2) -> Outcome:
-    """An error before any answer; after one more try, unless it says otherwise."""
+    """Expect an error before any answer, by default after one retry."""
     return Outcome("", requests, error.__name__, waits=backoff(requests), says=says)
 
 
 def breaks(error: type[TIRError], kept: str = "", says: str = "") -> Outcome:
-    """An error within an answer, which holds what had come; it is not asked for again."""
+    """Expect an error within an answer, with the partial answer and without a retry."""
     return Outcome(kept, 1, error.__name__, kept, says=says)

@@ -1,4 +1,4 @@
-"""Faults as scripts, and the places where they are played: servers on this machine, and addresses without one."""
+"""Faults as scripts, and where they are played: local servers, and addresses without a server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CERTIFICATE = DATA / "self_signed.pem"
 
 
 class Do(Enum):
-    """What a server does besides sending bytes."""
+    """Actions of a server other than sending bytes."""
 
     FIN = "closes the connection"
     RST = "resets the connection"
@@ -40,7 +40,7 @@ FIN, RST, HANG, ANSWER, READ = Do
 
 
 class Again:
-    """Steps that are repeated for ever."""
+    """Steps that are repeated forever."""
 
     def __init__(self, *steps: Step) -> None:
         self.steps = steps
@@ -54,7 +54,7 @@ Script = Sequence[Step]
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a fault is played.
+    """The place where a fault is played.
 
     Attributes:
         base_url: The address.
@@ -68,7 +68,7 @@ class Stage:
 
 
 def _counted(count: Callable[[], int]) -> Callable[[int], int]:
-    """A count that comes a little late, since a server may be slow to read what a client has given up."""
+    """Return a count once it is stable: a server may be slow to notice what a client has abandoned."""
 
     def counted(expected: int) -> int:
         end = monotonic() + 2
@@ -80,7 +80,7 @@ def _counted(count: Callable[[], int]) -> Callable[[int], int]:
 
 
 class _Player:
-    """Plays a fault's scripts, in the threads of a server."""
+    """Plays a fault's scripts in the threads of a server."""
 
     def __init__(self, fault: Fault, read: threading.Event) -> None:
         self._end = monotonic() + FOREVER
@@ -123,7 +123,7 @@ class _Player:
 
 @contextmanager
 def here(fault: Fault, read: threading.Event) -> Iterator[Stage]:
-    """A server on this machine; a second one, to which it may redirect, should get no request."""
+    """A local server, and a second one to which it may redirect, which must receive no request."""
     player = _Player(fault, read)
     server, elsewhere = player.server, player.elsewhere
     first = fault.phase == REUSED
@@ -142,7 +142,7 @@ def here(fault: Fault, read: threading.Event) -> Iterator[Stage]:
 
 @contextmanager
 def self_signed(_: Fault, __: threading.Event) -> Iterator[Stage]:
-    """A server whose certificate nobody trusts; what counts is how often the client shakes hands."""
+    """A server with an untrusted certificate, which counts the TLS handshakes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_CERTIFICATE)
     with Loopback(lambda _: [completion("not to be had")], tls=context) as server:
@@ -151,7 +151,7 @@ def self_signed(_: Fault, __: threading.Event) -> Iterator[Stage]:
 
 @contextmanager
 def unknown(_: Fault, __: threading.Event) -> Iterator[Stage]:
-    """A host without an address; what counts is how often the resolver is asked for it."""
+    """A host name that does not resolve; the lookups are counted."""
     asked: list[Any] = []
 
     def getaddrinfo(host: Any, *_: Any, **__: Any) -> None:
@@ -165,7 +165,7 @@ def unknown(_: Fault, __: threading.Event) -> Iterator[Stage]:
 
 @contextmanager
 def nowhere(_: Fault, __: threading.Event) -> Iterator[Stage]:
-    """A port at which nobody listens."""
+    """A port that nobody listens on."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
     yield Stage(f"http://127.0.0.1:{port}/v1", lambda _: None)
@@ -173,7 +173,7 @@ def nowhere(_: Fault, __: threading.Event) -> Iterator[Stage]:
 
 @contextmanager
 def full(_: Fault, __: threading.Event) -> Iterator[Stage]:
-    """A server that accepts nobody, and whose queue is full."""
+    """A server that accepts no connections and whose queue is full."""
     with ExitStack() as stack:
         address = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0)).getsockname()
         for _ in range(4):

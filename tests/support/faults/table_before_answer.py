@@ -1,4 +1,4 @@
-"""The faults that a server or a network may have, and what each must lead to: the table, as data."""
+"""The table of faults: what can go wrong before an answer, and the expected outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults of answers that have begun, and what each must lead to: the greater part of the table."""
+"""The table of faults, continued: what can go wrong within an answer, and the expected outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rows of the table of faults are made of: phases, ways to ask, limits, and bytes."""
+"""The building blocks of the table of faults: phases, ways of asking, limits, and bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HANGING = 5.0
 
 
 class When:
-    """When something goes wrong, which ways of asking it concerns, and what it must lead to."""
+    """When something goes wrong, for which ways of asking, and the expected outcome."""
 
     def __init__(self, phase: str, ways: tuple[bool, ...], leads_to: Outcome, **more: Any) -> None:
         timeout: Any = PATIENT
@@ -45,7 +45,7 @@ class When:
         self._rest = {"phase": phase, "leads_to": leads_to, **usual, **more}
 
     def rows(self, name: str, scripts: Script | tuple[Script, ...]) -> list[Fault]:
-        """The rows of what goes wrong: a script for all requests, or one for each in turn."""
+        """Return the rows of a fault: one script for all requests, or one for each in turn."""
         if not isinstance(scripts, tuple):
             scripts = (scripts,)
         return [Fault(name=name, scripts=scripts, streamed=way, **self._rest) for way in self._ways]
@@ -63,25 +63,25 @@ PAGE = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body>" + b"<p>Sor
 
 
 def frame(data: Any) -> bytes:
-    """An event of a stream, as a chunk of its body."""
+    """Return an event of a stream as a chunk of its body."""
     return chunk(b"data: %b\n\n" % (data if isinstance(data, bytes) else json.dumps(data).encode()))
 
 
 def told(events: bytes) -> bytes:
-    """A response that is an event stream as given."""
+    """Return a response with this event stream."""
     return STREAM_HEAD + chunk(events) + END
 
 
 def sized(length: int, body: bytes) -> bytes:
-    """A response that says how long its body is, rightly or not."""
+    """Return a response with a Content-Length, right or wrong."""
     return HEAD + b"content-length: %d\r\n\r\n" % length + body
 
 
 def refusal(status: int, body: Any = b"", **headers: str) -> Script:
-    """A response that is no answer."""
+    """Return an error response."""
     return [response(body, f"{status} x", **headers)]
 
 
 def limited(**headers: str) -> Script:
-    """A refusal that says when to come back."""
+    """Return an error response with `Retry-After`."""
     return refusal(429, {"error": {"message": "slow down"}}, **headers)

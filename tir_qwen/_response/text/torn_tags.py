@@ -8,11 +8,11 @@ from .think_tags import CLOSE, OPEN
 class TornTagRepair:
     """Removes remains of think tags from a stream with stop strings whose reasoning is parsed by the server.
 
-    In case a stop string follows, vLLM holds back one character less than the longest one has, so that its text lags
-    behind its tokens. The reasoning parser of vLLM 0.9 looks at the tokens and drops the text sent with a tag's token,
-    which due to the lag is the text before the end of the tag. So the reasoning starts with the last characters of
-    `<think>`, as many as the lag, and the content with the last characters of `</think>` (if the lag is longer: with
-    the end of the reasoning, then the whole tag). The reasoning that the parser drops is lost.
+    vLLM holds back as many characters as the longest stop string has, minus one, because they may begin a stop string.
+    Its text therefore lags behind its tokens. The reasoning parser of vLLM 0.9 looks at the tokens and drops the text
+    sent with a tag's token, which due to the lag is the text before the end of the tag. So the reasoning starts with
+    the last characters of `<think>`, as many as the lag, and the content with the last characters of `</think>` (if the
+    lag is longer: with the end of the reasoning, then the whole tag). The reasoning that the parser drops is lost.
 
     Only text at exactly these positions is taken for a tag, and the content is only checked after reasoning that starts
     like this. Servers without the bug, and answers that start with `>`, are left alone.

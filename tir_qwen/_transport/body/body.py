@@ -43,7 +43,10 @@ class AsyncBody:
         # httpx leaves it to the event loop to close its nested generators.
         closes_nested = type(response).__module__.startswith("httpx2")
         self._pieces = aclosing_unhooked(response.aiter_bytes(), deep=closes_nested)
-        self.aclose = self._pieces.aclose
+
+    async def aclose(self) -> None:
+        """Close the engine's generators, if they have started."""
+        await self._pieces.aclose()
 
     async def read(self, deadline: Deadline) -> bytes:
         """Return the next bytes, or none once the body has ended."""

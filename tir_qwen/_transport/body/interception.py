@@ -154,8 +154,8 @@ def remove_hooks(stream: Any) -> None:
         stream.read, stream.write = stream.read.direct, stream.write.direct
 
 
-def is_hooked(response: Any) -> bool:
-    """Whether the response's connection already had the hooks; if not, install them for later responses.
+def ensure_hooked(response: Any) -> bool:
+    """Install the hooks on a response's connection for later responses; return whether they were already there.
 
     Always False with HTTP/2, where one call's reads also serve other calls.
     """
