@@ -62,14 +62,20 @@ class ConfigurationError(TIRError, ValueError):
 class APIConnectionError(TIRError):
     """The server could not be reached, or the connection broke before it responded.
 
-    The request was retried up to `max_retries` times, unless the server's certificate is invalid.
+    The message names the host and the port that could not be reached, and whether that was a proxy. The request was
+    retried up to `max_retries` times, unless the server's certificate is invalid.
 
     Attributes:
+        reason: Why there was no connection: `proxy` (it could not be reached, or did not connect to the server), `name`
+            (the host name does not resolve), `refused` (nothing listens at the port), `unreachable` (no route, or no
+            answer within `Timeout.connect`), `certificate` (not trusted), `tls` (the handshake failed otherwise) or
+            `open_files` (this process has too many). Empty if it is none of these.
         stale: Whether the request was sent over an idle connection that the server had closed. Such a request is
             repeated once without counting as an attempt.
     """
 
     is_retryable = True
+    reason: str = ""
     stale: bool = False
 
 

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from .._dialect.dialect import Dialect
+from .._redaction import redact
 from .._request.build import Request
 from .._response.response import ResponseDecoder
 from .._response.server_errors import error_from_response
@@ -99,6 +100,8 @@ class Call:
 
     def request_failed(self, error: TIRError) -> float | None:
         """Return the seconds to wait before the next request; None if there is none, and the call has failed."""
+        if isinstance(error, APIConnectionError):  # its host may be a secret too, such as the value of a header
+            error.args = (redact(str(error), self._secrets),)
         delay = self._retry_delay(error)
         if delay is None or self.deadline.remaining() <= delay:
             error.attempts = self._sent_requests
