@@ -18,7 +18,8 @@
         └── ServerStreamError                  the server reported an error in its answer: .body
 
 Exceptions contain only plain values, never a request or response of the HTTP library. So they can be pickled, and do
-not leak the token or the project id into tracebacks and logs.
+not leak the token or the project id into tracebacks and logs. Their messages do not contain prompts either: what a
+server's error repeats of the request is replaced with "…". Only `.body` keeps it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 
 class TIRError(Exception):
-    """Base class of all exceptions of this library. They can be pickled and contain neither token nor project id.
+    """Base class of all exceptions of this library.
+
+    They can be pickled and contain neither token nor project id. Their messages do not repeat the prompt.
 
     ```python
     from tir_qwen import Client, RateLimitError, TIRError
@@ -62,14 +65,20 @@ class ConfigurationError(TIRError, ValueError):
 class APIConnectionError(TIRError):
     """The server could not be reached, or the connection broke before it responded.
 
-    The request was retried up to `max_retries` times, unless the server's certificate is invalid.
+    The message names the host and the port that could not be reached, and whether that was a proxy. The request was
+    retried up to `max_retries` times, unless the server's certificate is invalid.
 
     Attributes:
+        reason: Why there was no connection: `proxy` (it could not be reached, or did not connect to the server), `name`
+            (the host name does not resolve), `refused` (nothing listens at the port), `unreachable` (no route, or no
+            answer within `Timeout.connect`), `certificate` (not trusted), `tls` (the handshake failed otherwise) or
+            `open_files` (this process has too many). Empty if it is none of these.
         stale: Whether the request was sent over an idle connection that the server had closed. Such a request is
             repeated once without counting as an attempt.
     """
 
     is_retryable = True
+    reason: str = ""
     stale: bool = False
 
 
@@ -88,8 +97,10 @@ class APIStatusError(TIRError):
 
     Attributes:
         status_code: The HTTP status.
-        body: The server's description of the error (a JSON object or a short text), without any part of the request
-            that it repeats; None if there was none.
+        body: The server's description of the error; None if there was none. Of a JSON object, it holds the `message`
+            (up to 500 characters) and the fields `type`, `param` and `code`; of anything else, up to 500 characters of
+            text. Credentials are replaced with `***`, and the input that vLLM's validation errors quote is cut off. But
+            it may repeat the prompt in other ways, which the message does not: do not log it if prompts are private.
         request_id: The server's `x-request-id`.
         retry_after: Seconds to wait before the next request, if the server specifies them.
     """
@@ -170,7 +181,7 @@ class ServerStreamError(StreamError):
     The `code` in `body` does not tell whether a retry helps: vLLM 0.9.2 reports 400 even if its engine has died.
 
     Attributes:
-        body: The server's description of the error (a JSON object or a short text); None if there was none.
+        body: The server's description of the error, which may repeat parts of the prompt; see `APIStatusError`.
     """
 
     is_retryable = True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 
 from demo.replay import Received
 from tests.doctor.test_fingerprint import jwt
-from tests.support.server import DONE, END, STREAM_HEAD, Loopback, chunk, event, response
+from tests.support.server import DONE, END, STREAM_HEAD, HangUpError, Loopback, chunk, event, response
+from tests.transport.test_interception import SERVER_TLS
 from tir_qwen import Client
 from tir_qwen._doctor.cli import main, print_report
 from tir_qwen._doctor.examination import Examination
@@ -218,14 +221,104 @@ def test_a_reachable_server_gives_no_advice_about_the_address(terminal: Terminal
         assert "address" not in terminal.findings(server)["answers"][2]
 
 
-def test_an_unreachable_endpoint_advises_to_check_the_url(terminal: Terminal) -> None:
-    """If the server is unreachable, the advice is to check the URL."""
+CHECK_PROXY = (
+    "check the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; NO_PROXY lists the hosts to reach without it"
+)
+
+
+def reach(
+    capsys: pytest.CaptureFixture[str], base_url: str, *arguments: str, proxy: str | None = None
+) -> tuple[str, str]:
+    """Return what doctor finds at an address where nothing answers, and its advice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("E2E_TIR_ACCESS_TOKEN", TOKEN)
+        if proxy:
+            patch.setenv("HTTPS_PROXY", proxy)
+        seen = Terminal(capsys).run("doctor", "--base-url", base_url, "--json", *arguments)
+    assert (seen.status, seen.err) == (1, "")
+    status, found, advice = by_name(json.loads(seen.out))["answers"]
+    assert status == "failed"
+    return found, advice
+
+
+def test_a_server_that_is_not_running(terminal: Terminal) -> None:
+    """If nothing listens at the port, the advice is about host and port."""
     with Loopback(answering({})) as server:
         pass
     seen = terminal(server)
     assert (seen.status, seen.err) == (1, "")
-    assert "answers             FAILED    no connection to the server" in seen.out
-    assert "-> check the URL, and whether this machine can reach it" in seen.out
+    found = f"could not connect to 127.0.0.1:{server.server_address[1]}: Connection refused"
+    assert f"answers             FAILED    {found}\n" in seen.out
+    assert "-> check the host and the port in the URL: nothing listens there, or a firewall refuses\n" in seen.out
+
+
+def test_a_proxy_that_is_not_running(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the proxy cannot be reached, the advice is about the proxy and its variables rather than the address."""
+    found, advice = reach(capsys, "https://host.invalid/v1", proxy="http://someone:pass-canary@127.0.0.1:9")
+    assert (found, advice) == ("could not connect to the proxy 127.0.0.1:9: Connection refused", CHECK_PROXY)
+
+
+def test_a_proxy_that_hangs(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the proxy does not connect to the server in time, the advice is about the proxy too."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        found = reach(capsys, "https://host.invalid/v1", "--timeout", "0.2", proxy=f"http://{address}")
+    problem = f"the proxy {address} did not connect to host.invalid:443 within 0.2 s (timeout: first_delta)"
+    assert found == (problem, CHECK_PROXY)
+
+
+def test_a_host_that_does_not_resolve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the host name does not resolve, the advice is about the name."""
+
+    def getaddrinfo(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert reach(capsys, "https://host.invalid/v1") == (
+        "could not connect to host.invalid:443: Name or service not known",
+        "check the host name in the URL, and whether this machine can resolve it (DNS, VPN)",
+    )
+
+
+def test_a_certificate_that_nobody_trusts(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the certificate is not trusted, the advice is about certificates."""
+    with Loopback(answering({}), tls=SERVER_TLS) as server:
+        found, advice = reach(capsys, server.base_url.replace("http:", "https:"))
+    assert "CERTIFICATE_VERIFY_FAILED" in found
+    assert advice == (
+        "set SSL_CERT_FILE to the certificate (.pem) of the authority that signed this one, such as your company's"
+        " proxy"
+    )
+
+
+def test_a_server_that_is_slow(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the server was reached but did not answer in time, the advice is to wait rather than to check the address."""
+
+    def hang(_: Received) -> Iterator[bytes]:
+        yield b""
+        server.left_within(5)
+
+    with Loopback(hang) as server:
+        found = reach(capsys, server.base_url, "--timeout", "0.2")
+    assert found == (
+        "the answer did not begin within 0.2 s (timeout: first_delta)",
+        "try again, or wait longer with --timeout; if it persists, contact the operator of the server",
+    )
+
+
+def test_a_server_that_hangs_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the connection breaks before the response, the advice is to check the URL."""
+
+    def hang_up(_: Received) -> Iterator[bytes]:
+        raise HangUpError
+        yield b""
+
+    with Loopback(hang_up) as server:
+        found, advice = reach(capsys, server.base_url)
+    assert found.startswith(
+        f"the connection to 127.0.0.1:{server.server_address[1]} broke before the server's response"
+    )
+    assert advice == "check the URL, and whether this machine can reach it"
 
 
 @pytest.mark.parametrize("model", ["", "."])

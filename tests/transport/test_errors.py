@@ -43,17 +43,21 @@ def test_its_errors_are_ours(engine: ModuleType, asynchronous: bool, raw: bytes,
     assert caught.value.__context__ is None
 
 
+UNTRUSTED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
+
+
 @engines
 @asynchronous
 @pytest.mark.parametrize(
-    ("words", "requests"),
+    ("text", "words", "requests"),
     [
-        ("[Errno -2] Name or service not known", 3),
-        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1006)", 1),
+        ("[Errno -2] Name or service not known", "Name or service not known", 3),
+        (f"{UNTRUSTED} (_ssl.c:1006)", UNTRUSTED, 1),
+        ("", "the connection was closed", 3),
     ],
 )
 def test_connections_that_cannot_be_made(
-    monkeypatch: pytest.MonkeyPatch, engine: ModuleType, asynchronous: bool, words: str, requests: int
+    monkeypatch: pytest.MonkeyPatch, engine: ModuleType, asynchronous: bool, text: str, words: str, requests: int
 ) -> None:
     """A failed name lookup is retried; an invalid certificate is not."""
     waits = record_waits(monkeypatch)
@@ -61,11 +65,11 @@ def test_connections_that_cannot_be_made(
 
     def fail(request: Any) -> None:
         made.append(request)
-        raise engine.ConnectError(words, request=request)
+        raise engine.ConnectError(text, request=request)
 
     with pytest.raises(APIConnectionError) as caught:
         call(engine, asynchronous, False, {"transport": engine.MockTransport(fail)}, {"base_url": "http://[::1]/v1"})
-    assert str(caught.value) == f"no connection to the server: {words}"
+    assert str(caught.value) == f"could not connect to [::1]:80: {words}"
     assert caught.value.attempts == len(made) == requests
     assert len(waits) == requests - 1
 
@@ -73,19 +77,19 @@ def test_connections_that_cannot_be_made(
 LONG = "within 600 s (timeout: first_delta)"
 
 
-BROKE = "the connection broke before the server's response"
+BROKE = "the connection to [::1]:80 broke before the server's response"
 
 
 @engines
 @pytest.mark.parametrize(
     ("name", "kind", "words", "requests"),
     [
-        ("ConnectTimeout", APITimeoutError, "there was no connection to the server within 5 s (timeout: connect)", 3),
+        ("ConnectTimeout", APITimeoutError, "could not connect to [::1]:80 within 5 s (timeout: connect)", 3),
         ("PoolTimeout", APITimeoutError, f"none of the client's connections became free {LONG}", 3),
         ("ReadTimeout", APITimeoutError, f"the answer did not begin {LONG}", 3),
         ("WriteTimeout", APITimeoutError, f"the server did not take the request {LONG}", 3),
         ("ReadError", APIConnectionError, f"{BROKE} (ReadError)", 3),
-        ("ProxyError", APIConnectionError, f"{BROKE} (ProxyError)", 3),
+        ("ProxyError", APIConnectionError, "the proxy did not connect to [::1]:80", 3),
         ("UnsupportedProtocol", APIConnectionError, f"{BROKE} (UnsupportedProtocol)", 1),
         ("LocalProtocolError", APIConnectionError, f"{BROKE} (LocalProtocolError)", 1),
     ],

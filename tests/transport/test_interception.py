@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -92,7 +92,7 @@ def proxy(kind: Callable[[socket.socket, int], None], port: int) -> Iterator[int
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve(connection: socket.socket) -> None:
-            with connection:
+            with connection, suppress(ConnectionResetError):
                 kind(connection, port)
 
         def accept() -> None:

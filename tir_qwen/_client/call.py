@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from .._dialect.dialect import Dialect
+from .._redaction import redact
 from .._request.body import Body
 from .._request.build import Request
 from .._response.response import ResponseDecoder
@@ -67,7 +68,7 @@ class Call:
         self._dialect = dialect
         self._build = build
         self._request = build(dialect.write())
-        self._decoder = ResponseDecoder(secrets, dialect.decoding_options)
+        self._decoder = ResponseDecoder(secrets, dialect.decoding_options, self._request.content)
         self._retry_policy = retry_policy
         self._secrets = secrets
         self._attempts = 0
@@ -96,10 +97,12 @@ class Call:
 
     def status_error(self, status_code: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
         """Return the error for a response whose status is not 2xx."""
-        return error_from_response(status_code, headers, body, self._secrets)
+        return error_from_response(status_code, headers, body, self._secrets, self._request.content)
 
     def request_failed(self, error: TIRError) -> float | None:
         """Return the seconds to wait before the next request; None if there is none, and the call has failed."""
+        if isinstance(error, APIConnectionError):  # its host may be a secret too, such as the value of a header
+            error.args = (redact(str(error), self._secrets),)
         delay = self._retry_delay(error)
         if delay is None or self.deadline.remaining() <= delay:
             error.attempts = self._sent_requests
@@ -158,7 +161,7 @@ class Call:
     def _retry_delay(self, error: TIRError) -> float | None:
         if isinstance(error, APIStatusError) and self._dialect.request_refused(error):
             self._request = self._build(self._dialect.write())
-            self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options)
+            self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options, self._request.content)
             self._rewritten_requests += 1
             return 0.0
         is_stale = isinstance(error, APIConnectionError) and error.stale

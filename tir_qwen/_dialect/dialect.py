@@ -12,6 +12,7 @@ from typing import Any
 
 from .._request.body import Body
 from .._response.choice import DecodingOptions
+from .._response.server_errors import server_text
 from ..errors import APIStatusError, BadRequestError, ContextOverflowError
 from ..types import Completion
 from .capabilities import Capabilities, is_about_value, refuses
@@ -91,7 +92,7 @@ class Dialect:
         """Learn from the server's error; return whether the call can now be written differently."""
         if not isinstance(error, BadRequestError) or isinstance(error, ContextOverflowError):
             return False
-        text = str(error)
+        text = server_text(error)
         refused = [name for name in self._dispensable_capabilities() if refuses(text, name)]
         self._given_up |= dict.fromkeys(refused, not is_about_value(text))
         return bool(refused)

@@ -20,6 +20,7 @@ from .._response.accumulator import Accumulator
 from ..errors import (
     APIConnectionError,
     APIStatusError,
+    APITimeoutError,
     BadRequestError,
     ContextOverflowError,
     InternalServerError,
@@ -37,6 +38,19 @@ _NOTE_AGE = "note when it was created: TIR's tokens expire after 365 days"
 _USE_WHOLE_ANSWERS = "use whole answers where you need token counts"
 _SOFT_SWITCH = "no action needed: /no_think is written instead"
 _PROMPTED_TOOLS = "no action needed: tools are written into the messages instead"
+_CONNECTION_ADVICE = {
+    "proxy": "check the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; NO_PROXY lists the hosts to reach without"
+    " it",
+    "name": "check the host name in the URL, and whether this machine can resolve it (DNS, VPN)",
+    "refused": "check the host and the port in the URL: nothing listens there, or a firewall refuses",
+    "unreachable": "check the host and the port in the URL, and whether a firewall or a VPN is in the way",
+    "certificate": "set SSL_CERT_FILE to the certificate (.pem) of the authority that signed this one, such as your"
+    " company's proxy",
+    "tls": "check whether the URL should begin with http: instead, or the port is another",
+    "open_files": "raise the limit of open files (ulimit -n)",
+}
+_BROKEN_CONNECTION = "check the URL, and whether this machine can reach it"
+_SLOW_SERVER = "try again, or wait longer with --timeout; if it persists, contact the operator of the server"
 _TOOL = {
     "type": "function",
     "function": {
@@ -272,7 +286,8 @@ def _quote(content: str, completion: Completion) -> str:
 
 def _advice_for(error: TIRError) -> str:
     if isinstance(error, APIConnectionError):
-        return "check the URL, and whether this machine can reach it"
+        otherwise = _SLOW_SERVER if isinstance(error, APITimeoutError) else _BROKEN_CONNECTION
+        return _CONNECTION_ADVICE.get(error.reason, otherwise)
     if isinstance(error, MalformedChunkError):
         return "check the URL: the server there does not speak this protocol"
     if isinstance(error, RateLimitError):

@@ -31,9 +31,21 @@ class ChunkDecoder:
         done: Whether the answer is complete; payloads that follow are ignored.
     """
 
-    __slots__ = ("_choices", "_first_facts", "_last_facts", "_options", "_response_id", "_secrets", "_usage", "done")
+    __slots__ = (
+        "_choices",
+        "_first_facts",
+        "_last_facts",
+        "_options",
+        "_request",
+        "_response_id",
+        "_secrets",
+        "_usage",
+        "done",
+    )
 
-    def __init__(self, secrets: tuple[str, ...] = (), options: DecodingOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, secrets: tuple[str, ...] = (), options: DecodingOptions = DEFAULT_OPTIONS, request: bytes = b""
+    ) -> None:
         self.done = False
         self._choices: dict[int, ChoiceDecoder] = {}
         self._first_facts: JSON | None = None  # for the first delta
@@ -41,6 +53,7 @@ class ChunkDecoder:
         self._response_id: str | None = None
         self._usage: Usage | None = None
         self._secrets = secrets
+        self._request = request
         self._options = options
 
     @property
@@ -125,7 +138,8 @@ class ChunkDecoder:
         except ValueError as error:
             problem = f"not valid JSON ({error})"  # gives the position and quotes nothing
         if event == b"error" or _is_error(chunk):
-            raise error_from_frame(data.decode("utf-8", "replace") if chunk is None else chunk, self._secrets)
+            frame = data.decode("utf-8", "replace") if chunk is None else chunk
+            raise error_from_frame(frame, self._secrets, self._request)
         if not isinstance(chunk, dict):
             raise MalformedChunkError(f"a chunk of the answer is {problem}")
         return chunk

@@ -26,9 +26,12 @@ class ResponseDecoder:
 
     __slots__ = ("_accumulator", "_body", "_chunks", "_events", "_is_whole")
 
-    def __init__(self, secrets: tuple[str, ...] = (), options: DecodingOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, secrets: tuple[str, ...] = (), options: DecodingOptions = DEFAULT_OPTIONS, request: bytes = b""
+    ) -> None:
+        """Start without a body; `request` is the content of the request, which no error repeats."""
         self._events = SSEDecoder()
-        self._chunks = ChunkDecoder(secrets, options)
+        self._chunks = ChunkDecoder(secrets, options, request)
         self._accumulator = Accumulator()
         self._is_whole: bool | None = None  # None: nothing but white space has arrived
         self._body = bytearray()

@@ -21,6 +21,7 @@ from ..errors import (
     RateLimitError,
     ServerStreamError,
 )
+from .echo import hide_echo
 from .retry_after import retry_after_seconds
 
 MAX_TEXT = 500
@@ -56,7 +57,7 @@ _TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,1000})</title>"
 
 
 def error_from_response(
-    status_code: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()
+    status_code: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = (), request: bytes = b""
 ) -> APIStatusError:
     """Return the error for a response whose status is not 2xx.
 
@@ -65,11 +66,13 @@ def error_from_response(
         headers: The response's headers, with lower-case names.
         body: The body or its beginning: JSON from any version of vLLM, text or HTML from a gateway, or nothing.
         secrets: Strings to replace with `***`, in case the server repeats them.
+        request: The content of the request, whose parts are hidden in the message (but not in the error's `body`).
     """
     parsed = _parse(body)
-    detail = redact(_find_message(parsed), secrets)[:MAX_TEXT]
-    if status_code == 400 and re.search(_TRUNCATED_CALL, detail):
-        detail = "max_tokens (or the context window) truncated the tool call"
+    text = redact(_find_message(parsed), secrets)
+    if status_code == 400 and re.search(_TRUNCATED_CALL, text[:MAX_TEXT]):
+        text = "max_tokens (or the context window) truncated the tool call"
+    detail = text[:MAX_TEXT]
     if status_code in (400, 413, 422) and re.search(_OVERFLOW, detail):
         error_class: type[APIStatusError] = ContextOverflowError
     else:
@@ -77,7 +80,11 @@ def error_from_response(
         error_class = _ERROR_CLASSES.get(status_code, fallback)
     request_id = headers.get("x-request-id")
     return error_class(
-        " ".join(part for part in (_status_line(status_code, detail), _HINTS.get(status_code)) if part),
+        " ".join(
+            part
+            for part in (_status_line(status_code, hide_echo(text, request, MAX_TEXT)), _HINTS.get(status_code))
+            if part
+        ),
         status_code=status_code,
         body=_plain_body(parsed, detail, secrets),
         request_id=None if request_id is None else redact(request_id, secrets),
@@ -85,11 +92,18 @@ def error_from_response(
     )
 
 
-def error_from_frame(frame: Any, secrets: Iterable[str] = ()) -> ServerStreamError:
+def error_from_frame(frame: Any, secrets: Iterable[str] = (), request: bytes = b"") -> ServerStreamError:
     """Return the error for an error frame within a stream, or for an error sent with status 200."""
-    detail = redact(_find_message(frame), secrets)[:MAX_TEXT]
+    text = redact(_find_message(frame), secrets)
+    shown = hide_echo(text, request, MAX_TEXT)
     message = "the server reported an error in its answer"
-    return ServerStreamError(f"{message}: {detail}" if detail else message, body=_plain_body(frame, detail, secrets))
+    body = _plain_body(frame, text[:MAX_TEXT], secrets)
+    return ServerStreamError(f"{message}: {shown}" if shown else message, body=body)
+
+
+def server_text(error: APIStatusError) -> str:
+    """Return the server's text with what it repeats of the request, to draw conclusions from."""
+    return str(error.body.get("message", "")) if isinstance(error.body, dict) else error.body or ""
 
 
 def _parse(body: bytes) -> Any:

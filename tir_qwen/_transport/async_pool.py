@@ -53,14 +53,14 @@ class AsyncPool:
     async def send(self, request: Request, deadline: Deadline) -> StreamingResponse:
         """Send `request` and return the response with its body unread; see `Pool.send`."""
         client, connections = await self._acquire(deadline)
-        trace, started_at = RequestTrace(), monotonic()
+        trace, started_at = RequestTrace(request.url), monotonic()
         current_read.set(ReadContext(deadline, is_pooled=connections is not None))
         try:
             response = await self._receive_head(client, request, deadline, trace)
             body = open_async_body(response, engine_reads_body=trace.engine_reads_body)
             return StreamingResponse(client, response, body, connections)
         except BaseException as error:  # noqa: BLE001 - raised below, without this one as its context
-            failure = error_from_engine(error, deadline, stale=is_stale(trace, deadline, started_at))
+            failure = error_from_engine(error, deadline, trace, stale=is_stale(trace, deadline, started_at))
         finally:
             current_read.set(None)
         try:
@@ -74,7 +74,7 @@ class AsyncPool:
         try:
             data: bytes = await streaming.body.read(deadline)
         except BaseException as error:  # noqa: BLE001 - raised below
-            failure = error_from_engine(error, deadline, answering=True)
+            failure = error_from_engine(error, deadline)
         else:
             streaming.ended = not data
             return data

@@ -13,7 +13,7 @@ WHOLE_ANSWER_FACTOR = 10
 
 _STEPS = {"first_delta": "the answer did not begin", "between_deltas": "the answer did not go on"}
 _ENGINE_TIMEOUTS = {
-    "ConnectTimeout": ("connect", "there was no connection to the server"),
+    "ConnectTimeout": ("connect", "there was no connection"),
     "PoolTimeout": ("first_delta", "none of the client's connections became free"),
     "WriteTimeout": ("first_delta", "the server did not take the request"),
 }
@@ -70,15 +70,17 @@ class Deadline:
         """Return `seconds`, or the time left for the whole call if that is less; never negative."""
         return max(min(_seconds(seconds), self.total_expires_at - monotonic()), 0.0)
 
-    def timeout_error(self, engine_error: str = "") -> APITimeoutError:
+    def timeout_error(self, engine_error: str = "", problem: str = "") -> APITimeoutError:
         """Return the error for a deadline that has passed, naming the limit.
 
         Args:
             engine_error: Class name of the HTTP engine's timeout error, if there was one.
+            problem: What did not happen in time, if the caller knows it better.
         """
-        part, problem = _ENGINE_TIMEOUTS.get(engine_error, (self._step, _STEPS[self._step]))
+        part, usual_problem = _ENGINE_TIMEOUTS.get(engine_error, (self._step, _STEPS[self._step]))
         if monotonic() >= self.total_expires_at:
-            part, problem = "total", "the call was not over"
+            part, usual_problem = "total", "the call was not over"
+        problem = problem or usual_problem
         seconds = getattr(self.timeout, part)
         limit = "the time limit" if seconds is None else f"{seconds:g} s"
         return APITimeoutError(f"{problem} within {limit} (timeout: {part})")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from ..errors import APIConnectionError, MalformedChunkError, StreamInterruptedError
+from ..errors import MalformedChunkError, StreamInterruptedError
+from .connection_errors import connection_error, timeout_error
 from .deadline import Deadline, DeadlineExceededError
+from .trace import RequestTrace
 
 _ENGINES = frozenset({"httpx2", "httpx", "httpcore2", "httpcore"})
 _PACKAGES_BELOW = _ENGINES | {"anyio", "h11"}
@@ -15,7 +17,7 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 
 def error_from_engine(
-    error: BaseException, deadline: Deadline, *, answering: bool = False, stale: bool = False
+    error: BaseException, deadline: Deadline, trace: RequestTrace | None = None, *, stale: bool = False
 ) -> BaseException:
     """Return the error to raise in place of one raised by the HTTP engine.
 
@@ -25,26 +27,21 @@ def error_from_engine(
     Args:
         error: What was raised.
         deadline: The deadline of the call, which knows the limit that a timeout exceeded.
-        answering: Whether the response had begun.
+        trace: The trace of the request; None if its response had begun.
         stale: Whether the request failed because it was sent over an idle connection that had been closed.
     """
     kinds = {cls.__name__ for cls in type(error).__mro__ if _package(cls.__module__) in _ENGINES}
     kind = type(error).__name__
     if "TimeoutException" in kinds or isinstance(error, DeadlineExceededError):
-        return deadline.timeout_error(kind)
+        return deadline.timeout_error(kind) if trace is None else timeout_error(kind, deadline, trace)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
     is_ssl_error = type(error).__module__ == "ssl"  # anyio does not convert these
     if not (is_ssl_error or kinds & {"TransportError", "NetworkError"}):
         return without_engine_frames(error)
-    if answering:
+    if trace is None:
         return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
-    if kind == "ConnectError":  # the only one whose text never contains parts of the request
-        failure = APIConnectionError(f"no connection to the server: {error}")
-        failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
-        return failure
-    failure = APIConnectionError(f"the connection broke before the server's response ({kind})")
-    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
+    failure = connection_error(error, trace)
     failure.stale = stale and failure.is_retryable
     return failure
 

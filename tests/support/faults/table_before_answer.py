@@ -49,12 +49,12 @@ from tir_qwen import (
 CUT_HEAD = HEAD[:30]
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 
-UNREACHED = "no connection to the server: "
-BROKE = "the connection broke before the server's response ("
+UNREACHED = "could not connect to "
+BROKE = "the connection to 127.0.0.1:"
 
 NO_ANSWER = {
     When(CONNECTING, EITHER, fails(APIConnectionError, UNREACHED), place=nowhere): {"nobody listens": []},
-    When(CONNECTING, EITHER, fails(APITimeoutError), place=full): {"nobody accepts": []},
+    When(CONNECTING, EITHER, fails(APITimeoutError, UNREACHED), place=full): {"nobody accepts": []},
     When(CONNECTING, EITHER, fails(APIConnectionError, UNREACHED), place=unknown): {"DNS failure": []},
     When(CONNECTING, EITHER, fails(APIConnectionError, UNREACHED, 1), place=self_signed): {"TLS verification": []},
     When(BEFORE, EITHER, fails(APITimeoutError)): {

@@ -1,0 +1,116 @@
+"""Errors of requests that got no response: whom they were sent to, and what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from http import HTTPStatus
+
+from ..errors import APIConnectionError, APITimeoutError
+from .deadline import Deadline
+from .trace import RequestTrace
+
+_REASONS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ETIMEDOUT: "unreachable",
+    errno.EMFILE: "open_files",
+    errno.ENFILE: "open_files",
+}
+_OPEN_FILES_ADVICE = (
+    ". Every call in progress has a connection: raise the limit of open files (ulimit -n), or make fewer calls at once"
+)
+_ERROR_NUMBER = r"^\[Errno -?\d+\] | \(_ssl\.c:\d+\)$"
+_SOCKS_REPLY = r"Proxy Server could not connect: ([A-Za-z ]{1,40})\."
+
+
+def connection_error(error: BaseException, trace: RequestTrace) -> APIConnectionError:
+    """Return the error for a request that got no response, because the engine raised `error`."""
+    kind = type(error).__name__
+    if kind == "ConnectError":
+        return _connect_error(error, trace)
+    if kind == "ProxyError":
+        return _proxy_error(error, trace)
+    failure = APIConnectionError(f"the connection to {trace.route} broke before the server's response ({kind})")
+    failure.reason = "proxy" if trace.is_at_proxy else ""
+    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
+    return failure
+
+
+def timeout_error(kind: str, deadline: Deadline, trace: RequestTrace) -> APITimeoutError:
+    """Return the error for a request that got no response in time; `kind` is the class name of the engine's error."""
+    if kind == "ConnectTimeout":
+        failure = deadline.timeout_error(kind, f"could not connect to {trace.peer}")
+        failure.reason = "proxy" if trace.is_at_proxy else "unreachable"
+    elif trace.is_at_proxy:
+        failure = deadline.timeout_error(kind, f"the proxy {trace.proxy} did not connect to {trace.server}")
+        failure.reason = "proxy"
+    else:
+        failure = deadline.timeout_error(kind)
+    return failure
+
+
+def _connect_error(error: BaseException, trace: RequestTrace) -> APIConnectionError:
+    """Return the error for a `ConnectError`, the only one whose text never contains parts of the request."""
+    causes = list(_os_errors(error))
+    texts = map(_describe, causes) if causes else [re.sub(_ERROR_NUMBER, "", str(error))]
+    text = ", ".join(dict.fromkeys(texts)) or "the connection was closed"
+    reason = next((reason for cause in causes if (reason := _reason(cause))), "")
+    if reason == "open_files":
+        text += _OPEN_FILES_ADVICE
+    elif trace.is_at_proxy:
+        reason = "proxy"
+    failure = APIConnectionError(f"could not connect to {trace.peer}: {text}")
+    failure.reason = reason
+    failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in text
+    return failure
+
+
+def _proxy_error(error: BaseException, trace: RequestTrace) -> APIConnectionError:
+    """Return the error for a proxy that refuses to connect to the server; only its status is quoted."""
+    status, socks_reply = str(error)[:3], re.match(_SOCKS_REPLY, str(error))
+    if status.isdecimal() and int(status) in set(HTTPStatus):
+        text = f": {status} {HTTPStatus(int(status)).phrase}"
+    else:
+        text = f": {socks_reply[1]}" if socks_reply else ""
+    proxy = f"the proxy {trace.proxy}".rstrip()  # unknown if a transport of the user's raised the error
+    failure = APIConnectionError(f"{proxy} did not connect to {trace.server}{text}")
+    failure.reason = "proxy"
+    return failure
+
+
+def _os_errors(error: BaseException | None) -> Iterator[OSError]:
+    """Yield the errors of the operating system that caused an error of the engine.
+
+    With asynchronous calls they are hidden: anyio tries all addresses of a host, and raises an error without a number,
+    whose cause is the only error, or a group of them.
+    """
+    while error is not None:
+        if isinstance(error, BaseExceptionGroup):
+            for one in error.exceptions:
+                yield from _os_errors(one)
+            return
+        if isinstance(error, OSError) and error.errno is not None:
+            yield error
+            return
+        error = error.__cause__ or error.__context__  # the engine suppresses some causes
+
+
+def _describe(error: OSError) -> str:
+    """Return an error's text without its number, and without the address that asyncio adds."""
+    if isinstance(error, (socket.gaierror, ssl.SSLError)):
+        return re.sub(_ERROR_NUMBER, "", str(error))
+    return os.strerror(error.errno or 0)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "name"
+    if isinstance(error, ssl.SSLError):
+        return "certificate" if isinstance(error, ssl.SSLCertVerificationError) else "tls"
+    return _REASONS.get(error.errno or 0, "")
