@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -19,15 +19,22 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import to_json
 
-from tir_qwen import ConfigurationError, __version__
-from tir_qwen._integrations import CallParameters, ModelSettings, aclosing_unhooked, construct
+from tir_qwen import __version__
+from tir_qwen._integrations import (
+    CallParameters,
+    ModelSettings,
+    aclosing_unhooked,
+    add_usage,
+    construct,
+    read_token_ids,
+)
 
 from ._content_blocks import PROVIDER
 from ._error_conversion import raises_langchain_errors
 from ._messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
 from ._profile import model_profile
 from ._retry_callbacks import async_retry_reporter, retry_reporter
-from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens, load_tokenizer
+from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens
 
 if TYPE_CHECKING:  # not loaded by programs without tools
     from langchain_core.runnables import RunnableConfig
@@ -136,13 +143,21 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that influences an answer; used as a cache key and shown in traces."""
-        params = {"endpoint": repr(self._client), **self._default_call_params()}
+        """The settings that influence an answer, without secrets; used as a cache key and shown in traces."""
+        params = {"endpoint": self._client.endpoint, **self._default_call_params()}
         for name in ("timeout", "max_retries"):
             params.pop(name, None)
         if "stop" in params:  # LangChain uses this name for the argument of a call
             params["stop_by_default"] = params.pop("stop")
         return {**params, "extra_body": self.extra_body} if self.extra_body else params
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+        """Return the token counts of all prompts together; streams and cached answers have none here."""
+        outputs = [output for output in llm_outputs if output]
+        if not outputs:
+            return {}
+        usage = reduce(add_usage, (output["token_usage"] for output in outputs))
+        return {"token_usage": usage, "model_name": outputs[0]["model_name"]}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -368,12 +383,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        if self.tokenizer_file is None:
-            raise ConfigurationError(
-                "token ids need a tokenizer: pass tokenizer_file=... (Qwen3-32B's tokenizer.json)."
-            )
-        ids: list[int] = load_tokenizer(Path(self.tokenizer_file)).encode(text, add_special_tokens=False).ids
-        return ids
+        return read_token_ids(self.tokenizer_file, text)
 
     def get_num_tokens(self, text: str) -> int:
         """Count the tokens of a text, exactly with `tokenizer_file`, otherwise as a conservative estimate."""

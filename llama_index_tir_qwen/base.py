@@ -27,6 +27,7 @@ from tir_qwen._integrations import (
     ModelSettings,
     aclosing_unhooked,
     construct,
+    read_token_ids,
 )
 
 from ._messages import (
@@ -103,6 +104,8 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     reports the endpoint's."""
     additional_kwargs: dict[str, Any] | None = Field(default_factory=dict)
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
+    tokenizer_file: str | None = None
+    """Path of Qwen3-32B's `tokenizer.json`, for `get_token_ids`; requires the optional library tokenizers."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""
     async_http_client: Any = Field(default=None, repr=False, exclude=True)
@@ -114,6 +117,9 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
         def __init__(self, **kwargs: Any) -> None:
             kwargs.pop("class_name", None)  # core adds it to every dump
+            for name in ("is_chat_model", "is_function_calling_model"):  # settings of OpenAILike
+                if kwargs.get(name) is True:
+                    del kwargs[name]
             construct(self, super().__init__, kwargs)
 
     def _client_settings(self) -> dict[str, Any]:
@@ -137,6 +143,17 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
             is_function_calling_model=True,
             model_name=self.model,
         )
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the token ids of a text, by `tokenizer_file`.
+
+        Core counts tokens with its global tokenizer, that of GPT-3.5, whatever the LLM is. To replace it:
+        `Settings.tokenizer = llm.get_token_ids`.
+
+        Raises:
+            ConfigurationError: `tokenizer_file` is unset or unreadable, or the library tokenizers is not installed.
+        """
+        return read_token_ids(self.tokenizer_file, text)
 
     @llm_chat_callback()
     def chat(  # type: ignore[override]

@@ -10,6 +10,7 @@ from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.support.fake_vllm import Lab
 from tir_qwen import ConfigurationError
+from tir_qwen._integrations import migration
 
 Face = type[ChatTIRQwen] | type[TIRQwen]
 FACES = [ChatTIRQwen, TIRQwen]
@@ -45,6 +46,52 @@ def test_an_unknown_argument_is_rejected_with_a_suggestion(face: Face, typo: str
     with pytest.raises(ConfigurationError) as caught:
         face(**KNOWN, **{typo: "c4n4ry"})
     assert str(caught.value) == f"{face.__name__}: there is no argument {typo!r} (did you mean {meant!r}?)."
+
+
+@pytest.mark.parametrize(
+    ("face", "name", "hint"),
+    [
+        (ChatTIRQwen, "model_name", "use model"),
+        (ChatTIRQwen, "openai_api_base", "use base_url"),
+        (ChatTIRQwen, "openai_api_key", "use api_key"),
+        (ChatTIRQwen, "model_kwargs", "use extra_body"),
+        (TIRQwen, "extra_body", "use additional_kwargs"),
+        (TIRQwen, "tokenizer", "use tokenizer_file"),
+        (TIRQwen, "reuse_client", "delete it: connections are always reused, safely"),
+        (TIRQwen, "is_chat_model", "delete it: it is always True"),
+        (ChatTIRQwen, "default_query", "delete it: add it to base_url, as in https://host/v1?key=value"),
+        (ChatTIRQwen, "reasoning_effort", "delete it: use enable_thinking"),
+        (TIRQwen, "strict", "delete it: pass it to bind_tools or with_structured_output"),
+        (
+            TIRQwen,
+            "should_use_structured_outputs",
+            "delete it: structured output is always used, if the server supports it",
+        ),
+    ],
+)
+def test_arguments_of_other_integrations_are_explained(face: Face, name: str, hint: str) -> None:
+    """An argument of ChatOpenAI, OpenAILike or ChatQwen is rejected with what to do about it."""
+    with pytest.raises(ConfigurationError) as caught:
+        face(**KNOWN, **{name: False})
+    assert str(caught.value) == f"{face.__name__}: there is no argument {name!r} ({hint})."
+
+
+def test_each_hint_names_an_argument_that_exists() -> None:
+    """What a hint says to use is accepted by both integrations, and what it explains is not."""
+    for face in FACES:
+        known = {
+            name
+            for field, info in face.model_fields.items()
+            for name in (field, *getattr(info.validation_alias, "choices", ()))
+        }
+        assert {use.partition("=")[0] for use in migration._USE.values()} <= known
+        assert not known & (migration._USE.keys() | migration._DELETE.keys())
+
+
+def test_what_is_always_true_may_be_set_to_true() -> None:
+    """A configuration for OpenAILike can be used unchanged if it says what is true anyway."""
+    llm = TIRQwen(**KNOWN, is_chat_model=True, is_function_calling_model=True)
+    assert (llm.metadata.is_chat_model, llm.metadata.is_function_calling_model) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +140,7 @@ def test_a_malformed_argument_is_rejected_without_its_value(face: Face, name: st
     [
         (ChatTIRQwen, "access_token", "base_url"),
         (ChatTIRQwen, "api_key", "base_url"),
-        (ChatTIRQwen, "tir_access_token", "base_url"),
+        (ChatTIRQwen, "tir_access_token", "api_base"),
         (TIRQwen, "api_key", "api_base"),
         (TIRQwen, "access_token", "base_url"),
     ],

@@ -16,13 +16,15 @@ from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import ConfigurableField
+from llama_index.core.node_parser import TokenTextSplitter
 
 import tir_qwen
 from langchain_tir_qwen import ChatTIRQwen, errors
 from langchain_tir_qwen._error_conversion import LANGCHAIN_CLASSES, raises_langchain_errors
-from langchain_tir_qwen._token_counts import load_tokenizer as load
+from llama_index_tir_qwen import TIRQwen
 from tests.support.fake_vllm import PRIVATE, SECRETS, Lab
 from tests.support.scripted_transport import BODY_OF_OVERFLOW, KNOWN, Reply, Scripted, model_on, model_saying
+from tir_qwen._integrations.tokenizer import _load
 
 GREETING = "Good day!"
 BUSY = Reply(status=503, error={"error": {"message": "busy"}})
@@ -273,6 +275,32 @@ def test_cache_of_a_call(given: dict[str, Any]) -> None:
     assert len(lab.requests) == 2
 
 
+def test_the_output_of_generate_holds_the_usage() -> None:
+    """`generate` reports the token counts of all its prompts together, and the model."""
+    model = model_on(Lab())
+    counts = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
+    one = model.generate([[HumanMessage("Hello")]], n=2)
+    two = model.generate([[HumanMessage("Hello")], [HumanMessage("Goodbye")]])
+    assert one.llm_output == {"token_usage": counts, "model_name": "qwen3_32b"}
+    assert len(one.generations[0]) == 2
+    assert two.llm_output == {
+        "token_usage": {name: 2 * count for name, count in counts.items()},
+        "model_name": "qwen3_32b",
+    }
+
+
+def test_the_output_of_a_streamed_generate_is_empty() -> None:
+    """Streams report their token counts in the message instead."""
+    assert model_on(Lab(), streaming=True).generate([[HumanMessage("Hello")]]).llm_output == {}
+
+
+def test_traces_show_the_address_of_the_endpoint() -> None:
+    """The identifying parameters contain the endpoint's address, without secrets."""
+    model = ChatTIRQwen(**{**PRIVATE, "base_url": None})
+    address = "https://infer.e2enetworks.net/project/p-***/genai/.../v1/chat/completions"
+    assert model._identifying_params["endpoint"] == address
+
+
 def test_no_secret_in_a_cache() -> None:
     """The cache key, which may be written to a file, contains no secret."""
     lab, cache = Lab(), InMemoryCache()
@@ -367,7 +395,7 @@ def tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
     library = ModuleType("tokenizers")
     library.Tokenizer = Tokenizer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tokenizers", library)
-    load.cache_clear()
+    _load.cache_clear()
 
 
 @pytest.mark.usefixtures("tokenizers")
@@ -379,6 +407,9 @@ def test_tokenizer_file(tmp_path: Path) -> None:
 
     assert (model.get_token_ids("How are you"), model.get_num_tokens("How are you")) == ([3, 3, 3], 3)
     assert model.get_num_tokens_from_messages([SystemMessage("Be kind."), HumanMessage("Hello")]) == 2 + 5 + 1 + 5
+    llm = TIRQwen(project_id=1, api_key="token", tokenizer_file=str(path))
+    assert llm.get_token_ids("How are you") == [3, 3, 3]
+    assert len(TokenTextSplitter(chunk_size=2, chunk_overlap=0, tokenizer=llm.get_token_ids).split_text("a b c d")) == 2
 
 
 @pytest.mark.usefixtures("tokenizers")
@@ -394,7 +425,7 @@ def test_broken_tokenizer_file(tmp_path: Path) -> None:
 def test_tokenizer_file_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the library is not installed, the error says how to install it."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    load.cache_clear()
+    _load.cache_clear()
     with pytest.raises(tir_qwen.ConfigurationError) as caught:
         ChatTIRQwen(**KNOWN, tokenizer_file="tokenizer.json").get_num_tokens("Hello")
     assert str(caught.value) == "tokenizer_file needs the library tokenizers: pip install tokenizers"

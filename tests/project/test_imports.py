@@ -185,7 +185,7 @@ ROOMS: dict[str, set[str]] = {
     "_request": {"_json", "_redaction", "errors", "types"},
     "_response": {"_json", "_redaction", "errors", "types"},
     "_transport": {"_asyncgen", "_redaction", "_request", "errors", "timeouts"},
-    "_dialect": {"_json", "_response", "errors", "types"},
+    "_dialect": {"_json", "_request", "_response", "errors", "types"},
     "_client": {
         "_asyncgen",
         "_dialect",

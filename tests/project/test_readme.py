@@ -78,7 +78,7 @@ def test_another_ones_names(name: str) -> None:
     """An argument known only to another integration raises an error that suggests the right one."""
     assert name in MIGRATION
     right = {"max_completion_tokens": "max_tokens", "request_timeout": "timeout"}[name]
-    with pytest.raises(ConfigurationError, match=f"there is no argument '{name}' .did you mean '{right}'"):
+    with pytest.raises(ConfigurationError, match=f"there is no argument '{name}' .use {right}"):
         ChatTIRQwen(project_id=6530, access_token="token", **{name: 1})
 
 

@@ -94,6 +94,19 @@ def test_a_missing_token_is_explained(nothing: str | None) -> None:
     )
 
 
+@pytest.mark.parametrize("nothing", [None, " "])
+def test_missing_project_and_token_are_reported_together(monkeypatch: pytest.MonkeyPatch, nothing: str | None) -> None:
+    """If nothing is configured, a single error names both the project and the token."""
+    if nothing is not None:
+        monkeypatch.setenv("E2E_TIR_PROJECT_ID", nothing)
+        monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", nothing)
+    assert refusal() == (
+        "project_id and access_token are missing: pass them, or set the environment variables E2E_TIR_PROJECT_ID to the"
+        " project id, such as 6530, and E2E_TIR_ACCESS_TOKEN to the Auth Token of an access token (TIR's dashboard"
+        " shows both)."
+    )
+
+
 def test_arguments_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments take precedence over environment variables."""
     monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "another-token")
@@ -184,7 +197,7 @@ def test_everything_that_identifies_the_caller_is_a_secret(settings: dict[str, A
     assert set(endpoint.secrets) == known
 
 
-@pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "ORIZATION"])
 def test_a_header_of_the_user_replaces_the_default(name: str) -> None:
     """A user's header replaces the default whatever its capitalization, and is sent once."""
     endpoint = resolve_endpoint(project_id=6530, access_token=TOKEN, headers={name: "Basic abc", "X-Team": ""})

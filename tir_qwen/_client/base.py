@@ -65,8 +65,8 @@ class BaseClient:
             allow_http: Allow plain HTTP to other machines, which sends token and prompts unencrypted.
             timeout: Seconds to wait for progress (default: 600, and 5 to connect), or a `tir_qwen.Timeout`.
             max_retries: How often to retry a request that failed before its answer began: statuses 408, 409, 429 and
-                5xx, connection errors, timeouts. The delays grow from 0.5 to 8 seconds, or are as long as `Retry-After`
-                asks for, up to 60.
+                5xx, connection errors, timeouts. The delays double from 0.5 up to 8 seconds, each
+                shortened by up to a quarter at random, or are as long as `Retry-After` asks for, up to 60.
             http_client: An `httpx.Client`, or for `AsyncClient` an `httpx.AsyncClient` (of httpx or httpx2), to use
                 with its own connection pool; it is never closed here.
             capabilities: What is known about each model's endpoint; clients with the same dict share what they learn.

@@ -115,7 +115,7 @@ class StructuredOutputFlow:
         """Return a delta of the second answer as a delta of the combined answer."""
         self._second_answer_began = True
         if delta.last:
-            delta.usage = _add_usage(self._first_usage, delta.usage)
+            delta.usage = add_usage(self._first_usage, delta.usage)
         else:
             delta.response = None  # already reported by the first answer
         return delta
@@ -158,7 +158,8 @@ class StructuredOutputFlow:
         return find_mismatch(value, self._schema or {"type": "object"})
 
 
-def _add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
+def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
+    """Return the sum of the token counts of two answers."""
     if first is None or second is None:
         return first or second
     total: Any = dict(second)

@@ -3,6 +3,7 @@
 from .._asyncgen import aclosing_unhooked
 from .._client.parameters import CallParameters
 from .._dialect.json_answer import explain_failure, extract_object
+from .._dialect.structured_output import add_usage
 from .._json import dump_json, parse_object
 from .._response.accumulator import Accumulator
 from .construction import construct
@@ -10,6 +11,7 @@ from .messages import add_reasoning, tool_call_to_wire
 from .parameters import ModelSettings
 from .partial_json import PartialJSON
 from .profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, MAX_OUTPUT_TOKENS
+from .tokenizer import read_token_ids
 
 __all__ = [
     "CONTEXT_WINDOW",
@@ -21,10 +23,12 @@ __all__ = [
     "PartialJSON",
     "aclosing_unhooked",
     "add_reasoning",
+    "add_usage",
     "construct",
     "dump_json",
     "explain_failure",
     "extract_object",
     "parse_object",
+    "read_token_ids",
     "tool_call_to_wire",
 ]

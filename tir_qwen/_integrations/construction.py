@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigurationError
+from .migration import migration_hint
 from .parameters import ModelSettings
 
 
@@ -45,7 +46,8 @@ def _describe_problem(cls: type[BaseModel], kind: str, loc: tuple[int | str, ...
         if name in field_names:
             return f"{name!r} and {field_names[name]!r} are the same argument: pass only one of them"
         nearest = get_close_matches(name, field_names, n=1)
-        return f"there is no argument {name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else "")
+        hint = migration_hint(name, field_names) or (f"did you mean {nearest[0]!r}?" if nearest else "")
+        return f"there is no argument {name!r}" + (f" ({hint})" if hint else "")
     message = message.removeprefix("Value error, ").removeprefix(f"{name}: ").removesuffix(".")
     return f"{name}: {message[:1].lower()}{message[1:]}" if name else message
 

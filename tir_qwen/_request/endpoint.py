@@ -97,6 +97,8 @@ def resolve_endpoint(
         ConfigurationError: A setting is missing or malformed; the message names the argument and the variable.
     """
     root, query, is_complete = _resolve_address(base_url, allow_http=allow_http)
+    if not is_complete:
+        _require_either(project_id, access_token)
     project = None if is_complete and project_id is None else _parse_project_id(project_id, required=not is_complete)
     if not isinstance(headers, (Mapping, NoneType)):
         raise _malformed("default_headers", "must be a dict")
@@ -232,6 +234,17 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _require_either(project_id: str | int | None, access_token: str | None) -> None:
+    """Report both settings at once if neither is there."""
+    variables = ("E2E_TIR_PROJECT_ID", "E2E_TIR_ACCESS_TOKEN")
+    if project_id is None and access_token is None and not any(os.environ.get(name, "").strip() for name in variables):
+        raise ConfigurationError(
+            "project_id and access_token are missing: pass them, or set the environment variables E2E_TIR_PROJECT_ID to"
+            " the project id, such as 6530, and E2E_TIR_ACCESS_TOKEN to the Auth Token of an access token (TIR's"
+            " dashboard shows both)."
+        )
 
 
 def _missing(name: str, variable: str, what: str) -> ConfigurationError:

@@ -1,0 +1,61 @@
+"""Hints for constructor arguments of other integrations: ChatOpenAI, OpenAILike and ChatQwen."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+_USE = {
+    "azure_endpoint": "base_url",
+    "dashscope_api_key": "api_key",
+    "max_completion_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "model_name": "model",
+    "openai_api_base": "base_url",
+    "openai_api_key": "api_key",
+    "request_timeout": "timeout",
+    "stop_sequences": "stop",
+    "stream_chunk_timeout": "timeout=tir_qwen.Timeout(between_deltas=...)",
+    "tiktoken_model_name": "tokenizer_file",
+    "tokenizer": "tokenizer_file",
+}
+_EXTRA_BODY = frozenset({"additional_kwargs", "extra_body", "logit_bias", "model_kwargs"})
+_DELETE = {
+    "api_version": "the version is part of base_url",
+    "audio_config": "Qwen3-32B accepts text only",
+    "default_query": "add it to base_url, as in https://host/v1?key=value",
+    "disabled_params": "parameters that are not set are not sent",
+    "http_socket_options": "pass an HTTP client that has them as http_client",
+    "include": "it is part of OpenAI's Responses API",
+    "include_response_headers": "the response's metadata are in each answer",
+    "is_chat_model": "it is always True",
+    "is_function_calling_model": "it is always True",
+    "modalities": "Qwen3-32B accepts text only",
+    "openai_organization": "TIR has projects: use project_id",
+    "openai_proxy": "set HTTPS_PROXY, or pass an HTTP client that has a proxy as http_client",
+    "organization": "TIR has projects: use project_id",
+    "reasoning": "use enable_thinking",
+    "reasoning_effort": "use enable_thinking",
+    "reuse_client": "connections are always reused, safely",
+    "service_tier": "TIR has none",
+    "should_use_structured_outputs": "structured output is always used, if the server supports it",
+    "store": "TIR stores no answers",
+    "strict": "pass it to bind_tools or with_structured_output",
+    "truncation": "it is part of OpenAI's Responses API",
+    "use_previous_response_id": "it is part of OpenAI's Responses API",
+    "use_responses_api": "the chat completions API is always used",
+    "verbosity": "Qwen3-32B has none",
+}
+
+
+def migration_hint(name: str, known: Container[str]) -> str | None:
+    """Return what to do about an argument of another integration; None if it is not known.
+
+    Args:
+        name: The argument.
+        known: The names and aliases of the arguments that are accepted.
+    """
+    if name in _EXTRA_BODY:
+        return f"use {'extra_body' if 'extra_body' in known else 'additional_kwargs'}"
+    if name in _USE:
+        return f"use {_USE[name]}"
+    return f"delete it: {_DELETE[name]}" if name in _DELETE else None
