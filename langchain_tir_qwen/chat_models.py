@@ -75,7 +75,8 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     Unset parameters are not sent, so the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
     `tool_calling`, `timeout` and `max_retries` can also be passed to a call, as above, or to `bind`; these take
-    precedence over the constructor's. Calls also accept further fields of the request body.
+    precedence over the constructor's. Calls also accept the other fields of vLLM's and OpenAI's requests by name; any
+    further fields go through `extra_body`. An unknown name is an error.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.

@@ -73,7 +73,8 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     Unset parameters are not sent, so the server's defaults apply. `model`, the sampling parameters, `enable_thinking`,
     `tool_calling`, `timeout` and `max_retries` can also be passed to a call, as above; these take precedence over the
-    constructor's. Calls also accept further fields of the request body.
+    constructor's. Calls also accept the other fields of vLLM's and OpenAI's requests by name; any further fields go
+    through `extra_body`. An unknown name is an error.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
@@ -167,7 +168,8 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
         Args:
             messages: The conversation.
-            **kwargs: Parameters of this call, named as in the constructor or in the API.
+            **kwargs: Parameters of this call, named as in the constructor or in the API; further fields of the request
+                body go through `extra_body`.
 
         Raises:
             TIRError: See `tir_qwen.TIRError`.

@@ -50,11 +50,11 @@ class Client(BaseClient):
         Args:
             messages: Messages in wire format: dicts with a `role` (`system`, `user`, `assistant` or `tool`) and a
                 `content`, oldest first.
-            **params: Fields of the request body (`temperature`, `max_tokens`, `stop`, `tools`, `response_format`, ...);
-                None means unset. The following are not fields of the body:
+            **params: Fields of the request body (`temperature`, `max_tokens`, `stop`, `tools`, `response_format`, ...):
+                all that vLLM and OpenAI document; None means unset. The following are not fields of the body:
 
                 - `enable_thinking`: False makes the model answer without reasoning.
-                - `extra_body`: further fields (a dict), which take precedence over all others.
+                - `extra_body`: a dict of any fields, which take precedence over all others.
                 - `model`, `timeout`, `max_retries`: replace the client's.
                 - `on_retry`: called with the error and the delay in seconds before each retry (awaited by
                   `AsyncClient`).
@@ -64,7 +64,7 @@ class Client(BaseClient):
                   `both`.
 
         Raises:
-            ConfigurationError: An argument is malformed; nothing was sent.
+            ConfigurationError: An argument is unknown or malformed; nothing was sent.
             APIStatusError: The server rejected the request; retryable statuses were retried first.
             APIConnectionError: There was no response, even after retries; `APITimeoutError` if a time limit was
                 exceeded.
