@@ -174,6 +174,7 @@ class AsyncPool:
         """Start without connections. A forked child does so again and leaves its parent's loops alone."""
         if self._finalizer is not None:
             self._finalizer.detach()
+            _inherited_loops.append(self._loops)
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopConnections] = (
             weakref.WeakKeyDictionary()
         )
@@ -259,3 +260,6 @@ def _start_closing(loop: asyncio.AbstractEventLoop, connections: _LoopConnection
 
 
 _closing_tasks: set[asyncio.Task[None]] = set()
+
+_inherited_loops: list[object] = []
+"""What a forked child inherited: it is kept, since collecting a `keeper` would schedule a task on the parent's loop."""
