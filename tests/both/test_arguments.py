@@ -61,7 +61,7 @@ def test_an_unknown_argument_is_rejected_with_a_suggestion(face: Face, typo: str
         (TIRQwen, "is_chat_model", "delete it: it is always True"),
         (ChatTIRQwen, "default_query", "delete it: add it to base_url, as in https://host/v1?key=value"),
         (ChatTIRQwen, "reasoning_effort", "delete it: use enable_thinking"),
-        (TIRQwen, "strict", "delete it: pass it to bind_tools or with_structured_output"),
+        (TIRQwen, "strict", "delete it: the server enforces schemas strictly"),
         (
             TIRQwen,
             "should_use_structured_outputs",

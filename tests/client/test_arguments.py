@@ -37,6 +37,11 @@ from tir_qwen._client.validation import PARAMETER_CHECKS
             "a call takes no argument 'zzz'. Further fields of the request body go through extra_body:"
             " extra_body={'zzz': ...}.",
         ),
+        (
+            "functions",
+            "a call takes no argument 'functions'. Further fields of the request body go through extra_body:"
+            " extra_body={'functions': ...}.",
+        ),
         ("api_key", "api_key is an argument of the constructor, not of a call."),
         ("extra_headers", "a call takes no extra_headers: pass default_headers to the constructor."),
         ("stream", "a call takes no stream: whether to stream is decided by the method that is called."),

@@ -182,7 +182,7 @@ def _explain_unknown(name: str) -> str:
         return f"a call takes no {name}: pass default_headers to the constructor."
     if name == "stream":
         return "a call takes no stream: whether to stream is decided by the method that is called."
-    nearest = get_close_matches(name, PARAMETER_CHECKS, n=1)
+    nearest = get_close_matches(name, PARAMETER_CHECKS, n=1, cutoff=0.75)
     suggestion = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return (
         f"a call takes no argument {name!r}{suggestion}. Further fields of the request body go through extra_body:"

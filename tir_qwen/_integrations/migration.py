@@ -39,7 +39,7 @@ _DELETE = {
     "service_tier": "TIR has none",
     "should_use_structured_outputs": "structured output is always used, if the server supports it",
     "store": "TIR stores no answers",
-    "strict": "pass it to bind_tools or with_structured_output",
+    "strict": "the server enforces schemas strictly",
     "truncation": "it is part of OpenAI's Responses API",
     "use_previous_response_id": "it is part of OpenAI's Responses API",
     "use_responses_api": "the chat completions API is always used",
