@@ -278,4 +278,13 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
 
     def _params(self, kwargs: Mapping[str, Any], *, stream: bool = False) -> dict[str, Any]:
         """Return the parameters of a call; its own take precedence over the constructor's."""
+        if _are_for_anthropic(kwargs.get("extra_headers")):
+            kwargs = {name: value for name, value in kwargs.items() if name != "extra_headers"}
         return self._merge_call_params(kwargs, self.additional_kwargs, stream=stream)
+
+
+def _are_for_anthropic(headers: Any) -> bool:
+    """Whether these are the headers that core's `DocumentContextExtractor` passes to every LLM."""
+    return (
+        isinstance(headers, Mapping) and bool(headers) and all(str(name).startswith("anthropic-") for name in headers)
+    )

@@ -12,10 +12,12 @@ from llama_index.core import Settings
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock, ToolCallBlock
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.extractors import TitleExtractor
+from llama_index.core.extractors import DocumentContextExtractor, TitleExtractor
 from llama_index.core.llms import LLM
 from llama_index.core.llms.utils import resolve_llm
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
+from llama_index.core.schema import Document, NodeRelationship, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import BaseOutputParser
 from pydantic import BaseModel, SerializeAsAny, ValidationError
@@ -23,7 +25,7 @@ from pydantic import BaseModel, SerializeAsAny, ValidationError
 from llama_index_tir_qwen import TIRQwen
 from tests.support.fake_vllm import HEADER, MODEL, PRIVATE, PROJECT, SECRETS, TOKEN, Lab
 from tests.support.scripted_transport import KNOWN, Reply, Scripted
-from tir_qwen import InternalServerError
+from tir_qwen import ConfigurationError, InternalServerError
 
 GREETING = "Good day!"
 
@@ -321,6 +323,24 @@ def test_read_with_credentials(form: str, monkeypatch: pytest.MonkeyPatch) -> No
     READ[form](TIRQwen(**PRIVATE), given).complete("Hello")
     assert [request.headers["authorization"] for request in lab.requests] == [f"Bearer {TOKEN}"]
     assert [request.url.params["project_id"] for request in lab.requests] == [PROJECT]
+
+
+async def test_the_context_of_a_document() -> None:
+    """Core's `DocumentContextExtractor` works, although it passes headers for Anthropic to every LLM."""
+    document = Document(text="A story.")
+    documents = SimpleDocumentStore()
+    documents.add_documents([document])
+    node = TextNode(text="A part.", relationships={NodeRelationship.SOURCE: document.as_related_node_info()})
+    llm = llm_on(Scripted(Reply(content="The whole.", reasoning="")))
+    extractor = DocumentContextExtractor(docstore=documents, llm=llm, max_context_length=100, key="context")
+    assert await extractor.aextract([node]) == [{"context": "The whole."}]
+
+
+async def test_other_headers_of_a_call_are_rejected() -> None:
+    """Headers of a call that are not core's own are not dropped without a word."""
+    for headers in ({"X-Tenant": "a"}, {"anthropic-beta": "a", "X-Tenant": "a"}, {}):
+        with pytest.raises(ConfigurationError, match=r"^a call takes no extra_headers"):
+            await llm_on(Lab()).achat([ChatMessage("Hello")], extra_headers=headers)  # type: ignore[call-arg]
 
 
 class Holder(BaseModel):
