@@ -44,6 +44,7 @@ from tir_qwen._client.validation import PARAMETER_CHECKS
         ),
         ("api_key", "api_key is an argument of the constructor, not of a call."),
         ("extra_headers", "a call takes no extra_headers: pass default_headers to the constructor."),
+        ("extra_query", "a call takes no extra_query: add it to base_url, as in https://host/v1?key=value."),
         ("stream", "a call takes no stream: whether to stream is decided by the method that is called."),
     ],
 )
@@ -105,6 +106,21 @@ def test_a_wrong_type_in_extra_body_is_rejected_too(driver: Driver, name: str) -
         errors = [failure(driver, client, False, **params) for params in ({name: 0j}, {"extra_body": {name: 0j}})]
     assert str(errors[0]) == str(errors[1]) == f"{name} must be {PARAMETER_CHECKS[name][1]}."
     assert server.received == []
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("extra_body", "put its fields there directly"),
+        ("extra_headers", "pass default_headers to the constructor"),
+        ("extra_query", "add it to base_url, as in https://host/v1?key=value"),
+    ],
+)
+def test_an_argument_of_the_openai_sdk_in_extra_body_is_rejected(name: str, advice: str) -> None:
+    """OpenAILike takes these in `additional_kwargs`; in the body, the server would ignore them silently."""
+    with pytest.raises(ConfigurationError) as caught:
+        arguments.read_arguments(MESSAGES, {"extra_body": {name: {"top_k": 1}}}, stream=False)
+    assert str(caught.value) == f"{name} is not a field of the request body: {advice}."
 
 
 def test_an_enable_thinking_that_the_template_would_ignore_is_rejected() -> None:

@@ -26,7 +26,13 @@ _CONSTRUCTOR_ARGUMENTS = {
     "project_id",
     "tir_access_token",
 }
-_HEADER_ARGUMENTS = {"headers", "extra_headers", "extra_query"}
+_HEADER_ARGUMENTS = {"headers", "extra_headers"}
+_NOT_BODY_FIELDS = {
+    "extra_body": "put its fields there directly",
+    "extra_headers": "pass default_headers to the constructor",
+    "extra_query": "add it to base_url, as in https://host/v1?key=value",
+}
+"""Arguments of OpenAI's SDK that its integrations accept among the fields of the body, and what to do instead."""
 
 
 def _is_number(value: Any) -> bool:
@@ -101,9 +107,11 @@ def check_body_fields(fields: Mapping[str, Any]) -> None:
     """Check the types of those body fields that are parameters too.
 
     Raises:
-        ConfigurationError: A field has a wrong type.
+        ConfigurationError: A field has a wrong type, or is not a field but an argument of OpenAI's SDK.
     """
     for name, value in fields.items():
+        if name in _NOT_BODY_FIELDS:
+            raise ConfigurationError(f"{name} is not a field of the request body: {_NOT_BODY_FIELDS[name]}.")
         check = PARAMETER_CHECKS.get(name)
         if check is not None and value is not None:
             check_value(name, value, check)
@@ -180,6 +188,8 @@ def _explain_unknown(name: str) -> str:
         return f"{name} is an argument of the constructor, not of a call."
     if name in _HEADER_ARGUMENTS:
         return f"a call takes no {name}: pass default_headers to the constructor."
+    if name == "extra_query":
+        return f"a call takes no {name}: {_NOT_BODY_FIELDS[name]}."
     if name == "stream":
         return "a call takes no stream: whether to stream is decided by the method that is called."
     nearest = get_close_matches(name, PARAMETER_CHECKS, n=1, cutoff=0.75)
