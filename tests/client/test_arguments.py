@@ -19,7 +19,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tir_qwen import Completion, ConfigurationError
-from tir_qwen._client import arguments
+from tir_qwen._client import arguments, validation
 from tir_qwen._client.parameters import CallParameters, IgnoredParameters
 from tir_qwen._client.validation import PARAMETER_CHECKS
 
@@ -37,11 +37,11 @@ from tir_qwen._client.validation import PARAMETER_CHECKS
             "a call takes no argument 'zzz'. Further fields of the request body go through extra_body:"
             " extra_body={'zzz': ...}.",
         ),
-        (
-            "functions",
-            "a call takes no argument 'functions'. Further fields of the request body go through extra_body:"
-            " extra_body={'functions': ...}.",
-        ),
+        ("functions", "a call takes no argument 'functions' (use tools)."),
+        ("request_timeout", "a call takes no argument 'request_timeout' (use timeout)."),
+        ("additional_kwargs", "a call takes no argument 'additional_kwargs' (use extra_body)."),
+        ("system_prompt", "system_prompt is an argument of the constructor, not of a call."),
+        ("streaming", "a call takes no streaming: whether to stream is decided by the method that is called."),
         ("api_key", "api_key is an argument of the constructor, not of a call."),
         ("extra_headers", "a call takes no extra_headers: pass default_headers to the constructor."),
         ("extra_query", "a call takes no extra_query: add it to base_url, as in https://host/v1?key=value."),
@@ -106,6 +106,12 @@ def test_a_wrong_type_in_extra_body_is_rejected_too(driver: Driver, name: str) -
         errors = [failure(driver, client, False, **params) for params in ({name: 0j}, {"extra_body": {name: 0j}})]
     assert str(errors[0]) == str(errors[1]) == f"{name} must be {PARAMETER_CHECKS[name][1]}."
     assert server.received == []
+
+
+def test_each_replacement_is_a_parameter_of_a_call() -> None:
+    """What an error says to use instead is accepted, and what it replaces is not."""
+    assert CallParameters.__annotations__.keys() >= set(validation._REPLACEMENTS.values())
+    assert CallParameters.__annotations__.keys().isdisjoint(validation._REPLACEMENTS)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,25 @@ _CONSTRUCTOR_ARGUMENTS = {
     "apikey",
     "async_http_client",
     "base_url",
+    "context_window",
     "default_headers",
     "http_async_client",
     "http_client",
     "project_id",
+    "system_prompt",
     "tir_access_token",
+    "tokenizer_file",
 }
+_REPLACEMENTS = {
+    "additional_kwargs": "extra_body",
+    "function_call": "tool_choice",
+    "functions": "tools",
+    "model_kwargs": "extra_body",
+    "model_name": "model",
+    "request_timeout": "timeout",
+    "stop_sequences": "stop",
+}
+"""Arguments of other integrations, which would have no effect as fields of the body."""
 _HEADER_ARGUMENTS = {"headers", "extra_headers"}
 _NOT_BODY_FIELDS = {
     "extra_body": "put its fields there directly",
@@ -186,12 +199,14 @@ def _is_named(function: Any) -> bool:
 def _explain_unknown(name: str) -> str:
     if name in _CONSTRUCTOR_ARGUMENTS:
         return f"{name} is an argument of the constructor, not of a call."
+    if name in _REPLACEMENTS:
+        return f"a call takes no argument {name!r} (use {_REPLACEMENTS[name]})."
     if name in _HEADER_ARGUMENTS:
         return f"a call takes no {name}: pass default_headers to the constructor."
     if name == "extra_query":
         return f"a call takes no {name}: {_NOT_BODY_FIELDS[name]}."
-    if name == "stream":
-        return "a call takes no stream: whether to stream is decided by the method that is called."
+    if name in ("stream", "streaming"):
+        return f"a call takes no {name}: whether to stream is decided by the method that is called."
     nearest = get_close_matches(name, PARAMETER_CHECKS, n=1, cutoff=0.75)
     suggestion = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return (
