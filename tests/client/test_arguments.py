@@ -18,7 +18,7 @@ from tests.support.server import (
     failure,
     whole_and_streamed,
 )
-from tir_qwen import Completion, ConfigurationError
+from tir_qwen import Client, Completion, ConfigurationError
 from tir_qwen._client import arguments, validation
 from tir_qwen._client.parameters import CallParameters, IgnoredParameters
 from tir_qwen._client.validation import PARAMETER_CHECKS
@@ -176,6 +176,21 @@ def test_a_parameter_without_effect_is_reported_once(
             arguments.read_arguments(MESSAGES, {"extra_body": {"store": True}}, stream=False)
     assert body.fields() == {"user": "u-1"}
     assert caplog.messages == ["user has no effect on Qwen3 and vLLM.", "store has no effect on Qwen3 and vLLM."]
+
+
+@pytest.mark.parametrize("where", ["client", "call"])
+def test_reasoning_effort_has_an_effect_on_other_models(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That `reasoning_effort` has no effect is only logged for Qwen3."""
+    monkeypatch.setattr(arguments, "_reported_as_ignored", set())
+    named = {where: "gpt_oss_120b"}
+    with Loopback(echo) as server, caplog.at_level(logging.WARNING, "tir_qwen"):
+        client = Client(base_url=server.base_url, model=named.get("client", "qwen3_32b"))
+        client.complete(MESSAGES, model=named.get("call"), reasoning_effort="low")
+        assert caplog.messages == []
+        client.complete(MESSAGES, model="qwen3_32b", extra_body={"reasoning_effort": "low"})
+    assert caplog.messages == ["reasoning_effort has no effect on Qwen3 and vLLM."]
 
 
 def without_field(name: str, reply: str) -> Any:

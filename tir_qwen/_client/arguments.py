@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .._request.body import Body
+from .._request.endpoint import DEFAULT_MODEL
 from ..timeouts import Timeout, timeout_from
 from ..types import JSON, Messages
 from .parameters import CallParameters, IgnoredParameters
@@ -39,8 +40,16 @@ class CallOptions:
     schema_in: str = "request"
 
 
-def read_arguments(messages: Messages, params: CallParameters, *, stream: bool) -> tuple[CallOptions, Body]:
+def read_arguments(
+    messages: Messages, params: CallParameters, *, stream: bool, model: str = DEFAULT_MODEL
+) -> tuple[CallOptions, Body]:
     """Validate the arguments of a call, and divide them into options and the request body.
+
+    Args:
+        messages: The conversation in wire format.
+        params: The other arguments.
+        stream: Whether to stream the answer.
+        model: Name of the client's model.
 
     Raises:
         ConfigurationError: An argument is unknown or malformed; the message names it, but never quotes its value.
@@ -61,7 +70,9 @@ def read_arguments(messages: Messages, params: CallParameters, *, stream: bool) 
         body_fields.setdefault("stream_options", {"include_usage": True})
     extra = body_fields.pop("extra_body", None) or {}
     check_body_fields(extra)
-    return options, _read_body(messages, body_fields, extra, stream=stream)
+    body = _read_body(messages, body_fields, extra, stream=stream)
+    _report_ignored(body, options.model or model)
+    return options, body
 
 
 def _read_body(messages: Messages, body_fields: JSON, extra: Mapping[str, Any], *, stream: bool) -> Body:
@@ -84,7 +95,12 @@ def _read_body(messages: Messages, body_fields: JSON, extra: Mapping[str, Any], 
     )
     check_tool_choice(body.tool_choice)
     check_response_format(body.response_format)
-    for name in _IGNORED & merged.keys() - _reported_as_ignored:
+    return body
+
+
+def _report_ignored(body: Body, model: str) -> None:
+    for name in _IGNORED & body.other.keys() - _reported_as_ignored:
+        if name == "reasoning_effort" and "qwen" not in model.lower():  # gpt-oss obeys it
+            continue
         _reported_as_ignored.add(name)
         logger.warning("%s has no effect on Qwen3 and vLLM.", name)
-    return body

@@ -110,7 +110,7 @@ class Client(BaseClient):
         self.close()
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> Generator[Delta]:
-        options, body = read_arguments(messages, params, stream=stream)
+        options, body = read_arguments(messages, params, stream=stream, model=self._model)
         if needs_structured_output(body):
             flow = StructuredOutputFlow(body, stream=stream)
             call = self._new_call(options, flow.first_request, stream=stream)
@@ -240,7 +240,7 @@ class AsyncClient(BaseClient):
         await self.aclose()
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> AsyncGenerator[Delta]:
-        options, body = read_arguments(messages, params, stream=stream)
+        options, body = read_arguments(messages, params, stream=stream, model=self._model)
         if needs_structured_output(body):
             flow = StructuredOutputFlow(body, stream=stream)
             call = self._new_call(options, flow.first_request, stream=stream)

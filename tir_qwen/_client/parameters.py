@@ -40,7 +40,7 @@ class IgnoredParameters(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     """Ignored by vLLM."""
     reasoning_effort: str | None
-    """Ignored by Qwen3: use `enable_thinking`."""
+    """Ignored by Qwen3, which has `enable_thinking`; other models, such as gpt-oss, obey it."""
     verbosity: str | None
     """Ignored by vLLM."""
     service_tier: str | None
