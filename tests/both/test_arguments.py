@@ -60,7 +60,16 @@ def test_an_unknown_argument_is_rejected_with_a_suggestion(face: Face, typo: str
         (TIRQwen, "reuse_client", "delete it: connections are always reused, safely"),
         (TIRQwen, "is_chat_model", "delete it: it is always True"),
         (ChatTIRQwen, "default_query", "delete it: add it to base_url, as in https://host/v1?key=value"),
-        (ChatTIRQwen, "reasoning_effort", "delete it: use enable_thinking"),
+        (
+            ChatTIRQwen,
+            "reasoning_effort",
+            "delete it: use enable_thinking; with a model other than Qwen3, it is a further field of the request body",
+        ),
+        (ChatTIRQwen, "min_tokens", "use extra_body"),
+        (ChatTIRQwen, "stop_token_ids", "use extra_body"),
+        (ChatTIRQwen, "user", "use extra_body"),
+        (ChatTIRQwen, "tool_choice", "it is an argument of a call"),
+        (TIRQwen, "chat_template_kwargs", "use additional_kwargs"),
         (TIRQwen, "strict", "delete it: the server enforces schemas strictly"),
         (
             TIRQwen,

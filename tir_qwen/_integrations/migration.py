@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from .._client.parameters import CallParameters, OptionParameters
+
 _USE = {
     "azure_endpoint": "base_url",
     "dashscope_api_key": "api_key",
@@ -18,7 +20,9 @@ _USE = {
     "tiktoken_model_name": "tokenizer_file",
     "tokenizer": "tokenizer_file",
 }
-_EXTRA_BODY = frozenset({"additional_kwargs", "extra_body", "logit_bias", "model_kwargs"})
+_BODY_FIELDS = CallParameters.__annotations__.keys() - OptionParameters.__annotations__.keys()
+_OF_A_CALL = frozenset({"parallel_tool_calls", "response_format", "tool_choice", "tools"})
+_EXTRA_BODY = _BODY_FIELDS | {"additional_kwargs", "model_kwargs"}
 _DELETE = {
     "api_version": "the version is part of base_url",
     "audio_config": "Qwen3-32B accepts text only",
@@ -34,7 +38,7 @@ _DELETE = {
     "openai_proxy": "set HTTPS_PROXY, or pass an HTTP client that has a proxy as http_client",
     "organization": "TIR has projects: use project_id",
     "reasoning": "use enable_thinking",
-    "reasoning_effort": "use enable_thinking",
+    "reasoning_effort": "use enable_thinking; with a model other than Qwen3, it is a further field of the request body",
     "reuse_client": "connections are always reused, safely",
     "service_tier": "TIR has none",
     "should_use_structured_outputs": "structured output is always used, if the server supports it",
@@ -54,8 +58,12 @@ def migration_hint(name: str, known: Container[str]) -> str | None:
         name: The argument.
         known: The names and aliases of the arguments that are accepted.
     """
-    if name in _EXTRA_BODY:
-        return f"use {'extra_body' if 'extra_body' in known else 'additional_kwargs'}"
     if name in _USE:
         return f"use {_USE[name]}"
-    return f"delete it: {_DELETE[name]}" if name in _DELETE else None
+    if name in _DELETE:
+        return f"delete it: {_DELETE[name]}"
+    if name in _OF_A_CALL:
+        return "it is an argument of a call"
+    if name in _EXTRA_BODY:
+        return f"use {'extra_body' if 'extra_body' in known else 'additional_kwargs'}"
+    return None
