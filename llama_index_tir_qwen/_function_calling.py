@@ -39,13 +39,14 @@ class FunctionCalling(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         tool_required: bool = False,
         tool_choice: str | dict[str, Any] | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments for a chat with `tools`."""
+        """Return the arguments for a chat with `tools`; `strict`, as OpenAI's LLM takes it, is sent with each."""
         messages = list(chat_history or [])
         if user_msg is not None:
             messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
-        offered = [_tool_to_wire(tool) for tool in tools]
+        offered = [_tool_to_wire(tool, strict) for tool in tools]
         if offered:
             kwargs["tools"] = offered
             kwargs["tool_choice"] = tool_choice_to_wire(tool_choice, offered, required=tool_required)
@@ -156,13 +157,15 @@ class FunctionCalling(FunctionCallingLLM):
         return history if history[:1] == [system] else list(self._extend_messages(history))
 
 
-def _tool_to_wire(tool: BaseTool) -> dict[str, Any]:
+def _tool_to_wire(tool: BaseTool, strict: bool | None) -> dict[str, Any]:
     """Return the tool in wire format; restore the root `$ref` of a recursive schema, which core drops."""
     offered = tool.metadata.to_openai_tool(skip_length_check=True)
     parameters = offered["function"]["parameters"]
     if "$defs" in parameters and "type" not in parameters and tool.metadata.fn_schema is not None:
         parameters = {**tool.metadata.fn_schema.model_json_schema(), **parameters}
         offered["function"]["parameters"] = parameters
+    if strict is not None:
+        offered["function"]["strict"] = strict
     return offered
 
 

@@ -253,6 +253,16 @@ def test_prepare_chat_with_tools(given: dict[str, Any], choice: Any, parallel: b
     assert history == [ChatMessage("Hello")]
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_strict_tools(strict: bool) -> None:
+    """`strict`, which OpenAI's LLM takes as well, is sent with each tool, not as a parameter of the call."""
+    lab = Lab()
+    llm_on(lab).chat_with_tools([TOOL], "Look!", strict=strict)
+    (body,) = lab.bodies
+    assert body["tools"] == [{**OFFER, "function": {**OFFER["function"], "strict": strict}}]
+    assert "strict" not in body
+
+
 def test_prepare_chat_without_tools() -> None:
     """Without tools no tool fields are sent, because the server rejects an empty list."""
     message = ChatMessage("Look!", role="system")
