@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # not loaded by programs without tools
 
 else:
     Token = SecretStr
+    BaseTool = Any  # LangChain's fallbacks evaluate the annotations of `bind_tools`
 
 
 class ChatTIRQwen(BaseChatModel, ModelSettings):

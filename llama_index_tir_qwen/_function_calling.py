@@ -25,6 +25,8 @@ from ._stream import CallingResponse
 
 if TYPE_CHECKING:
     from llama_index.core.chat_engine.types import AgentChatResponse
+else:
+    AgentChatResponse = Any  # annotations can be evaluated
 
 
 class FunctionCalling(FunctionCallingLLM):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -200,6 +201,42 @@ async def test_with_fallbacks(way: str) -> None:
     assert await WAYS[way](handled) == GREETING
     with pytest.raises(core.ModelAPIError):
         await WAYS[way](unnamed)
+
+
+def get_weather(city: str) -> str:
+    """Get the current weather of a city."""
+    return f"Sunny in {city}"
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_tools_with_fallbacks(way: str) -> None:
+    """`bind_tools` and `with_structured_output` of a model with fallbacks apply to each of the models."""
+    fallback = Scripted(Reply(calls=(("get_weather", '{"city": "Paris"}'),)), Reply('{"city": "Paris"}'))
+    model = model_saying(BUSY, BUSY, max_retries=0).with_fallbacks([model_on(fallback)])
+
+    calling: Any = model.bind_tools([get_weather])
+    structured: Any = model.with_structured_output({"title": "Capital", "type": "object", "properties": {"city": {}}})
+    if way == "invoke":
+        message, capital = calling.invoke("Weather?"), structured.invoke("Capital?")
+    else:
+        message, capital = await calling.ainvoke("Weather?"), await structured.ainvoke("Capital?")
+
+    assert [(call["name"], call["args"]) for call in message.tool_calls] == [("get_weather", {"city": "Paris"})]
+    assert capital == {"city": "Paris"}
+    sent = [[*body.keys() & {"tools", "response_format"}] for body in fallback.bodies]
+    assert sent == [["tools"], ["response_format"]]
+
+
+@pytest.mark.parametrize("kind", [ChatTIRQwen, TIRQwen])
+def test_type_hints_can_be_read(kind: type) -> None:
+    """The annotations of the classes' own methods can be evaluated at run time, as LangChain's fallbacks do."""
+    methods = [getattr(kind, name) for name in dir(kind) if not name.startswith("_")]
+    own = [one for one in methods if "tir_qwen" in getattr(one, "__module__", "")]
+    assert len(own) >= 5
+    for method in own:
+        # LlamaIndex's decorators hide the module that a method's names belong to.
+        hidden = vars(sys.modules[method.__module__]) if kind is TIRQwen else None
+        typing.get_type_hints(method, hidden)
 
 
 @pytest.mark.parametrize(
