@@ -19,9 +19,10 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, Usage
-from tir_qwen._integrations import add_reasoning, dump_json, tool_call_to_wire
+from tir_qwen._integrations import add_reasoning, tool_call_to_wire
 
 from ._content_blocks import PROVIDER, StrictToolCallChunk, read_tool_call
+from ._foreign_blocks import text_of_blocks
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
 _ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
@@ -31,33 +32,14 @@ _ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
     ToolMessage: "tool",
 }
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
-_NON_TEXT_BLOCKS = frozenset(
-    {
-        # The chat template drops the reasoning of earlier turns.
-        "reasoning",
-        "redacted_thinking",
-        "thinking",
-        # The message's `tool_calls` contain the same.
-        "function_call",
-        "input_json_delta",
-        "invalid_tool_call",
-        "server_tool_call",
-        "server_tool_call_chunk",
-        "server_tool_result",
-        "tool_call",
-        "tool_call_chunk",
-        "tool_use",
-    }
-)
-"""Types of content blocks that are not part of an AI message's text."""
 
 
 def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Convert a conversation to wire format.
 
     Raises:
-        ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image, or has an
-            unknown role.
+        ConfigurationError: A user's message contains something that Qwen3-32B does not accept, such as an image, or a
+            message has an unknown role.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
     add_reasoning(wire, messages, _reasoning)
@@ -68,7 +50,9 @@ def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
     """Convert one message, without its reasoning, to wire format; errors give its `position`."""
     role = _ROLE_OF_CLASS.get(type(message)) or _role(message, position)
     content = message.content
-    wire: dict[str, Any] = {"role": role, "content": content if isinstance(content, str) else _text(message, position)}
+    if not isinstance(content, str):
+        content = text_of_blocks(content, role, f"message {position} ({message.type})")
+    wire: dict[str, Any] = {"role": role, "content": content}
     if message.name:
         wire["name"] = message.name
     if isinstance(message, AIMessage):
@@ -101,28 +85,6 @@ def _reasoning(message: BaseMessage) -> str:
         str(block.get("reasoning") or "")
         for block in blocks
         if isinstance(block, dict) and block.get("type") == "reasoning"
-    )
-
-
-def _text(message: BaseMessage, position: int) -> str:
-    texts = [text for block in message.content if (text := _block_text(message, block, position)) is not None]
-    # The blocks of an answer are parts of one text; in other messages, vLLM puts each block on its own line.
-    return ("" if isinstance(message, AIMessage) else "\n").join(texts)
-
-
-def _block_text(message: BaseMessage, block: str | dict[Any, Any], position: int) -> str | None:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type", "text")
-    text = block.get("text")
-    if kind in ("text", "text-plain", "refusal") and isinstance(text, str):
-        return text
-    if isinstance(message, AIMessage) and isinstance(kind, str) and kind in _NON_TEXT_BLOCKS:
-        return None
-    if isinstance(message, ToolMessage) and kind == "json":
-        return dump_json(block.get("json"), f"a block of message {position}").decode()
-    raise ConfigurationError(
-        f"message {position} ({message.type}) contains a block of type {kind!r}: Qwen3-32B accepts text only."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from llama_index.core.base.llms.types import (
     CitationBlock,
     CompletionResponse,
     ContentBlock,
+    DocumentBlock,
     LogProb,
     MessageRole,
     TextBlock,
@@ -22,7 +24,7 @@ from llama_index.core.base.llms.types import (
 from pydantic import BaseModel
 
 from tir_qwen import Choice, Completion, ConfigurationError, ToolCall, Usage
-from tir_qwen._integrations import add_reasoning, parse_object, tool_call_to_wire
+from tir_qwen._integrations import add_reasoning, parse_object, placeholder, tool_call_to_wire
 
 _ROLES = {
     MessageRole.SYSTEM: "system",
@@ -40,7 +42,7 @@ def messages_to_wire(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     """Convert a conversation to wire format.
 
     Raises:
-        ConfigurationError: A message contains something that Qwen3-32B does not accept, such as an image.
+        ConfigurationError: A user's message contains something that Qwen3-32B does not accept, such as an image.
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
     add_reasoning(wire, messages, _reasoning)
@@ -54,7 +56,8 @@ def message_to_wire(message: ChatMessage, position: int = 0) -> dict[str, Any]:
     if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
         content = blocks[0].text
     else:
-        content = "\n".join(text for block in blocks for text in _texts(block, f"message {position} ({role})"))
+        texts = (text for block in blocks for text in _texts(block, role, f"message {position} ({role})"))
+        content = "\n".join(texts)
     wire: dict[str, Any] = {"role": role, "content": content}
     if name := message.additional_kwargs.get("name"):
         wire["name"] = name
@@ -69,16 +72,32 @@ def _reasoning(message: ChatMessage) -> str:
     return "".join(block.content or "" for block in message.blocks if isinstance(block, ThinkingBlock))
 
 
-def _texts(block: ContentBlock, where: str) -> Iterable[str]:
+def _texts(block: ContentBlock, role: str, where: str) -> Iterable[str]:
     if isinstance(block, TextBlock):
         yield block.text
     elif isinstance(block, CitableBlock):
         for part in block.content:
-            yield from _texts(part, where)
+            yield from _texts(part, role, where)
     elif isinstance(block, CitationBlock):
-        yield from _texts(block.cited_content, where)
+        yield from _texts(block.cited_content, role, where)
+    elif isinstance(block, DocumentBlock) and (text := _text_of_document(block)) is not None:
+        yield text
     elif not isinstance(block, (ThinkingBlock, ToolCallBlock, CachePoint)):
-        raise ConfigurationError(f"{where} contains a block of type {block.block_type!r}: Qwen3-32B accepts text only.")
+        if role not in ("assistant", "tool"):
+            raise ConfigurationError(
+                f"{where} contains a block of type {block.block_type!r}: Qwen3-32B accepts text only."
+            )
+        yield placeholder(block.block_type)
+
+
+def _text_of_document(block: DocumentBlock) -> str | None:
+    """Return the text of a text file whose content is in the block, which core encodes in base64."""
+    if not (isinstance(block.data, bytes) and (block.document_mimetype or "").startswith("text/")):
+        return None
+    try:
+        return b64decode(block.data).decode()
+    except ValueError:
+        return None
 
 
 def _calls_to_wire(message: ChatMessage) -> Iterable[dict[str, Any]]:

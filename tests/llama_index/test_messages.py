@@ -142,9 +142,9 @@ NOT_TEXT: list[ContentBlock] = [
 
 
 @pytest.mark.parametrize("block", NOT_TEXT, ids=lambda block: block.block_type)
-@pytest.mark.parametrize(("role", "wire"), [("user", "user"), ("chatbot", "assistant"), ("tool", "tool")])
+@pytest.mark.parametrize(("role", "wire"), [("user", "user"), ("developer", "system")])
 def test_refused_block(block: Any, role: str, wire: str) -> None:
-    """A block that is not text is rejected with its position and type, without revealing its content."""
+    """A user's block that is not text is rejected with its position and type, without revealing its content."""
     with pytest.raises(ConfigurationError) as caught:
         messages_to_wire([ChatMessage("Hello"), ChatMessage([TEXT, block], role=role)])
     words = f"message 1 ({wire}) contains a block of type {block.block_type!r}: Qwen3-32B accepts text only."

@@ -7,7 +7,7 @@ from .._dialect.structured_output import add_usage
 from .._json import dump_json, parse_object
 from .._response.accumulator import Accumulator
 from .construction import construct
-from .messages import add_reasoning, tool_call_to_wire
+from .messages import add_reasoning, placeholder, tool_call_to_wire
 from .parameters import ModelSettings
 from .partial_json import PartialJSON
 from .profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, MAX_OUTPUT_TOKENS
@@ -29,6 +29,7 @@ __all__ = [
     "explain_failure",
     "extract_object",
     "parse_object",
+    "placeholder",
     "read_token_ids",
     "tool_call_to_wire",
 ]

@@ -1,14 +1,18 @@
-"""Tool calls and reasoning of a conversation's earlier messages, in wire format."""
+"""Tool calls, reasoning and placeholders of a conversation's earlier messages, in wire format."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from .._json import dump_json, parse_object
 from ..types import JSON
 
 T = TypeVar("T")
+
+logger = logging.getLogger("tir_qwen")
 
 
 def tool_call_to_wire(id_: str | None, name: str | None, arguments: dict[str, Any] | str | None) -> JSON:
@@ -40,3 +44,17 @@ def add_reasoning(wire: Sequence[JSON], messages: Sequence[T], reasoning_of: Cal
         if message["role"] == "assistant" and (text := reasoning_of(original)):
             # vLLM 0.11 to 0.19 reads the first name, later versions the second.
             message |= {"reasoning_content": text, "reasoning": text}
+
+
+@lru_cache(maxsize=1000)
+def placeholder(name: str) -> str:
+    """Return what is sent instead of an earlier answer or tool result that the model cannot see.
+
+    It is logged once for each name; the limit is for names that a server has made up.
+
+    Args:
+        name: What it is, such as `image`.
+    """
+    text = f"[{name}, not shown to this model]"
+    logger.warning("The model accepts text only: a part of the conversation is sent as %r.", text)
+    return text
