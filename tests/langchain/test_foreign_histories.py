@@ -515,7 +515,7 @@ SENT: dict[str, tuple[BaseMessage, str]] = {
         "[tool result, not shown to this model]\nSunny.",
     ),
     "core: server tool with a list of objects": (
-        answer(block("server_tool_result", tool_call_id="s1", output=[{"name": "f"}, {"name": "g"}]), text("Two.")),
+        answer(block("server_tool_result", tool_call_id="s1", output=[{"name": "f"}, 5]), text("Two.")),
         "[tool result, not shown to this model]\nTwo.",
     ),
     "core: non-standard": (
