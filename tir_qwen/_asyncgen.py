@@ -1,7 +1,8 @@
 """Nested async generators that are closed by their consumer and hidden from the event loop.
 
-An event loop that shuts down closes all the generators it tracks concurrently, outer and nested ones alike. It would
-report an error for a nested generator that its outer generator is already closing.
+An event loop that shuts down closes all the generators it tracks concurrently, outer and nested ones alike; so it does
+with those that are garbage-collected. It would report an error for a nested generator that its outer generator is
+already closing.
 """
 
 from __future__ import annotations
@@ -80,8 +81,16 @@ class _FirstStep(Generic[_Item]):
 @contextmanager
 def _without_asyncgen_hooks() -> Iterator[None]:
     hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(firstiter=None)
+    sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_consumer)
     try:
         yield
     finally:
         sys.set_asyncgen_hooks(*hooks)
+
+
+def _leave_to_consumer(_: AsyncGenerator[Any]) -> None:
+    """Take the place of the loop's finalizer, which would close a garbage-collected generator beside its consumer.
+
+    The consumer is collected with it, and has the loop close it, which keeps this generator alive and closes it too.
+    Without any finalizer, Python would close the generator itself, without awaiting what that takes.
+    """
