@@ -11,13 +11,26 @@ import pytest
 
 from demo.replay import Received
 from tests.client.test_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
-from tests.support.calls import dialect_of
+from tests.support.calls import dialect_of, sent_by
 from tests.support.decode import chunk, decode, events
-from tests.support.server import MESSAGES, Driver, Loopback, both_clients, completion, response, whole_and_streamed
+from tests.support.server import (
+    DONE,
+    END,
+    MESSAGES,
+    STREAM_HEAD,
+    Driver,
+    Loopback,
+    both_clients,
+    completion,
+    response,
+    whole_and_streamed,
+)
+from tests.support.server import chunk as framed
 from tir_qwen import BadRequestError, Choice, Completion
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.server_errors import error_from_response
+from tir_qwen.types import JSON
 
 
 def refused(message: str, **params: Any) -> Dialect:
@@ -238,7 +251,7 @@ NEWS = {
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities) if field.type == "bool"])
 def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A missing capability is logged exactly once."""
     capabilities = Capabilities()
@@ -246,3 +259,88 @@ def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptur
         capabilities.mark_unsupported(name)
     assert caplog.record_tuples == [("tir_qwen", logging.WARNING, NEWS[name])]
     assert capabilities == Capabilities(**{name: False})
+
+
+OLD, NEW = {"reasoning_content": "Hm."}, {"reasoning": "Hm."}
+BOTH = OLD | NEW
+NOT_COUNTED: JSON = {"completion_tokens": 3}
+COUNTED = NOT_COUNTED | {"completion_tokens_details": {"reasoning_tokens": 1}}
+SERVERS: dict[str, tuple[JSON, JSON | None, JSON]] = {
+    "vLLM 0.9 to 0.11.0": (OLD, NOT_COUNTED, OLD),
+    "vLLM 0.11.1 to 0.15": (BOTH, NOT_COUNTED, OLD),
+    "vLLM 0.16 to 0.27": (NEW, NOT_COUNTED, BOTH),
+    "vLLM from 0.28": (NEW, COUNTED, NEW),
+    "without a reasoning parser": ({}, NOT_COUNTED, BOTH),
+    "without token counts": (OLD, None, BOTH),
+    "malformed token counts": (NEW, {"completion_tokens_details": 1}, BOTH),
+    "a gateway that renames the field": (OLD, COUNTED, BOTH),
+}
+"""By server: the reasoning of its answers, their token counts, and how it then gets earlier reasoning."""
+
+
+def reasoning_server(reasoning: JSON, usage: JSON | None) -> Any:
+    """Simulate a server that reasons in these fields."""
+
+    def serve(request: Received) -> list[bytes]:
+        facts = {"id": "x"} if usage is None else {"id": "x", "usage": usage}
+        said = {"role": "assistant", **reasoning, "content": "Hello."}
+        if not request.json()["stream"]:
+            return [response({**facts, "choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})]
+        choices = [
+            {"index": 0, "delta": {"role": "assistant", "content": "", **dict.fromkeys(reasoning)}},
+            {"index": 0, "delta": reasoning},
+            {"index": 0, "delta": {"content": "Hello.", **dict.fromkeys(reasoning)}},
+            {"index": 0, "delta": {}, "finish_reason": "stop"},
+        ]
+        frames = [{"id": "x", "choices": [choice]} for choice in choices] + [{**facts, "choices": []}]
+        return [STREAM_HEAD, *(framed(b"data: " + json.dumps(one).encode() + b"\n\n") for one in frames), DONE + END]
+
+    return serve
+
+
+@pytest.mark.parametrize("stop", [None, ["END"]], ids=["", "stop"])
+@pytest.mark.parametrize("kind", SERVERS)
+@whole_and_streamed
+@both_clients
+def test_reasoning_is_sent_back_once_if_the_server_shows_which_field_it_reads(
+    driver: Driver, streamed: bool, kind: str, stop: list[str] | None
+) -> None:
+    """Earlier reasoning is sent in both fields until an answer shows which of them the server reads."""
+    reasoning, usage, read = SERVERS[kind]
+    history = [*MESSAGES, {"role": "assistant", "content": "Yes?", **BOTH}, *MESSAGES]
+    with Loopback(reasoning_server(reasoning, usage)) as loopback:
+        client = driver.make(base_url=loopback.base_url, max_retries=0)
+        for _ in range(2):
+            ask(driver, client, streamed, history, stop=stop)
+        driver.close(client)
+    shown = [{**history[1], **BOTH}, {"role": "assistant", "content": "Yes?", **read}]
+    assert [body["messages"][1] for body in sent(loopback)] == shown
+
+
+@pytest.mark.parametrize("thought", [OLD, NEW, OLD | {"reasoning": "So?"}], ids=["old", "new", "different"])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_that_is_there_only_once_is_always_sent(field: str, thought: JSON) -> None:
+    """Only a copy of the reasoning is left out: what the caller sends in one field arrives in it."""
+    messages = [*MESSAGES, {"role": "assistant", "content": "Yes?", **thought}]
+    assert sent_by(dialect_of(messages, {}, Capabilities(reasoning_field=field))) == (messages, {})
+
+
+def test_an_upgraded_server_is_noticed() -> None:
+    """The last answer counts: after an upgrade of the server, reasoning is sent in the field that it reads now."""
+    known, fields_read = Capabilities(), []
+    for kind in ("vLLM 0.11.1 to 0.15", "vLLM 0.16 to 0.27", "vLLM from 0.28"):
+        reasoning, usage, _ = SERVERS[kind]
+        dialect_of(MESSAGES, {}, known).observe(Completion([Choice()], usage), frozenset(reasoning))
+        fields_read.append(known.reasoning_field)
+    assert fields_read == ["reasoning_content", None, "reasoning"]
+
+
+def test_a_refusal_of_either_field_is_recognised() -> None:
+    """A history with reasoning in either field can do without it, if the server rejects that field."""
+    messages = [*MESSAGES, {"role": "assistant", "content": "Yes?", **OLD}]
+    known = Capabilities()
+    dialect = dialect_of(messages, {}, known)
+    dialect.write()
+    body = json.dumps({"error": {"message": "Unknown field: reasoning_content"}}).encode()
+    assert dialect.request_refused(error_from_response(400, {}, body))
+    assert sent_by(dialect) == ([*MESSAGES, {"role": "assistant", "content": "Yes?"}], {})

@@ -151,12 +151,11 @@ async def test_an_answer_is_sent_back_the_same_in_every_form(version: str, readi
         {"id": f"c{number}", "type": "function", "function": {"name": name, "arguments": arguments.replace(" ", "")}}
         for number, (name, arguments) in enumerate((PARIS, LONDON))
     ]
-    thought = {"reasoning_content": "I need both.", "reasoning": "I need both."}
     assert lab.bodies[1]["messages"][1] == {
         "role": "assistant",
         "content": "Let me look.",
         "tool_calls": calls,
-        **thought,
+        "reasoning_content": "I need both.",
     }
 
 

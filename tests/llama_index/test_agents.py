@@ -80,12 +80,12 @@ RESULTS = "Both results are here. Paris has 18 °C and sun, London 14 °C and ra
 ANSWER = "In Paris it is 18 °C and sunny; in London it is 14 °C and rainy. Paris is the warmer and drier of the two."
 
 
-def loop(ids: Sequence[str], reasoning: str) -> list[dict[str, Any]]:
-    """Return the two calls and their results in the wire format."""
+def loop(ids: Sequence[str], thought: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the two calls, with the reasoning in these fields, and their results in the wire format."""
     paris, london = ids
     return [
         user(BOTH),
-        called(reasoning, (paris, "get_weather", '{"city":"Paris"}'), (london, "get_weather", '{"city":"London"}')),
+        called(thought, (paris, "get_weather", '{"city":"Paris"}'), (london, "get_weather", '{"city":"London"}')),
         result(paris, WEATHER["Paris"]),
         result(london, WEATHER["London"]),
     ]
@@ -142,7 +142,7 @@ async def test_reasoning_calls_results_and_answer_come_in_order(server: Server, 
         offered |= {"stream": False}
     assert server.bodies == [
         {**offered, "messages": [SYSTEM, user(BOTH)]},
-        {**offered, "messages": [SYSTEM, *loop((paris, london), server.says(TWO_CALLS))]},
+        {**offered, "messages": [SYSTEM, *loop((paris, london), {server.reasoning_field: server.says(TWO_CALLS)})]},
     ]
 
 
@@ -181,7 +181,7 @@ async def test_a_memory_keeps_reasoning_that_is_not_sent_again(server: Server, e
     output, _ = await run(agent, "Thanks!", memory=kept)
 
     assert output.response.content == server.says(WELCOME)
-    assert server.bodies[-1]["messages"] == [SYSTEM, *loop(ids, ""), said(server.says(ANSWER)), user("Thanks!")]
+    assert server.bodies[-1]["messages"] == [SYSTEM, *loop(ids, {}), said(server.says(ANSWER)), user("Thanks!")]
     thoughts = [
         [block.content for block in message.blocks if isinstance(block, ThinkingBlock)]
         for message in await kept.aget_all()
@@ -201,7 +201,7 @@ async def test_context_on_disk(server: Server) -> None:
     output, _ = await run(other, "Which of the two was warmer?", ctx=read)
 
     assert output.response.content == server.says("Paris was the warmer one.")
-    question, *answered = loop(ids_of(server), "")
+    question, *answered = loop(ids_of(server), {})
     assert server.bodies[-1]["messages"] == [
         SYSTEM,
         user(in_state(question["content"])),
@@ -230,12 +230,14 @@ async def test_one_call_at_a_time(server: Server, form: str) -> None:
     assert output.response.content == server.says("In Oslo it is 3 °C, in Rome 21 °C.")
     assert [body["parallel_tool_calls"] for body in server.bodies] == [False] * 3
     (oslo, *_), (rome,) = ids_of(server, 0), ids_of(server, 1)
+    first = {server.reasoning_field: server.says("Two cities, two calls.")}
+    second = {server.reasoning_field: server.says("That is Oslo. Rome is still missing.")}
     assert server.bodies[2]["messages"] == [
         SYSTEM,
         user(OSLO),
-        called(server.says("Two cities, two calls."), (oslo, "get_weather", '{"city":"Oslo"}')),
+        called(first, (oslo, "get_weather", '{"city":"Oslo"}')),
         result(oslo, WEATHER["Oslo"]),
-        called(server.says("That is Oslo. Rome is still missing."), (rome, "get_weather", '{"city":"Rome"}')),
+        called(second, (rome, "get_weather", '{"city":"Rome"}')),
         result(rome, WEATHER["Rome"]),
     ]
 
@@ -379,7 +381,7 @@ async def test_tool_that_returns_directly(server: Server) -> None:
     assert server.bodies[1]["messages"] == [
         SYSTEM,
         user("What is the weather in Paris?"),
-        called("", (id_, "get_weather", '{"city":"Paris"}')),
+        called({}, (id_, "get_weather", '{"city":"Paris"}')),
         result(id_, WEATHER["Paris"]),
         said(WEATHER["Paris"]),
         user("Thanks!"),
@@ -421,11 +423,12 @@ async def test_an_agent_hands_over_a_question(server: Server, form: str) -> None
         form,
     )
     assert (output.current_agent_name, output.response.content) == ("weather", answer)
+    both = {"reasoning_content": thought, "reasoning": thought}  # the expert's LLM has not seen an answer yet
     second = server.bodies[1]
     assert second["messages"] == [
         {"role": "system", "content": prompt},
         user(UMBRELLA),
-        called(thought, (over, "handoff", json.dumps(reason, separators=(",", ":")))),
+        called(both, (over, "handoff", json.dumps(reason, separators=(",", ":")))),
         result(over, HANDED),
     ]
     assert [[tool["function"]["name"] for tool in body["tools"]] for body in server.bodies] == [

@@ -49,6 +49,11 @@ class Server:
         return _AnyText() if self.live else scripted
 
     @property
+    def reasoning_field(self) -> str:
+        """The field in which the server reads the reasoning of earlier messages, as its answers show."""
+        return "reasoning" if self.name.startswith("new") else "reasoning_content"
+
+    @property
     def bodies(self) -> list[dict[str, Any]]:
         """The bodies of the requests, in order."""
         return [json.loads(request.body) for request in self.cassette.requests]

@@ -102,9 +102,8 @@ def said(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-def called(reasoning: str, *calls: tuple[str, str, str]) -> dict[str, Any]:
-    """Return an answer with tool calls in wire format, its reasoning under both names."""
-    thought = {"reasoning_content": reasoning, "reasoning": reasoning} if reasoning else {}
+def called(thought: dict[str, str], *calls: tuple[str, str, str]) -> dict[str, Any]:
+    """Return an answer with tool calls in wire format, with its reasoning in these fields."""
     written = [
         {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
         for id_, name, arguments in calls

@@ -141,7 +141,7 @@ class Call:
         """Yield the remaining deltas: the body has ended."""
         yield from self._decoder.close()
         completion = self._decoder.completion()
-        self._dialect.observe(completion)
+        self._dialect.observe(completion, self._decoder.reasoning_fields)
         _warn_of_empty_answer(completion)
 
     def stream_failed(self, error: TIRError) -> None:

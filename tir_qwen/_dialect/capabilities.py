@@ -6,6 +6,8 @@ import logging
 import re
 from dataclasses import dataclass
 
+from ..types import Usage
+
 logger = logging.getLogger("tir_qwen")
 
 _FIELDS = {
@@ -50,6 +52,7 @@ class Capabilities:
         thinking_switch: `enable_thinking` in `chat_template_kwargs`.
         stream_options: `stream_options`.
         reasoning_history: Reasoning in earlier messages.
+        reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
     """
 
     tools: bool = True
@@ -59,12 +62,31 @@ class Capabilities:
     thinking_switch: bool = True
     stream_options: bool = True
     reasoning_history: bool = True
+    reasoning_field: str | None = None
 
     def mark_unsupported(self, name: str) -> None:
         """Remember that a capability is not supported, and log the consequence once."""
         if getattr(self, name):
             setattr(self, name, False)
             logger.warning("The server %s from now on.", _CONSEQUENCES[name])
+
+
+def reasoning_field_read(answered_in: frozenset[str], usage: Usage) -> str | None:
+    """Return the field in which a server reads earlier reasoning, judged by an answer; None if that is not conclusive.
+
+    vLLM reads `reasoning_content` up to 0.19, and `reasoning` from 0.20. Up to 0.15 it answers in the former (in both
+    from 0.11.1), from 0.16 only in the latter; and from 0.28 it counts the tokens of the reasoning.
+
+    Args:
+        answered_in: The fields of the answer's reasoning; not empty.
+        usage: The answer's token counts.
+    """
+    is_old = "reasoning_content" in answered_in
+    details = usage.get("completion_tokens_details")
+    is_new = isinstance(details, dict) and "reasoning_tokens" in details
+    if is_old is is_new:  # 0.16 to 0.27, or a gateway that renames fields
+        return None
+    return "reasoning_content" if is_old else "reasoning"
 
 
 def refuses(text: str, name: str) -> bool:

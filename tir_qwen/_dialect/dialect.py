@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from .._request.body import Body
-from .._response.choice import DecodingOptions
+from .._response.choice import REASONING_FIELDS, DecodingOptions
 from .._response.server_errors import server_text
 from ..errors import APIStatusError, BadRequestError, ContextOverflowError
 from ..types import Completion
-from .capabilities import Capabilities, is_about_value, refuses
+from .capabilities import Capabilities, is_about_value, reasoning_field_read, refuses
 from .json_answer import contains_object, describe_schema, with_description
 from .json_schema import expects_object, extract_schema, is_dispensable
 from .prompted_tools import messages_with_tools
@@ -77,14 +77,17 @@ class Dialect:
 
     def write(self) -> Body:
         """Return the body to send."""
-        self._used = replace(self._capabilities, **dict.fromkeys(self._given_up, False))
+        given_up: dict[str, Any] = dict.fromkeys(self._given_up, False)
+        self._used = replace(self._capabilities, **given_up)
         body = replace(self._body)
         self._write_thinking(body)
         self._write_schema(body)
         if not self._used.stream_options:
             body.stream_options = None
         if not self._used.reasoning_history:
-            body.messages = [_without_reasoning(message) for message in body.messages]
+            body.messages = [_without(message, *REASONING_FIELDS) for message in body.messages]
+        elif self._used.reasoning_field is not None:
+            body.messages = [_with_reasoning_once(message, self._used.reasoning_field) for message in body.messages]
         self._write_tools(body)
         return body
 
@@ -103,8 +106,10 @@ class Dialect:
             if for_all_calls:
                 self._capabilities.mark_unsupported(name)
 
-    def observe(self, completion: Completion) -> None:
-        """Learn from the answer what the server ignored."""
+    def observe(self, completion: Completion, reasoning_fields: frozenset[str] = frozenset()) -> None:
+        """Learn from the answer, whose reasoning came in these fields, what the server ignored."""
+        if reasoning_fields and completion.usage:
+            self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
         first = completion.first
         if not first.content.strip():
             return
@@ -154,7 +159,7 @@ class Dialect:
             "response_format": is_dispensable(body.response_format) and self._schema_in != "messages",
             "template_kwargs": body.enable_thinking is not None and not body.chat_template_kwargs,
             "stream_options": body.stream_options == {"include_usage": True},
-            "reasoning_history": any("reasoning" in message for message in body.messages),
+            "reasoning_history": any(name in message for message in body.messages for name in REASONING_FIELDS),
         }
         return [name for name, used in is_used.items() if used and getattr(self._used, name)]
 
@@ -164,5 +169,13 @@ def _stop_lag(body: Body) -> int:
     return 0 if body.include_stop_str_in_output else max([1, *map(len, body.stop)]) - 1
 
 
-def _without_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in message.items() if name not in ("reasoning_content", "reasoning")}
+def _with_reasoning_once(message: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Return the message without the copy of its reasoning that the server does not read."""
+    content, reasoning = (message.get(name) for name in REASONING_FIELDS)
+    if content is None or content != reasoning:
+        return message
+    return _without(message, *(name for name in REASONING_FIELDS if name != field))
+
+
+def _without(message: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    return {name: value for name, value in message.items() if name not in names}

@@ -42,7 +42,7 @@ def add_reasoning(wire: Sequence[JSON], messages: Sequence[T], reasoning_of: Cal
         if message["role"] == "user":
             return
         if message["role"] == "assistant" and (text := reasoning_of(original)):
-            # vLLM 0.11 to 0.19 reads the first name, later versions the second.
+            # vLLM 0.11 to 0.19 reads the first name, later versions the second. `Dialect` drops the other, once known.
             message |= {"reasoning_content": text, "reasoning": text}
 
 

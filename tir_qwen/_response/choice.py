@@ -45,6 +45,8 @@ class DecodingOptions:
 
 
 DEFAULT_OPTIONS = DecodingOptions()
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+"""The fields of a message in which servers put and read reasoning."""
 
 
 class ChoiceDecoder:
@@ -56,6 +58,7 @@ class ChoiceDecoder:
     Attributes:
         finished: Whether a finish reason has arrived.
         heard: Number of non-empty deltas received, including those whose text is still held back.
+        reasoning_fields: The fields in which the server put the first piece of reasoning.
     """
 
     __slots__ = (
@@ -75,11 +78,13 @@ class ChoiceDecoder:
         "_untagged_call",
         "finished",
         "heard",
+        "reasoning_fields",
     )
 
     def __init__(self, index: int, options: DecodingOptions, response_id: str | None = None) -> None:
         self.finished = False
         self.heard = 0
+        self.reasoning_fields: frozenset[str] = frozenset()
         self._index = index
         self._options = options
         self._text_is_plain = options.text_is_plain
@@ -104,11 +109,13 @@ class ChoiceDecoder:
             self._torn_tags = None  # tags are torn in streams only
         delta = Delta(self._index)
         expect(said, dict, "delta")
+        received = said
         if self._torn_tags is not None:
             said = self._repair(self._torn_tags, said)
         if reasoning := said.get("reasoning_content") or said.get("reasoning"):
             self.heard += 1
             if self._think_splitter is not None:  # the server parses reasoning: tags in the content are quoted text
+                self.reasoning_fields = frozenset(name for name in REASONING_FIELDS if received.get(name))
                 self._add_reasoning(delta, "")
                 self._end_think_block(delta)
             self._add_reasoning(delta, expect(reasoning, str, "reasoning"))

@@ -61,6 +61,11 @@ class ChunkDecoder:
         """Number of non-empty deltas received, including those whose text is still held back."""
         return sum([choice.heard for choice in self._choices.values()])
 
+    @property
+    def reasoning_fields(self) -> frozenset[str]:
+        """The fields in which the server put reasoning."""
+        return frozenset().union(*[choice.reasoning_fields for choice in self._choices.values()])
+
     def feed(self, data: bytes, event: bytes = b"") -> Iterator[Delta]:
         """Decode one payload and yield its deltas.
 

@@ -51,6 +51,11 @@ class ResponseDecoder:
         """Number of non-empty deltas received, including those whose text is still held back."""
         return self._chunks.heard
 
+    @property
+    def reasoning_fields(self) -> frozenset[str]:
+        """The fields in which the server put reasoning."""
+        return self._chunks.reasoning_fields
+
     def completion(self) -> Completion:
         """Return everything that has arrived so far."""
         return self._accumulator.completion()
