@@ -396,14 +396,17 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Count the tokens of a conversation and its tools, approximately; see `get_num_tokens`.
 
+        The reasoning that led to the tool calls after the last human message counts too, since the model gets it back.
+
         Args:
             messages: The conversation.
             tools: The tools, as for `bind_tools`.
         """
         texts = [to_json(convert_to_openai_tool(tool)).decode() for tool in tools or []]
         for message in messages_to_wire(messages):
-            calls = message.get("tool_calls")
-            texts.append(message["content"] + (to_json(calls).decode() if calls else ""))
+            reasoning, calls = message.get("reasoning_content"), message.get("tool_calls")
+            thought = f"<think>\n{reasoning}\n</think>\n\n" if reasoning else ""  # as the chat template writes it
+            texts.append(thought + message["content"] + (to_json(calls).decode() if calls else ""))
         return sum(self.get_num_tokens(text) + TOKENS_PER_MESSAGE for text in texts)
 
     def _resolve_model_profile(self) -> ModelProfile | None:

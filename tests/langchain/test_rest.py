@@ -6,6 +6,7 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from langchain_core import exceptions as core
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import ConfigurableField
 from llama_index.core.node_parser import TokenTextSplitter
@@ -22,6 +23,7 @@ from llama_index.core.node_parser import TokenTextSplitter
 import tir_qwen
 from langchain_tir_qwen import ChatTIRQwen, errors
 from langchain_tir_qwen._error_conversion import LANGCHAIN_CLASSES, raises_langchain_errors
+from langchain_tir_qwen._token_counts import BYTES_PER_TOKEN
 from llama_index_tir_qwen import TIRQwen
 from tests.support.fake_vllm import PRIVATE, SECRETS, Lab
 from tests.support.scripted_transport import BODY_OF_OVERFLOW, KNOWN, Reply, Scripted, model_on, model_saying
@@ -444,6 +446,8 @@ def test_tokenizer_file(tmp_path: Path) -> None:
 
     assert (model.get_token_ids("How are you"), model.get_num_tokens("How are you")) == ([3, 3, 3], 3)
     assert model.get_num_tokens_from_messages([SystemMessage("Be kind."), HumanMessage("Hello")]) == 2 + 5 + 1 + 5
+    think = len(["<think>", "Sun", "or", "rain?", "</think>"])
+    assert model.get_num_tokens_from_messages(TOOL_LOOP) == 1 + 5 + think + 1 + 5 + 1 + 5
     llm = TIRQwen(project_id=1, api_key="token", tokenizer_file=str(path))
     assert llm.get_token_ids("How are you") == [3, 3, 3]
     assert len(TokenTextSplitter(chunk_size=2, chunk_overlap=0, tokenizer=llm.get_token_ids).split_text("a b c d")) == 2
@@ -466,6 +470,22 @@ def test_tokenizer_file_without_the_library(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(tir_qwen.ConfigurationError) as caught:
         ChatTIRQwen(**KNOWN, tokenizer_file="tokenizer.json").get_num_tokens("Hello")
     assert str(caught.value) == "tokenizer_file needs the library tokenizers: pip install tokenizers"
+
+
+CALLED = AIMessage("", tool_calls=[{"name": "f", "args": {}, "id": "c"}])
+THOUGHT = CALLED.model_copy(update={"additional_kwargs": {"reasoning_content": "Sun or rain?"}})
+TOOL_LOOP = [HumanMessage("Weather?"), THOUGHT, ToolMessage("Sun.", tool_call_id="c")]
+
+
+def test_tokens_of_reasoning() -> None:
+    """Reasoning counts once where it is sent back, within a tool loop, and not where the chat template drops it."""
+    question, _, result = TOOL_LOOP
+    count: Callable[..., int] = ChatTIRQwen(**KNOWN).get_num_tokens_from_messages
+    written = len("<think>\nSun or rain?\n</think>\n\n")
+
+    assert count(TOOL_LOOP) - count([question, CALLED, result]) == ceil(written / BYTES_PER_TOKEN)
+    later = HumanMessage("And tomorrow?")
+    assert count([*TOOL_LOOP, later]) == count([question, CALLED, result, later])
 
 
 def multiply(a: int, b: int) -> int:
