@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -9,10 +11,15 @@ from operator import add
 import pytest
 from llama_index.core.base.llms.types import ChatResponse, ThinkingBlock
 
+from demo.replay import Received
+from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice
+from llama_index_tir_qwen import TIRQwen
 from llama_index_tir_qwen._messages import response_from_completion
 from llama_index_tir_qwen._stream import ResponseStream
 from tests.support.captures import CAPTURES, Capture
+from tests.support.server import DONE, END, STREAM_HEAD, Loopback, event
+from tests.support.server import chunk as framed
 from tir_qwen import Completion, Delta
 from tir_qwen._response.response import ResponseDecoder
 
@@ -74,3 +81,31 @@ def test_llama_index_chunks_add_up_to_the_whole_answer(capture: Capture) -> None
 def thought(response: ChatResponse) -> str:
     """Return the reasoning of a response."""
     return "".join(block.content for block in response.message.blocks if isinstance(block, ThinkingBlock))
+
+
+async def test_a_finish_reason_in_two_chunks() -> None:
+    """A finish reason that a gateway sends in two chunks, the second with the usage, appears once in both integrations.
+
+    LangChain would join them to `stopstop`.
+    """
+
+    def answer(_: Received) -> Iterator[bytes]:
+        again = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        last = {"id": "x", "choices": [again], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
+        yield STREAM_HEAD + event("Good day!", "stop") + event("", "stop")
+        yield framed(b"data: " + json.dumps(last).encode() + b"\n\n") + DONE + END
+
+    with Loopback(answer) as server:
+        model, llm = ChatTIRQwen(base_url=server.base_url), TIRQwen(api_base=server.base_url)
+        messages = [reduce(add, model.stream("Hi")), reduce(add, [chunk async for chunk in model.astream("Hi")])]
+        responses = [
+            [*llm.stream_complete("Hi")],
+            [response async for response in await llm.astream_complete("Hi")],
+        ]
+    for message in messages:
+        assert (message.text, message.response_metadata["finish_reason"]) == ("Good day!", "stop")
+        assert message.usage_metadata == {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    for streamed in responses:
+        assert streamed[-1].text == "Good day!"
+        finish_reasons = [response.raw["choices"][0]["finish_reason"] for response in streamed[:-1]]
+        assert [reason for reason in finish_reasons if reason] == ["stop"]

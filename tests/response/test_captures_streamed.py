@@ -132,3 +132,17 @@ def test_the_documented_stream_is_decoded() -> None:
     assert outcome.completion.usage is None
     assert outcome.completion.response == {"id": "chatcmpl-abc123", "created": 1770613777, "model": "qwen3_32b"}
     assert decode(*bytewise(body)) == outcome
+
+
+@pytest.mark.parametrize("place", ["at once", "after the usage"])
+@pytest.mark.parametrize("capture", [pytest.param(one, id=one.id) for _, one in pairs()])
+def test_a_repeated_finish_chunk_changes_nothing(capture: Capture, place: str) -> None:
+    """Chunks with a finish reason count once, also if a gateway sends them again, directly or after the usage."""
+    events = re.findall(rb".*?\n\n", capture.body, re.DOTALL)
+    finishing = [event for event in events if re.search(rb'"finish_reason":\s*"', event)]
+    if place == "at once":
+        repeated = [event for event in events for _ in range(3 if event in finishing else 1)]
+    else:
+        repeated = [*events[:-1], *finishing, *finishing, events[-1]]
+    expected = decode(capture.body, expected=capture.expected)
+    assert decode(b"".join(repeated), expected=capture.expected) == expected

@@ -66,6 +66,7 @@ class ChoiceDecoder:
         "_call_parser",
         "_calls",
         "_doubtful_reasoning",
+        "_final_choice",
         "_has_answer",
         "_has_reasoning",
         "_index",
@@ -83,6 +84,7 @@ class ChoiceDecoder:
 
     def __init__(self, index: int, options: DecodingOptions, response_id: str | None = None) -> None:
         self.finished = False
+        self._final_choice: JSON = {}
         self.heard = 0
         self.reasoning_fields: frozenset[str] = frozenset()
         self._index = index
@@ -103,6 +105,8 @@ class ChoiceDecoder:
 
     def feed(self, choice: JSON) -> Delta:
         """Decode one choice of a chunk, or of a non-streaming response."""
+        if self.finished and choice == self._final_choice:  # repeated, as some gateways do
+            return Delta(self._index)
         said = choice.get("delta")
         if said is None:
             said = choice.get("message") or {}
@@ -130,7 +134,7 @@ class ChoiceDecoder:
         if (logprobs := choice.get("logprobs")) is not None:
             delta.logprobs = expect(logprobs, dict, "logprobs")
         if finish_reason := choice.get("finish_reason"):
-            self._finish(delta, expect(finish_reason, str, "finish_reason"), choice.get("stop_reason"))
+            self._finish(delta, expect(finish_reason, str, "finish_reason"), choice)
         return delta
 
     def close(self) -> Delta:
@@ -152,11 +156,14 @@ class ChoiceDecoder:
             self._flush(delta, cut=True, ended=False)
         return delta
 
-    def _finish(self, delta: Delta, finish_reason: str, stop_reason: str | int | None) -> None:
-        self.finished = True
-        delta.finish_reason = finish_reason
-        delta.stop_reason = stop_reason
+    def _finish(self, delta: Delta, finish_reason: str, choice: JSON) -> None:
         self._flush(delta, cut=finish_reason == "length")
+        if self.finished:  # the first finish reason counts: frameworks may join several
+            return
+        self.finished = True
+        self._final_choice = choice
+        delta.finish_reason = finish_reason
+        delta.stop_reason = choice.get("stop_reason")
         if finish_reason == "stop" and self._calls.found_in_text:
             delta.finish_reason = "tool_calls"  # as reported by servers that parse them
 
