@@ -41,12 +41,14 @@ class ToolCallDelta:
         id: Id of the call, in its first part only.
         name: Name of the tool, in the call's first part only.
         arguments: The next part of the arguments, as JSON text that may be split anywhere.
+        error: Why the call must not be run, in its last part only; None if nothing is wrong with it.
     """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    error: str | None = None
 
 
 @dataclass(slots=True)
@@ -87,13 +89,15 @@ class ToolCall:
     Attributes:
         id: Id of the call; the tool's result refers to it as `tool_call_id`.
         name: Name of the tool.
-        arguments: The JSON text as the model wrote it, or `{}` if it wrote none. It is not valid JSON if `max_tokens`
-            truncated it.
+        arguments: The text of a JSON object, `{}` if the model wrote none. If there is an `error`, it may be anything.
+        error: Why the call must not be run: its arguments are not a JSON object or truncated, or there is no such
+            tool. None if nothing is wrong with it.
     """
 
     id: str
     name: str
     arguments: str
+    error: str | None = None
 
 
 @dataclass(slots=True)

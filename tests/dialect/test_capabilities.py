@@ -251,7 +251,7 @@ NEWS = {
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities) if field.type == "bool"])
+@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities) if field.default])
 def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A missing capability is logged exactly once."""
     capabilities = Capabilities()
@@ -330,7 +330,7 @@ def test_an_upgraded_server_is_noticed() -> None:
     known, fields_read = Capabilities(), []
     for kind in ("vLLM 0.11.1 to 0.15", "vLLM 0.16 to 0.27", "vLLM from 0.28"):
         reasoning, usage, _ = SERVERS[kind]
-        dialect_of(MESSAGES, {}, known).observe(Completion([Choice()], usage), frozenset(reasoning))
+        dialect_of(MESSAGES, {}, known).observe(Completion([Choice()], usage), reasoning_fields=frozenset(reasoning))
         fields_read.append(known.reasoning_field)
     assert fields_read == ["reasoning_content", None, "reasoning"]
 

@@ -32,7 +32,7 @@ ALL: dict[str, Any] = {
     "stream_options": STREAM,
     "temperature": 0.5,
 }
-ABILITIES = [field.name for field in fields(Capabilities) if field.type == "bool"]
+ABILITIES = [field.name for field in fields(Capabilities) if field.default]
 
 
 def without(*lost: str) -> Capabilities:

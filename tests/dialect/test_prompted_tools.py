@@ -163,7 +163,7 @@ def test_arguments_with_a_think_tag_stay_intact() -> None:
     arguments = '{"text": "a</think>b"}'
     written = prompt(messages_with_tools([user(), called(("note", arguments)), result("ok")], []))
     text = written.partition("<|im_start|>assistant\n")[2].partition("<|im_end|>")[0]
-    found = [(each[1], parse_object(each[2])) for each in read(text) if isinstance(each, tuple)]
+    found = [(each[0], parse_object(each[1])) for each in read(text) if isinstance(each, tuple)]
     assert found == [("note", json.loads(arguments))]
 
 
@@ -197,5 +197,5 @@ def test_calls_in_the_prompt_can_be_parsed_back(names: list[tuple[str, str]], be
     """Calls written into the messages are parsed back unchanged, wherever the text is cut."""
     (message,) = messages_with_tools([called(*names)], [])
     calls = [each for each in read(message["content"] + "\n" + between.replace("<", ""), cuts) if each[:1] != "\n"]
-    read_back = [(each[1], json.loads(each[2])) for each in calls if isinstance(each, tuple)]
+    read_back = [(each[0], json.loads(each[1])) for each in calls if isinstance(each, tuple)]
     assert read_back == [(name, json.loads(arguments)) for name, arguments in names]

@@ -81,7 +81,7 @@ def test_an_incomplete_call_is_kept() -> None:
     """An incomplete tool call is kept, with empty strings for what is missing."""
     folded = Accumulator()
     folded.add(Delta(1, tool_calls=[ToolCallDelta(5, "j", "g"), ToolCallDelta(2, arguments="x")]))
-    assert folded.tool_calls(1) == [ToolCall("", "", "x"), ToolCall("j", "g", "{}")]
+    assert folded.tool_calls(1) == [ToolCall("", "", "x"), ToolCall("j", "g", "")]
     assert folded.tool_calls() == []
 
 
@@ -96,7 +96,7 @@ def test_the_first_id_and_name_and_the_last_finish_reason_count() -> None:
             Delta(content="a"),
         ]
     )
-    assert completion.first == Choice(0, "a", "", [ToolCall("i", "f", "{}")], "length", None)
+    assert completion.first == Choice(0, "a", "", [ToolCall("i", "f", "")], "length", None)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_any_deltas_are_joined_per_choice(deltas: list[Delta]) -> None:
         calls: dict[int, str] = {}
         for call in (call for delta in own for call in delta.tool_calls):
             calls[call.index] = calls.get(call.index, "") + call.arguments
-        assert [call.arguments for call in choice.tool_calls] == [calls[index] or "{}" for index in sorted(calls)]
+        assert [call.arguments for call in choice.tool_calls] == [calls[index] for index in sorted(calls)]
 
 
 @pytest.mark.parametrize("capture", [one for one in CAPTURES if one.streamed], ids=lambda capture: capture.id)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -32,11 +34,13 @@ from tir_qwen._client.retry import RetryPolicy
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._request.build import Request
 from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
+from tir_qwen._response.response import ResponseDecoder
 from tir_qwen._transport.deadline import Deadline
 from tir_qwen.timeouts import Timeout
 from tir_qwen.types import Choice, ToolCall, ToolCallDelta
 
 TOOLS = DecodingOptions(tools=True)
+PROMPTED = DecodingOptions(tools=True, text_calls="prompted")
 ONE_CALL = DecodingOptions(tools=True, single_call=True)
 NAMED = DecodingOptions(tools=True, required_tool="get_weather")
 NO_THINKING = DecodingOptions(thinking_off=True)
@@ -207,10 +211,10 @@ def test_a_call_in_the_text_streams() -> None:
         'ty": "Paris"}',
         "}\n</",
     ]
-    outcome = decode(stream(*({"content": piece} for piece in pieces)), expected=TOOLS)
+    outcome = decode(stream(*({"content": piece} for piece in pieces)), expected=PROMPTED)
     assert [(delta.content, [*delta.tool_calls]) for delta in outcome.deltas] == [
         ("I look.", []),
-        ("", [ToolCallDelta(0, "chatcmpl-1-call-0", "get_weather")]),
+        ("", [ToolCallDelta(0, ANY, "get_weather")]),
         ("", [ToolCallDelta(0, arguments='{"ci')]),
         ("", [ToolCallDelta(0, arguments='ty": "Paris"}')]),
         ("", []),
@@ -256,10 +260,16 @@ def test_ids_are_stable() -> None:
 
 
 def test_ids_differ_between_responses() -> None:
-    """Calls in different responses have different ids, even if the responses have none."""
-    bodies = [whole({"content": written(PARIS)}, id=id_) for id_ in ("a", "b", None, None)]
-    ids = [decode(body, expected=TOOLS).completion.tool_calls[0].id for body in bodies]
-    assert len(set(ids)) == 4
+    """Calls of different responses to a conversation have different ids, even if the responses have the same, or none.
+
+    The request grows with each answer.
+    """
+    ids = []
+    for number, id_ in enumerate(["a", "b", "b", None, None]):
+        decoder = ResponseDecoder(options=TOOLS, request=b"{}" * number)
+        assert [*decoder.feed(whole({"content": written(PARIS)}, id=id_)), *decoder.close()]
+        ids.append(decoder.completion().tool_calls[0].id)
+    assert len(set(ids)) == 5
 
 
 @pytest.mark.parametrize("expected", [TOOLS, NAMED], ids=["tools", "named"])
@@ -280,25 +290,20 @@ TEXT_LAST = [native(PARIS, first=0), native(LONDON, first=1), {"content": writte
 
 
 @pytest.mark.parametrize("deltas", [TEXT_FIRST, BETWEEN, TEXT_LAST], ids=["first", "between", "last"])
-def test_parsed_calls_and_calls_in_the_text_stay_separate(deltas: list[dict[str, Any]]) -> None:
-    """If the server parsed only some of the calls, each keeps its own name and arguments."""
-    outcome = decode(stream(*deltas), expected=TOOLS)
+def test_text_beside_parsed_calls_is_text(deltas: list[dict[str, Any]]) -> None:
+    """If the server parsed calls, one in the text is a quotation."""
+    outcome = decode(stream(*deltas, finish_reason="tool_calls"), expected=TOOLS)
     assert outcome.error is None
-    assert sorted(calls_of(outcome.completion.first)) == [
-        ("get_weather", BERLIN),
-        ("get_weather", LONDON),
-        ("get_weather", PARIS),
-    ]
-    begun = [call.index for delta in outcome.deltas for call in delta.tool_calls if call.id]
-    assert len(set(begun)) == 3
+    calls = [("get_weather", PARIS), ("get_weather", LONDON)]
+    assert outcome.said == ("", written(BERLIN), calls, "tool_calls")
 
 
-def test_a_complete_response_may_have_both_kinds_of_calls() -> None:
-    """A complete response may have a parsed call and another one in its text."""
+def test_text_beside_parsed_calls_is_text_in_a_complete_response() -> None:
+    """The same holds for a complete response."""
     message = {**native(PARIS), "content": f"I look.\n{written(BERLIN)}"}
     choice = decode(whole(message, "tool_calls"), expected=TOOLS).completion.first
-    assert choice.content == "I look."
-    assert sorted(calls_of(choice)) == [("get_weather", BERLIN), ("get_weather", PARIS)]
+    assert choice.content == f"I look.\n{written(BERLIN)}"
+    assert calls_of(choice) == [("get_weather", PARIS)]
 
 
 @FIXED
@@ -350,7 +355,7 @@ def test_the_arguments_of_a_named_tool_stream() -> None:
     """The arguments stream as they arrive; id and name come once."""
     outcome = decode(stream(*({"content": piece} for piece in ("{", '"city": ', '"Paris"}'))), expected=NAMED)
     assert [call for delta in outcome.deltas for call in delta.tool_calls] == [
-        ToolCallDelta(0, "chatcmpl-1-call-0", "get_weather", "{"),
+        ToolCallDelta(0, ANY, "get_weather", "{"),
         ToolCallDelta(0, arguments='"city": '),
         ToolCallDelta(0, arguments='"Paris"}'),
     ]
@@ -394,7 +399,7 @@ def test_inline_reasoning_is_reasoning_with_thinking_off() -> None:
 def test_calls_in_the_reasoning_field_are_calls_if_thinking_is_off() -> None:
     """With thinking off, calls in the reasoning field are calls, for named tools too."""
     for expected, text in ((TOOLS, f"I look.\n{written(PARIS)}"), (NAMED, PARIS)):
-        off = DecodingOptions(expected.tools, expected.required_tool, thinking_off=True)
+        off = replace(expected, thinking_off=True)
         choice = both_ways(off, {"reasoning": text})
         assert (choice.reasoning, calls_of(choice)) == ("", [("get_weather", PARIS)])
         assert choice.content == ("I look." if expected is TOOLS else "")
@@ -427,7 +432,9 @@ def test_reasoning_held_back_prevents_a_timeout(monkeypatch: pytest.MonkeyPatch)
     ("deltas", "finish"),
     [
         pytest.param([native(PARIS, LONDON, first=0)], "tool_calls", id="whole calls"),
-        pytest.param([native("", first=0)], "tool_calls", id="a call without arguments"),
+        pytest.param([native("{}", first=0)], "tool_calls", id="a call without arguments"),
+        pytest.param([native("", first=0)], "length", id="cut before its arguments"),
+        pytest.param([native('{"city": "a" "b"}', first=0)], "tool_calls", id="a malformed call"),
         pytest.param([native(PARIS, '{"city"', first=0)], "length", id="a cut call"),
         pytest.param([{"content": ""}], "length", id="nothing"),
         pytest.param([{"content": "I look.\n"}, native(PARIS, first=0)], "tool_calls", id="words and a call"),
@@ -453,7 +460,7 @@ def test_a_text_without_a_finish_reason_has_none(expected: DecodingOptions) -> N
     assert outcome.said == ("", "Paris.", [], None)
 
 
-UNTAGGED = DecodingOptions(tools=True, required_tool="get_weather", prompted_tools=True)
+UNTAGGED = DecodingOptions(tools=True, required_tool="get_weather", text_calls="prompted")
 
 
 @pytest.mark.parametrize(

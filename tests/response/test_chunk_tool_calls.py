@@ -86,14 +86,17 @@ def test_arguments_sent_as_an_object_become_json() -> None:
 
 
 def test_malformed_arguments_are_passed_on() -> None:
-    """Malformed arguments are passed on unchanged."""
-    assert called(stream(calls(call(0, "i", name="f", arguments='{"city"\n')))) == [ToolCall("i", "f", '{"city"\n')]
+    """Malformed arguments are passed on unchanged, with the reason why they are."""
+    error = "its arguments are not valid JSON: EOF while parsing an object at line 2 column 0"
+    assert called(stream(calls(call(0, "i", name="f", arguments='{"city"\n')))) == [
+        ToolCall("i", "f", '{"city"\n', error)
+    ]
 
 
 def test_calls_of_a_complete_response_are_numbered_by_position() -> None:
     """Several calls in a message stay separate and in order without an index."""
-    message = calls(*(call(None, f"i{n}", name="f", arguments=f"[{n}]") for n in range(12)))
-    assert called(whole(message)) == [ToolCall(f"i{n}", "f", f"[{n}]") for n in range(12)]
+    message = calls(*(call(None, f"i{n}", name="f", arguments=f'{{"n": {n}}}') for n in range(12)))
+    assert called(whole(message)) == [ToolCall(f"i{n}", "f", f'{{"n": {n}}}') for n in range(12)]
 
 
 @FIXED
@@ -104,25 +107,27 @@ def test_calls_of_a_complete_response_are_numbered_by_position() -> None:
 )
 def test_fragments_of_several_calls_may_interleave(text: str, cuts: list[int], order: list[list[int]]) -> None:
     """Fragments are assigned to their calls by index, in any order and size."""
-    texts = [text, text[::-1]]
+    texts = [json.dumps({"x": text}), json.dumps({"y": [text[::-1], {}]})]
     fragments = [[call(at, arguments=piece) for piece in pieces_of(texts[at], cuts)] for at in (0, 1)]
     deltas = [calls(call(at, f"i{at}", name=f"f{at}")) for at in (0, 1)]
     deltas += [calls(*(fragments[at].pop(0) for at in turn if fragments[at])) for turn in order]
     deltas += [calls(one) for at in (1, 0) for one in fragments[at]]
-    assert called(stream(*deltas)) == [ToolCall(f"i{at}", f"f{at}", texts[at] or "{}") for at in (0, 1)]
+    assert called(stream(*deltas)) == [ToolCall(f"i{at}", f"f{at}", texts[at]) for at in (0, 1)]
 
 
 def test_deltas_of_calls_contain_only_new_fragments() -> None:
     """Each delta contains the fragments of its chunk and repeats nothing."""
     outcome = decode(
         stream(
-            calls(call(0, "i", name="f", arguments="{"), call(1, "j", name="g")),
-            calls(call(1, "j", name="g", arguments="[]"), call(0, arguments="}")),
+            calls(call(0, "i", name="f", arguments='{"a": '), call(1, "j", name="g")),
+            calls(call(1, "j", name="g", arguments='{"b": 2'), call(0, arguments="1}")),
+            calls(call(1, arguments=" }}\n")),
         )
     )
     assert [delta.tool_calls for delta in outcome.deltas if delta.tool_calls] == [
-        [ToolCallDelta(0, "i", "f", "{"), ToolCallDelta(1, "j", "g", "")],
-        [ToolCallDelta(1, None, None, "[]"), ToolCallDelta(0, None, None, "}")],
+        [ToolCallDelta(0, "i", "f", '{"a": '), ToolCallDelta(1, "j", "g", "")],
+        [ToolCallDelta(1, None, None, '{"b": 2'), ToolCallDelta(0, None, None, "1}")],
+        [ToolCallDelta(1, None, None, " }")],
     ]
 
 

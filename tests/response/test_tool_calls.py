@@ -19,11 +19,11 @@ Found = list[str | tuple[str, str, str]]
 
 
 def read(text: str, cuts: Sequence[int] = ()) -> Found:
-    """Parse text that arrives in pieces; calls are returned as id, name and arguments."""
-    splitter = ToolCallParser(lambda number: f"c{number}")
+    """Parse text that arrives in pieces; calls are returned as name, arguments and error."""
+    parser = ToolCallParser()
     found: list[Any] = []
     calls: dict[int, list[str]] = {}
-    for event in [*(event for piece in pieces_of(text, cuts) for event in splitter.feed(piece)), *splitter.close()]:
+    for event in [*(event for piece in pieces_of(text, cuts) for event in parser.feed(piece)), *parser.close()]:
         if isinstance(event, str):
             if found and isinstance(found[-1], str):
                 found[-1] += event
@@ -33,7 +33,7 @@ def read(text: str, cuts: Sequence[int] = ()) -> Found:
         if event.index not in calls:
             calls[event.index] = ["", "", ""]
             found.append(calls[event.index])
-        for place, piece in enumerate((event.id, event.name, event.arguments)):
+        for place, piece in enumerate((event.name, event.arguments, event.error)):
             calls[event.index][place] += piece or ""
     return [each if isinstance(each, str) else tuple(each) for each in found]
 
@@ -51,38 +51,38 @@ QUOTED = json.dumps(ARGUMENTS)
 
 TEXTS_WITH_CALLS: dict[str, tuple[str, Found]] = {
     "none": ("Hello {x} <b>\n", ["Hello {x} <b>\n"]),
-    "one": (written('{"name": "a", "arguments": ' + ARGUMENTS + "}"), [("c0", "a", ARGUMENTS)]),
+    "one": (written('{"name": "a", "arguments": ' + ARGUMENTS + "}"), [("a", ARGUMENTS, "")]),
     "text around": (
         "I look.\n" + written('{"name": "a", "arguments": {}}', '{"name": "b", "arguments": {"x": "é"}}') + "\nDone.",
-        ["I look.\n", ("c0", "a", "{}"), "\n", ("c1", "b", '{"x": "é"}'), "\nDone."],
+        ["I look.\n", ("a", "{}", ""), "\n", ("b", '{"x": "é"}', ""), "\nDone."],
     ),
-    "no white space": ('<tool_call>{"name":"a","arguments":{"x":1}}</tool_call>', [("c0", "a", '{"x":1}')]),
-    "arguments first": (written('{"arguments": ' + ARGUMENTS + ', "name": "a"}'), [("c0", "a", ARGUMENTS)]),
-    "a string": (written('{"name": "a", "arguments": ' + QUOTED + "}"), [("c0", "a", ARGUMENTS)]),
-    "a string first": (written('{"arguments": ' + QUOTED + ', "name": "a"}'), [("c0", "a", ARGUMENTS)]),
-    "parameters": (written('{"name": "a", "parameters": ' + ARGUMENTS + "}"), [("c0", "a", ARGUMENTS)]),
-    "null": (written('{"name": "a", "arguments": null}'), [("c0", "a", "")]),
-    "missing": (written('{"name": "a"}'), [("c0", "a", "")]),
-    "not an object": (written('{"name": "a", "arguments": [1, {"x": 2}]}'), [("c0", "a", '[1, {"x": 2}]')]),
-    "a number": (written('{"name": "a", "arguments": 5}'), [("c0", "a", "5")]),
+    "no white space": ('<tool_call>{"name":"a","arguments":{"x":1}}</tool_call>', [("a", '{"x":1}', "")]),
+    "arguments first": (written('{"arguments": ' + ARGUMENTS + ', "name": "a"}'), [("a", ARGUMENTS, "")]),
+    "a string": (written('{"name": "a", "arguments": ' + QUOTED + "}"), [("a", QUOTED, "")]),
+    "a string first": (written('{"arguments": ' + QUOTED + ', "name": "a"}'), [("a", QUOTED, "")]),
+    "parameters": (written('{"name": "a", "parameters": ' + ARGUMENTS + "}"), [("a", ARGUMENTS, "")]),
+    "null": (written('{"name": "a", "arguments": null}'), [("a", "null", "")]),
+    "missing": (written('{"name": "a"}'), [("a", "", "")]),
+    "not an object": (written('{"name": "a", "arguments": [1, {"x": 2}]}'), [("a", '[1, {"x": 2}]', "")]),
+    "a number": (written('{"name": "a", "arguments": 5}'), [("a", "5", "")]),
     "other fields": (
         written('{"id": {"name": "x"}, "name": "a", "type": "arguments", "arguments": {"name": "b"}, "z": [{}]}'),
-        [("c0", "a", '{"name": "b"}')],
+        [("a", '{"name": "b"}', "")],
     ),
-    "escapes": (written(r'{"n\u0061me": "\u00e9", "arguments": {"x": "\"}\\"}}'), [("c0", "é", r'{"x": "\"}\\"}')]),
+    "escapes": (written(r'{"n\u0061me": "\u00e9", "arguments": {"x": "\"}\\"}}'), [("é", r'{"x": "\"}\\"}', "")]),
     "spread out": (
         '<tool_call>\n\n  {\n  "name" : "a" ,\n"arguments" :\n{\n"x": 1\n}\n}\n\n</tool_call>',
-        [("c0", "a", '{\n"x": 1\n}')],
+        [("a", '{\n"x": 1\n}', "")],
     ),
     "quoted end": (
         written('{"name": "a", "arguments": {"x": "</tool_call> <tool_call>{"}}') + "!",
-        [("c0", "a", '{"x": "</tool_call> <tool_call>{"}'), "!"],
+        [("a", '{"x": "</tool_call> <tool_call>{"}', ""), "!"],
     ),
     "in prose": ("Write `<tool_call>` and </tool_call>, or <tool_call> x", ...),  # type: ignore[dict-item]
     "end of prose": ("The mark is <tool_call>", ...),  # type: ignore[dict-item]
     "begun": ("a <tool_ca", ...),  # type: ignore[dict-item]
-    "twice": ('<tool_call><tool_call>{"name": "a"}</tool_call>', ["<tool_call>", ("c0", "a", "")]),
-    "never closed": ('<tool_call>\n{"name": "a", "arguments": {"x": 1}}', [("c0", "a", '{"x": 1}')]),
+    "twice": ('<tool_call><tool_call>{"name": "a"}</tool_call>', ["<tool_call>", ("a", "", "")]),
+    "never closed": ('<tool_call>\n{"name": "a", "arguments": {"x": 1}}', [("a", '{"x": 1}', "")]),
 }
 
 
@@ -133,13 +133,13 @@ def test_garbage_is_read_the_same_wherever_it_is_cut(text: str, cuts: Sequence[i
         "{}",
     ],
 )
-def test_a_malformed_call_has_no_valid_arguments(inner: str) -> None:
-    """The arguments of a malformed call are not a JSON object, so no tool runs with invented arguments."""
+def test_a_malformed_call_has_an_error(inner: str) -> None:
+    """A malformed call has an error, or arguments that are not a JSON object, so no tool runs with invented ones."""
     text = written(inner)
     (found,) = read(text)
     assert read(text, range(len(text))) == [found]
     assert not isinstance(found, str)
-    assert parse_object(found[2] or "{}") is None
+    assert found[2] or parse_object(found[1] or "{}") is None
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_a_malformed_call_has_no_valid_arguments(inner: str) -> None:
         ('{"arguments": {"x": 1}, "name": "a"}', '{"arguments": {"x": 1}, "name": "a'),
     ],
 )
-def test_a_truncated_call_has_no_valid_arguments(call: str, until: str) -> None:
-    """The arguments of a truncated call are not a JSON object."""
+def test_a_truncated_call_has_an_error(call: str, until: str) -> None:
+    """A truncated call has an error, or arguments that are not a JSON object."""
     taken = []
     for end in range(1, len(until) + 1):
         found = read("<tool_call>\n" + call[:end])
         assert len(found) == 1
-        if isinstance(found[0], str) or parse_object(found[0][2] or "{}") is not None:
+        if isinstance(found[0], str) or not (found[0][2] or parse_object(found[0][1] or "{}") is None):
             taken.append((call[:end], found))
     assert taken == []
 
@@ -166,14 +166,14 @@ def test_a_truncated_call_has_no_valid_arguments(call: str, until: str) -> None:
 @pytest.mark.parametrize("arguments", ['{"text": "0123456789"}', '{"a": [1, 2, 3]}'])
 def test_the_name_and_the_arguments_of_a_call_stream(arguments: str) -> None:
     """The name arrives as soon as it is known, and the arguments as they are written."""
-    splitter = ToolCallParser(lambda number: f"c{number}")
+    parser = ToolCallParser()
     text = written('{"name": "a", "arguments": ' + arguments + "}")
-    pieces = [event for char in text for event in splitter.feed(char)]
-    assert [(piece.index, piece.id, piece.name, piece.arguments) for piece in pieces] == [
-        (0, "c0", "a", ""),
-        *((0, None, None, char) for char in arguments),
+    pieces = [event for char in text for event in parser.feed(char)]
+    assert [(piece.index, piece.name, piece.arguments) for piece in pieces] == [
+        (0, "a", ""),
+        *((0, None, char) for char in arguments),
     ]
-    assert splitter.close() == []
+    assert parser.close() == []
 
 
 class _Counted:
@@ -209,8 +209,8 @@ def test_a_long_answer_is_scanned_once(monkeypatch: pytest.MonkeyPatch, before: 
         calls._ToolCallScanner, "_scan", lambda call, char: (steps.append(char), read_one(call, char))[1]
     )
     text = before + unit * (60_000 // len(unit)) + after
-    splitter = ToolCallParser(lambda number: f"c{number}")
+    parser = ToolCallParser()
     for start in range(0, len(text), 4):
-        splitter.feed(text[start : start + 4])
+        parser.feed(text[start : start + 4])
         assert sum(counter.characters for counter in counters) + len(steps) <= 20 * (start + 100)
-    splitter.close()
+    parser.close()

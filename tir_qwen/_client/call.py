@@ -12,6 +12,7 @@ from .._dialect.dialect import Dialect
 from .._redaction import redact
 from .._request.body import Body
 from .._request.build import Request
+from .._response.arguments import TRUNCATED
 from .._response.response import ResponseDecoder
 from .._response.server_errors import error_from_response
 from .._transport.deadline import Deadline
@@ -141,8 +142,12 @@ class Call:
         """Yield the remaining deltas: the body has ended."""
         yield from self._decoder.close()
         completion = self._decoder.completion()
-        self._dialect.observe(completion, self._decoder.reasoning_fields)
-        _warn_of_empty_answer(completion)
+        self._dialect.observe(
+            completion,
+            has_parsed_calls=self._decoder.has_parsed_calls,
+            reasoning_fields=self._decoder.reasoning_fields,
+        )
+        _warn_of_unusable_answer(completion)
 
     def stream_failed(self, error: TIRError) -> None:
         """Attach the partial answer to the error that ended it."""
@@ -173,10 +178,15 @@ class Call:
         return self._retry_policy.delay(error, self._attempts)
 
 
-def _warn_of_empty_answer(completion: Completion) -> None:
+def _warn_of_unusable_answer(completion: Completion) -> None:
     for choice in completion.choices:
-        if choice.finish_reason == "length" and choice.reasoning and not choice.content and not choice.tool_calls:
+        is_cut = choice.finish_reason == "length"
+        if is_cut and choice.reasoning and not choice.content and not choice.tool_calls:
             logger.warning(
                 "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Raise"
                 " max_tokens, or set enable_thinking=False."
             )
+        for call in choice.tool_calls:
+            if call.error:
+                advice = " Raise max_tokens." if call.error == TRUNCATED else ""
+                logger.warning("A tool call of the model cannot be run: %s.%s", call.error, advice)

@@ -42,7 +42,7 @@ _REFUSED_VALUE = (
 
 @dataclass(slots=True)
 class Capabilities:
-    """What an endpoint is assumed to support: everything, until it rejects or ignores something.
+    """What an endpoint is assumed to support: nearly everything, until it rejects or ignores something.
 
     Attributes:
         tools: `tools` and `tool_choice`.
@@ -53,6 +53,7 @@ class Capabilities:
         stream_options: `stream_options`.
         reasoning_history: Reasoning in earlier messages.
         reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
+        tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
     """
 
     tools: bool = True
@@ -63,6 +64,7 @@ class Capabilities:
     stream_options: bool = True
     reasoning_history: bool = True
     reasoning_field: str | None = None
+    tool_parser: bool = False
 
     def mark_unsupported(self, name: str) -> None:
         """Remember that a capability is not supported, and log the consequence once."""

@@ -6,9 +6,9 @@ the form that vLLM accepts. What a server rejects or visibly ignores is requeste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from .._request.body import Body
 from .._response.choice import REASONING_FIELDS, DecodingOptions
@@ -68,12 +68,22 @@ class Dialect:
         body = self._body
         return DecodingOptions(
             tools=bool(body.tools) and body.tool_choice != "none",
+            tool_names=_tool_names(body.tools),
+            text_calls=self._text_calls,
             required_tool=body.required_tool,
-            prompted_tools=self.prompts_tools,
             single_call=body.parallel_tool_calls is False,
             thinking_off=body.enable_thinking is False,
             stop_lag=_stop_lag(body),
+            max_tokens=body.max_tokens,
         )
+
+    @property
+    def _text_calls(self) -> Literal["unparsed", "quoted", "plain", "prompted"]:
+        if self.prompts_tools:
+            return "prompted"
+        if self._tool_calling == "native":
+            return "plain"
+        return "quoted" if self._used.tool_parser else "unparsed"
 
     def write(self) -> Body:
         """Return the body to send."""
@@ -106,11 +116,25 @@ class Dialect:
             if for_all_calls:
                 self._capabilities.mark_unsupported(name)
 
-    def observe(self, completion: Completion, reasoning_fields: frozenset[str] = frozenset()) -> None:
-        """Learn from the answer, whose reasoning came in these fields, what the server ignored."""
+    def observe(
+        self,
+        completion: Completion,
+        *,
+        has_parsed_calls: bool = False,
+        reasoning_fields: frozenset[str] = frozenset(),
+    ) -> None:
+        """Learn from the answer what the server did and what it ignored.
+
+        Args:
+            completion: The answer.
+            has_parsed_calls: Whether it contains tool calls that the server parsed.
+            reasoning_fields: The fields in which its reasoning came.
+        """
         if reasoning_fields and completion.usage:
             self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
         first = completion.first
+        if has_parsed_calls and self._body.tool_choice in (None, "auto"):  # forced calls need no parser
+            self._capabilities.tool_parser = True
         if not first.content.strip():
             return
         is_cut = first.finish_reason == "length" or self._body.stop
@@ -162,6 +186,13 @@ class Dialect:
             "reasoning_history": any(name in message for message in body.messages for name in REASONING_FIELDS),
         }
         return [name for name, used in is_used.items() if used and getattr(self._used, name)]
+
+
+def _tool_names(tools: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the names of the tools; none if one has no name, which is for the server to report."""
+    functions = [tool.get("function") for tool in tools]
+    names = [function.get("name") if isinstance(function, Mapping) else None for function in functions]
+    return frozenset(name for name in names if name) if all(names) else frozenset()
 
 
 def _stop_lag(body: Body) -> int:

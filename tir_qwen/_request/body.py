@@ -50,6 +50,12 @@ class Body:
             return str(self.tool_choice["function"]["name"])
         return None
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Maximum number of tokens of the answer, under either name."""
+        limits = [self.other.get(name) for name in ("max_completion_tokens", "max_tokens")]
+        return next((limit for limit in limits if isinstance(limit, int)), None)
+
     def fields(self) -> JSON:
         """Return the fields to send, except for the messages."""
         template = self.chat_template_kwargs

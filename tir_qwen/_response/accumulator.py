@@ -63,6 +63,7 @@ class _ChoiceAccumulator:
             call.id = call.id or piece.id
             call.name = call.name or piece.name
             call.arguments.append(piece.arguments)
+            call.error = piece.error or call.error
         if delta.logprobs:
             self.logprobs = merge_logprobs(self.logprobs, delta.logprobs)
         if delta.finish_reason is not None:
@@ -85,16 +86,16 @@ class _ChoiceAccumulator:
 
 
 class _ToolCallAccumulator:
-    __slots__ = ("arguments", "id", "name")
+    __slots__ = ("arguments", "error", "id", "name")
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.name: str | None = None
         self.arguments: list[str] = []
+        self.error: str | None = None
 
     def tool_call(self) -> ToolCall:
-        # vLLM 0.9 to 0.11 sends no arguments at all for a tool that takes none.
-        return ToolCall(self.id or "", self.name or "", "".join(self.arguments) or "{}")
+        return ToolCall(self.id or "", self.name or "", "".join(self.arguments), self.error)
 
 
 def merge_logprobs(merged: JSON | None, more: JSON) -> JSON:

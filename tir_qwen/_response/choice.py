@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pydantic_core import to_json
 
 from .._json import parse_object
-from ..types import JSON, Delta, ToolCallDelta
+from ..types import JSON, Delta, ToolCallDelta, Usage
+from .arguments import INTERRUPTED, TRUNCATED
 from .fields import expect, items, read_tool_call_delta
 from .text.newlines import AnswerText, NewlineTrimmer
 from .text.think_tags import ThinkSplitter
-from .text.tool_calls import ToolCallParser
+from .text.tool_calls import ToolCallParser, parse_tool_calls
 from .text.torn_tags import TornTagRepair
 from .tool_call_tracker import Source, ToolCallTracker
 
@@ -21,27 +24,38 @@ class DecodingOptions:
     """What the request implies about its answer, where server versions differ.
 
     Attributes:
-        tools: Tools were offered: text between `<tool_call>` tags is a call that the server has not parsed.
+        tools: Tools were offered.
+        tool_names: Their names; empty if not known.
+        text_calls: What calls between `<tool_call>` tags in the text are: `unparsed`: calls that the server has not
+            parsed, if it has parsed none. `quoted`: quotations, unless one is malformed: then the server could not
+            parse them. `plain`: text. `prompted`: calls, since the tools were offered in the messages; an answer that
+            is a JSON object may be one without its tags.
         required_tool: Name of the tool that the model must call: an answer that is a JSON object is its arguments.
-        prompted_tools: Tools were offered in the messages: an answer that is a JSON object may be a call without its
-            tags.
         single_call: `parallel_tool_calls` was false: only the first call counts.
         thinking_off: Thinking was switched off: if the server labels the answer as reasoning, it is the answer.
         stop_lag: Maximum number of characters by which a stream's text lags behind its tokens, because vLLM holds back
             text that may begin a stop string.
+        max_tokens: Maximum number of tokens of the answer, if the request limited it.
     """
 
     tools: bool = False
+    tool_names: frozenset[str] = frozenset()
+    text_calls: Literal["unparsed", "quoted", "plain", "prompted"] = "unparsed"
     required_tool: str | None = None
-    prompted_tools: bool = False
     single_call: bool = False
     thinking_off: bool = False
     stop_lag: int = 0
+    max_tokens: int | None = None
+
+    @property
+    def reads_calls(self) -> bool:
+        """Whether text may be a tool call."""
+        return self.tools and self.text_calls != "plain"
 
     @property
     def text_is_plain(self) -> bool:
         """Whether text needs no inspection: it cannot be a tool call or mislabelled reasoning."""
-        return not (self.tools or self.required_tool or self.prompted_tools or self.single_call or self.thinking_off)
+        return not (self.tools or self.required_tool or self.single_call or self.thinking_off)
 
 
 DEFAULT_OPTIONS = DecodingOptions()
@@ -70,8 +84,11 @@ class ChoiceDecoder:
         "_has_answer",
         "_has_reasoning",
         "_index",
+        "_is_stream",
         "_options",
+        "_past_reasoning",
         "_reasoning",
+        "_reasoning_so_far",
         "_text_is_arguments",
         "_text_is_plain",
         "_think_splitter",
@@ -82,7 +99,8 @@ class ChoiceDecoder:
         "reasoning_fields",
     )
 
-    def __init__(self, index: int, options: DecodingOptions, response_id: str | None = None) -> None:
+    def __init__(self, index: int, options: DecodingOptions, new_id: Callable[[int], str]) -> None:
+        """Start a choice; `new_id` returns the id of the call with a given index, if the server gives none."""
         self.finished = False
         self._final_choice: JSON = {}
         self.heard = 0
@@ -92,9 +110,12 @@ class ChoiceDecoder:
         self._text_is_plain = options.text_is_plain
         self._torn_tags = TornTagRepair(options.stop_lag) if options.stop_lag else None
         self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is the answer
-        self._calls = ToolCallTracker(index, response_id)
-        self._call_parser = ToolCallParser(self._calls.new_id) if options.tools else None
+        self._calls = ToolCallTracker(new_id)
+        self._call_parser = ToolCallParser(hold=options.text_calls != "prompted") if options.reads_calls else None
         self._reasoning = NewlineTrimmer(leading=True)
+        self._reasoning_so_far: list[str] = []  # with tools: may contain calls
+        self._past_reasoning = False  # whether the think block has ended
+        self._is_stream = True
         self._has_reasoning = False
         self._doubtful_reasoning: list[str] = []  # with thinking off: may turn out to be the answer
         self._answer = AnswerText()
@@ -102,6 +123,11 @@ class ChoiceDecoder:
         # Whether the text is the arguments of the required tool; None: not known until its first character.
         self._text_is_arguments = None if options.required_tool else False
         self._untagged_call: list[str] = []  # the required tool's call or arguments, without tags
+
+    @property
+    def has_parsed_calls(self) -> bool:
+        """Whether there have been tool calls that the server parsed."""
+        return self._calls.has_calls_from("server")
 
     def feed(self, choice: JSON) -> Delta:
         """Decode one choice of a chunk, or of a non-streaming response."""
@@ -111,6 +137,7 @@ class ChoiceDecoder:
         if said is None:
             said = choice.get("message") or {}
             self._torn_tags = None  # tags are torn in streams only
+            self._is_stream = False
         delta = Delta(self._index)
         expect(said, dict, "delta")
         received = said
@@ -137,34 +164,50 @@ class ChoiceDecoder:
             self._finish(delta, expect(finish_reason, str, "finish_reason"), choice)
         return delta
 
-    def close(self) -> Delta:
-        """Return what was held back, for a choice that ended without a finish reason."""
+    def close(self, usage: Usage | None = None) -> Delta:
+        """Return what was held back, and what the token counts show, at the end of the answer."""
         delta = Delta(self._index)
-        if self.finished:
+        if not self.finished:
+            self._close_unfinished(delta)
             return delta
+        self._end_calls(delta, None)  # of calls that came after the finish reason
+        if self._is_stream and self._calls.has_calls_from("server") and self._reached_max_tokens(usage):
+            # vLLM 0.9 completes the arguments of a truncated call, and reports the finish reason `tool_calls`.
+            self._pass_on_ends(delta, self._calls.truncate(TRUNCATED))
+        return delta
+
+    def _close_unfinished(self, delta: Delta) -> None:
         is_cut = self._options.tools and not self._calls and not self._has_answer
         self._flush(delta, cut=is_cut)
+        is_cut = is_cut or self._calls.is_truncated
+        self._end_calls(delta, TRUNCATED if is_cut else None)
         if self._options.tools and (self._calls or is_cut):
             # vLLM 0.9 ends streams with tools like this, including truncated ones.
-            delta.finish_reason = "tool_calls" if self._calls.are_complete else "length"
-        return delta
+            delta.finish_reason = "length" if is_cut else "tool_calls"
+
+    def _reached_max_tokens(self, usage: Usage | None) -> bool:
+        limit, used = self._options.max_tokens, (usage or {}).get("completion_tokens")
+        return limit is not None and isinstance(used, int) and used >= limit
 
     def interrupt(self) -> Delta:
         """Return what was held back, for a choice whose stream broke."""
         delta = Delta(self._index)
         if not self.finished:
             self._flush(delta, cut=True, ended=False)
+            self._end_calls(delta, INTERRUPTED)
         return delta
 
     def _finish(self, delta: Delta, finish_reason: str, choice: JSON) -> None:
-        self._flush(delta, cut=finish_reason == "length")
+        is_cut = finish_reason == "length"
+        self._flush(delta, cut=is_cut)
+        self._end_calls(delta, TRUNCATED if is_cut else None)
         if self.finished:  # the first finish reason counts: frameworks may join several
             return
         self.finished = True
         self._final_choice = choice
         delta.finish_reason = finish_reason
         delta.stop_reason = choice.get("stop_reason")
-        if finish_reason == "stop" and self._calls.found_in_text:
+        if finish_reason == "stop" and self._calls.has_calls_from("text"):
             delta.finish_reason = "tool_calls"  # as reported by servers that parse them
 
     def _repair(self, torn_tags: TornTagRepair, said: JSON) -> JSON:
@@ -200,6 +243,8 @@ class ChoiceDecoder:
             self._has_reasoning = True
             self._answer.trimmer.leading = True
         reasoning = self._reasoning.feed(reasoning)
+        if self._call_parser is not None:
+            self._reasoning_so_far.append(reasoning)
         if self._options.thinking_off and not self._has_answer:
             self._doubtful_reasoning.append(reasoning)
         else:
@@ -212,6 +257,8 @@ class ChoiceDecoder:
                 self._add_reasoning(delta, reasoning)
             if self._think_splitter.settled:
                 self._think_splitter = None
+        if self._think_splitter is None:
+            self._past_reasoning = True
         if self._text_is_plain:  # nearly every chunk
             delta.content += self._answer.trimmer.feed(content)
         else:
@@ -223,6 +270,8 @@ class ChoiceDecoder:
             return
         for found in self._call_parser.feed(text) if text else ():
             self._add_found(delta, found)
+        if self._call_parser.is_holding:
+            self._accept_answer(delta)
 
     def _add_found(self, delta: Delta, found: str | ToolCallDelta) -> None:
         if isinstance(found, str):
@@ -230,7 +279,7 @@ class ChoiceDecoder:
             return
         self._answer.interrupt()
         if found.name == "":
-            found.name = self._options.required_tool or ""
+            found.name = self._options.required_tool
         self._add_call(delta, found, "text")
 
     def _add_text(self, delta: Delta, text: str) -> None:
@@ -240,7 +289,7 @@ class ChoiceDecoder:
             if self._text_is_arguments:
                 text = text.lstrip()
                 self._answer.trimmer.drop()
-        if self._text_is_arguments and self._options.prompted_tools:
+        if self._text_is_arguments and self._options.text_calls == "prompted":
             self._has_answer = True
             self._untagged_call.append(text)
         elif self._text_is_arguments:
@@ -250,7 +299,7 @@ class ChoiceDecoder:
             delta.content += content
 
     def _add_required_call(self, delta: Delta, arguments: str) -> None:
-        self._add_call(delta, ToolCallDelta(0, self._calls.new_id(0), self._options.required_tool, arguments))
+        self._add_call(delta, ToolCallDelta(0, name=self._options.required_tool, arguments=arguments))
 
     def _add_call(self, delta: Delta, call: ToolCallDelta, source: Source | None = None) -> None:
         if self._torn_tags is not None and self._options.required_tool:  # arguments take the place of content
@@ -261,11 +310,21 @@ class ChoiceDecoder:
         self._calls.add(call, source)
         if self._options.single_call and not self._calls.is_first(call):
             return
-        self._accept_answer(delta)
-        if isinstance(delta.tool_calls, list):
-            delta.tool_calls.append(call)
-        else:
+        if not self._has_answer:
+            self._accept_answer(delta)
+        if not delta.tool_calls:  # nearly every chunk
             delta.tool_calls = [call]
+        elif call.id or call.name or call.arguments:
+            _append_call(delta, call)
+
+    def _end_calls(self, delta: Delta, truncation: str | None) -> None:
+        """Pass on the last part of each call; `truncation` is the error of the last one if it is incomplete."""
+        self._pass_on_ends(delta, self._calls.close(self._options.tool_names, truncation))
+
+    def _pass_on_ends(self, delta: Delta, ends: Iterable[ToolCallDelta]) -> None:
+        for end in ends:
+            if not self._options.single_call or self._calls.is_first(end):
+                _append_call(delta, end)
 
     def _accept_answer(self, delta: Delta) -> None:
         """Note that an answer has begun, so what the server labelled as reasoning is reasoning."""
@@ -295,7 +354,7 @@ class ChoiceDecoder:
         self._end_think_block(delta)
         if self._doubtful_reasoning and not self._has_answer and not cut:
             self._add_answer(delta, self._take_doubtful_reasoning() + self._reasoning.release())
-        for found in self._call_parser.close() if self._call_parser else ():
+        for found in self._remaining_text_and_calls(cut=cut):
             self._add_found(delta, found)
         if self._untagged_call:
             text = "".join(self._untagged_call)
@@ -305,6 +364,40 @@ class ChoiceDecoder:
             delta.content += self._answer.trimmer.release()
         if self._doubtful_reasoning:
             delta.reasoning = self._take_doubtful_reasoning()
+
+    def _remaining_text_and_calls(self, *, cut: bool) -> Iterable[str | ToolCallDelta]:
+        """Return the text and calls that the parser held back."""
+        parser = self._call_parser
+        if parser is None:
+            return ()
+        if held := parser.held_text:
+            found = parse_tool_calls(held)
+            is_quoted = self._options.text_calls == "quoted" and not _has_malformed_call(found)
+            return [held] if is_quoted or self._calls.has_calls_from("server") else found
+        found = parser.close()
+        if not (cut or self._has_answer or self._calls or self._past_reasoning or found):
+            # A think block that is never closed, as streams of vLLM label it and as servers without a reasoning parser
+            # send it. vLLM's own parsers find its calls in answers that are not streamed.
+            return [call for call in parse_tool_calls("".join(self._reasoning_so_far)) if not isinstance(call, str)]
+        return found
+
+
+def _append_call(delta: Delta, part: ToolCallDelta) -> None:
+    if not isinstance(delta.tool_calls, list):
+        delta.tool_calls = [part]
+    elif (last := delta.tool_calls[-1]).index == part.index:
+        last.arguments += part.arguments
+        last.id, last.name, last.error = last.id or part.id, last.name or part.name, part.error
+    else:
+        delta.tool_calls.append(part)
+
+
+def _has_malformed_call(found: Iterable[str | ToolCallDelta]) -> bool:
+    calls = ToolCallTracker(new_id=str)
+    for part in found:
+        if not isinstance(part, str):
+            calls.add(replace(part), "text")
+    return any(end.error for end in calls.close())
 
 
 def _arguments_of_untagged_call(text: str) -> str:

@@ -8,6 +8,8 @@ deltas for all of them. A non-streaming response is decoded as a chunk whose del
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import from_json
@@ -60,6 +62,11 @@ class ChunkDecoder:
     def heard(self) -> int:
         """Number of non-empty deltas received, including those whose text is still held back."""
         return sum([choice.heard for choice in self._choices.values()])
+
+    @property
+    def has_parsed_calls(self) -> bool:
+        """Whether there have been tool calls that the server parsed."""
+        return any(choice.has_parsed_calls for choice in self._choices.values())
 
     @property
     def reasoning_fields(self) -> frozenset[str]:
@@ -130,7 +137,7 @@ class ChunkDecoder:
             raise StreamInterruptedError("the server sent no answer")
         self.done = True
         for choice in self._choices.values():
-            delta = choice.close()
+            delta = choice.close(self._usage if len(self._choices) == 1 else None)
             if delta.content or delta.reasoning or delta.tool_calls or delta.finish_reason:
                 yield delta
         facts = {**(self._first_facts or {}), **(self._last_facts or {})}
@@ -170,8 +177,13 @@ class ChunkDecoder:
         decoder = self._choices.get(index) if type(index) is int else None
         if decoder is None:
             index = expect(index, int, "index")
-            decoder = self._choices[index] = ChoiceDecoder(index, self._options, self._response_id)
+            decoder = self._choices[index] = ChoiceDecoder(index, self._options, partial(self._new_id, index))
         return decoder
+
+    def _new_id(self, choice_index: int, call_index: int) -> str:
+        """Return an id for a call that has none, unique within its conversation: each request is different."""
+        name = f"{self._response_id} {choice_index} {call_index} ".encode()
+        return f"call-{blake2b(name + self._request, digest_size=12).hexdigest()}"
 
 
 def _is_error(chunk: Any) -> bool:

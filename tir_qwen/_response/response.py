@@ -52,6 +52,11 @@ class ResponseDecoder:
         return self._chunks.heard
 
     @property
+    def has_parsed_calls(self) -> bool:
+        """Whether there have been tool calls that the server parsed."""
+        return self._chunks.has_parsed_calls
+
+    @property
     def reasoning_fields(self) -> frozenset[str]:
         """The fields in which the server put reasoning."""
         return self._chunks.reasoning_fields

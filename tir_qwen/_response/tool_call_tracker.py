@@ -2,72 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal
-from uuid import uuid4
 
-from .._json import parse_object
 from ..types import ToolCallDelta
+from .arguments import ArgumentsDecoder
 
 Source = Literal["server", "text"]
 
 
 class ToolCallTracker:
-    """Gives each tool call a unique index, and passes on its id and name only once, though some servers repeat them."""
+    """Identifies and checks tool calls: pass each part to `add`, then pass on what `close` yields.
 
-    __slots__ = ("_arguments", "_id_prefix", "_indices", "_seen")
+    It gives each call a unique index, an id if the server gives none, and passes on its id and name only once, though
+    some servers repeat them.
+    """
 
-    def __init__(self, choice_index: int, response_id: str | None) -> None:
-        """Start a choice; ids that the server leaves out are derived from the id of the response."""
-        prefix = response_id or uuid4().hex
-        self._id_prefix = f"{prefix}-{choice_index}" if choice_index else prefix
-        self._seen: dict[int, ToolCallDelta] = {}  # with the id and name of each call
-        self._arguments: dict[int, list[str]] = {}
+    __slots__ = ("_calls", "_indices", "_new_id")
+
+    def __init__(self, new_id: Callable[[int], str]) -> None:
+        """Start a choice; `new_id` returns the id of the call with a given index, if the server gives none."""
+        self._new_id = new_id
+        self._calls: dict[int, _TrackedCall] = {}
         self._indices: dict[tuple[Source, int], int] = {}  # the index of each call, by its source's own index
 
     def __bool__(self) -> bool:
-        return bool(self._seen)
+        return bool(self._calls)
+
+    def has_calls_from(self, source: Source) -> bool:
+        """Whether any call came from the server, or was found in the text."""
+        return any(of_call == source for of_call, _ in self._indices)
 
     @property
-    def found_in_text(self) -> bool:
-        """Whether any call was found in the text, unparsed by the server."""
-        return any(source == "text" for source, _ in self._indices)
+    def is_truncated(self) -> bool:
+        """Whether the last call looks truncated: for streams that end without a finish reason."""
+        return bool(self._calls) and self._calls[max(self._calls)].arguments.is_truncated
 
-    @property
-    def are_complete(self) -> bool:
-        """Whether there are calls, and the arguments of each are a JSON object."""
-        texts = ["".join(pieces) or "{}" for pieces in self._arguments.values()]
-        return bool(texts) and all(parse_object(text) is not None for text in texts)
-
-    def new_id(self, index: int) -> str:
-        """Return an id for a call that has none."""
-        return f"{self._id_prefix}-call-{index}"
-
-    def add(self, call: ToolCallDelta, source: Source | None = None) -> None:
+    def add(self, part: ToolCallDelta, source: Source | None = None) -> None:
         """Add a part of a call.
 
         Args:
-            call: The part; changed in place: its index becomes unique, and an id or name that has already been passed
-                on is removed.
+            part: The part; changed in place: its index becomes unique, an id or name that has already been passed on is
+                removed, and its arguments are what to pass on now.
             source: What assigned the index; None if it is already unique.
         """
         if source is not None:
-            index = self._indices.get((source, call.index))
-            if index is None:
-                index = self._indices[source, call.index] = self._free_index(call.index, source)
-            call.index = index
-        seen = self._seen.get(call.index)
-        if seen is None:
-            seen = self._seen[call.index] = ToolCallDelta(call.index)
-            self._arguments[call.index] = []
-        seen.id, call.id = seen.id or call.id, None if seen.id else call.id
-        seen.name, call.name = seen.name or call.name, None if seen.name else call.name
-        self._arguments[call.index].append(call.arguments)
+            index = self._indices.get((source, part.index))
+            if index is None or (part.name and self._calls[index].is_followed_by(part)):
+                index = self._indices[source, part.index] = self._free_index(part.index, source)
+            part.index = index
+        call = self._calls.get(part.index)
+        if call is None:
+            call = self._calls[part.index] = _TrackedCall()
+        if part.name and not call.id:
+            part.id = part.id or self._new_id(part.index)
+        call.id, part.id = call.id or part.id, None if call.id else part.id
+        call.name, part.name = call.name or part.name, None if call.name else part.name
+        call.error, part.error = call.error or part.error, None
+        call.is_open = True
+        part.arguments = call.arguments.feed(part.arguments)
+
+    def close(self, names: Collection[str] = (), truncation: str | None = None) -> Iterator[ToolCallDelta]:
+        """Yield the last part of each open call, if there is something to add: the end of its arguments, its error.
+
+        Args:
+            names: Names of the tools that were offered; empty if they are not known.
+            truncation: The error of the last call if it is incomplete, since the answer is.
+        """
+        last = max(self._calls, default=None)
+        for index, call in self._calls.items():
+            if not call.is_open:
+                continue
+            call.is_open = False
+            end, problem = call.arguments.close()
+            problem = problem or call.error
+            if problem and truncation and index == last:
+                problem = truncation
+            elif not call.name:
+                problem = "it names no tool"
+            elif names and call.name not in names:
+                problem = "there is no tool of this name"
+            call.error = problem
+            new_id = None if call.id else self._new_id(index)
+            if end or problem or new_id:
+                yield ToolCallDelta(index, new_id, arguments=end, error=problem)
+
+    def truncate(self, truncation: str) -> Iterator[ToolCallDelta]:
+        """Yield the error of the last call, of which it turned out after its end that it is truncated."""
+        last = max(self._calls)
+        if not self._calls[last].error:
+            yield ToolCallDelta(last, error=truncation)
 
     def is_first(self, call: ToolCallDelta) -> bool:
         """Whether this is a part of the first call."""
-        return call.index == next(iter(self._seen))
+        return call.index == next(iter(self._calls))
 
     def _free_index(self, index: int, source: Source) -> int:
         """Return the server's index for a new call if it is free, otherwise the next free one."""
-        free = index if source == "server" else len(self._seen)
-        return max(self._seen) + 1 if free in self._seen else free
+        free = index if source == "server" else len(self._calls)
+        return max(self._calls) + 1 if free in self._calls else free
+
+
+class _TrackedCall:
+    __slots__ = ("arguments", "error", "id", "is_open", "name")
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name: str | None = None
+        self.error: str | None = None
+        self.is_open = True
+        self.arguments = ArgumentsDecoder()
+
+    def is_followed_by(self, part: ToolCallDelta) -> bool:
+        """Whether a part with the same index begins another call, as with servers that do not number parallel calls."""
+        if self.name is None:
+            return False
+        if part.id and self.id and part.id != self.id:
+            return True
+        return not part.id and bool(part.arguments) and self.arguments.is_complete

@@ -5,14 +5,16 @@ Source: the chat template of Qwen3-32B (`tokenizer_config.json`), which uses the
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from contextlib import suppress
 from io import StringIO
+from typing import Any
 
 from pydantic_core import from_json
 
-from ..._json import parse_object
 from ...types import ToolCallDelta
+from .fences import CodeTracker
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _ARGUMENT_KEYS = ("arguments", "parameters")
@@ -28,21 +30,38 @@ _POSSIBLE_START = re.compile(
 class ToolCallParser:
     """Finds tool calls in a streamed answer: call `feed` with its text, which may be split anywhere, then `close`.
 
-    Arguments are passed on as they stream in. A truncated or malformed call is passed on with the arguments as the
-    model wrote them. A tag that is not followed by an object is text.
+    Arguments are passed on as they stream in, just as the model wrote them. The last part of a malformed call has an
+    `error`. A tag that is not followed by an object, or is within Markdown code, is text.
+
+    Args:
+        hold: Hold back everything from the first call on, to be taken as `held_text` or parsed by `close`.
     """
 
-    __slots__ = ("_held", "_new_id", "_next_index", "_scanner")
+    __slots__ = ("_code", "_held", "_held_call", "_hold", "_next_index", "_scanner")
 
-    def __init__(self, new_id: Callable[[int], str]) -> None:
-        """Start an answer; `new_id` returns the id for the call with a given index."""
-        self._new_id = new_id
-        self._held = ""
+    def __init__(self, *, hold: bool = False) -> None:
+        self._hold = hold
+        self._held_call: list[str] | None = None  # the text from the first call on
+        self._held = ""  # the end of the text, which may begin a call
+        self._code = CodeTracker()
         self._scanner: _ToolCallScanner | None = None  # of the call that is being read
         self._next_index = 0
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether there has been a call, with `hold`."""
+        return self._held_call is not None
+
+    @property
+    def held_text(self) -> str:
+        """All text from the first call on, with `hold`; empty if there is no call."""
+        return "".join(self._held_call or [])
+
     def feed(self, text: str) -> list[str | ToolCallDelta]:
         """Return what `text` adds: texts and parts of calls, in order."""
+        if self._held_call is not None:
+            self._held_call.append(text)
+            return []
         if len(text) > _MAX_PIECE:  # otherwise each of many calls would copy all the text after it
             pieces = [text[at : at + _MAX_PIECE] for at in range(0, len(text), _MAX_PIECE)]
             return [found for piece in pieces for found in self.feed(piece)]
@@ -74,12 +93,21 @@ class ToolCallParser:
         """Pass on the text before the next call; return the rest, from the start of the call."""
         start = _START.search(text)
         if start is not None:
-            self._scanner = _ToolCallScanner()
-            before, rest = text[: start.start()], text[start.end() - 1 :]
+            before, rest = text[: start.start()], text[start.start() :]
+            self._code.feed(before)
+            if self._code.is_in_code:
+                before, rest = before + OPEN, rest[len(OPEN) :]
+                self._code.feed(OPEN)
+            elif self._hold:
+                self._held_call, rest = [rest], ""
+            else:
+                self._scanner = _ToolCallScanner()
+                rest = text[start.end() - 1 :]
         else:
             possible = _POSSIBLE_START.search(text)
             cut = possible.start() if possible else len(text)
             before, self._held, rest = text[:cut], text[cut:], ""
+            self._code.feed(before)
         if before:
             found.append(before)
         return rest
@@ -92,7 +120,7 @@ class ToolCallParser:
         if scanner.index is None:
             scanner.index = self._next_index
             self._next_index += 1
-            found.append(ToolCallDelta(scanner.index, self._new_id(scanner.index), scanner.name, arguments))
+            found.append(ToolCallDelta(scanner.index, name=scanner.name, arguments=arguments))
         elif arguments:
             found.append(ToolCallDelta(scanner.index, arguments=arguments))
 
@@ -101,10 +129,15 @@ class ToolCallParser:
         if scanner.name is None:
             scanner.name = ""
             self._pass_on(scanner, found)
-        if not scanner.is_call and parse_object("".join(scanner.taken) or "{}") is not None:
-            # Make the arguments invalid, so that what is not a call is not taken for one with other or no arguments.
-            tag = OPEN if parse_object(scanner.text) is not None else ""
-            found.append(ToolCallDelta(scanner.index or 0, arguments=f"{tag}{scanner.text}"))
+        if (problem := scanner.find_problem()) is not None:
+            text = "" if scanner.has_arguments else scanner.text  # shows what the model wrote instead
+            found.append(ToolCallDelta(scanner.index or 0, arguments=text, error=problem))
+
+
+def parse_tool_calls(text: str) -> list[str | ToolCallDelta]:
+    """Return the texts and calls in a complete text."""
+    parser = ToolCallParser()
+    return [*parser.feed(text), *parser.close()]
 
 
 class _ToolCallScanner:
@@ -113,17 +146,14 @@ class _ToolCallScanner:
     Attributes:
         name: The name of the tool, once known.
         index: The index of the call, once assigned.
-        taken: The parts of the arguments returned by `take_arguments` so far.
     """
 
     __slots__ = (
         "_arguments_end",
         "_arguments_start",
-        "_arguments_text",
         "_depth",
         "_is_escaped",
         "_key",
-        "_object_arguments_start",
         "_object_end",
         "_past_colon",
         "_position",
@@ -134,13 +164,11 @@ class _ToolCallScanner:
         "_value_start",
         "index",
         "name",
-        "taken",
     )
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.index: int | None = None
-        self.taken: list[str] = []
         self._text = StringIO()  # all text so far; appending to a string takes quadratic time
         self._unread = ""  # the end of the text, which may begin a closing tag
         self._position = 0  # the number of characters scanned
@@ -151,9 +179,7 @@ class _ToolCallScanner:
         self._past_colon = False
         self._value_start: int | None = None  # of the current pair
         self._arguments_start: int | None = None
-        self._object_arguments_start: int | None = None  # the same, if the arguments are an object
         self._arguments_end: int | None = None
-        self._arguments_text = ""  # the arguments, if they are not an object
         self._taken_up_to = 0
         self._object_end: int | None = None
 
@@ -184,22 +210,29 @@ class _ToolCallScanner:
         return self._slice(0, self._object_end).strip()
 
     @property
-    def is_call(self) -> bool:
-        """Whether the object is a call; its closing brace, which models sometimes forget, may be missing."""
+    def has_arguments(self) -> bool:
+        """Whether the object has arguments, of whatever type."""
+        return self._arguments_start is not None
+
+    def find_problem(self) -> str | None:
+        """Explain why the object is not a call; its closing brace, which models sometimes forget, may be missing."""
         text = self.text
-        call = parse_object(text) or (parse_object(text + "}") if any(self.taken) else None) or {}
-        return isinstance(call.get("name"), str) and bool(call["name"])
+        call = _parse_leniently(text)
+        if call is None and self._arguments_end is not None:
+            call = _parse_leniently(text + "}")
+        if call is None:
+            return "it is not valid JSON"
+        if not (isinstance(call.get("name"), str) and call["name"]):
+            return "it names no tool"
+        return None if self.has_arguments or len(call) == 1 else "it has no arguments"
 
     def take_arguments(self) -> str:
         """Return the arguments that have arrived since the last call of this method."""
-        if self._object_arguments_start is None:
-            piece, self._arguments_text = self._arguments_text, ""
-        else:
-            end = self._position if self._arguments_end is None else self._arguments_end
-            start = max(self._taken_up_to, self._object_arguments_start)
-            piece, self._taken_up_to = self._slice(start, end) if start < end else "", end
-        self.taken.append(piece)
-        return piece
+        if self._arguments_start is None:
+            return ""
+        start = max(self._taken_up_to, self._arguments_start)
+        end = self._taken_up_to = self._position if self._arguments_end is None else self._arguments_end
+        return self._slice(start, end) if start < end else ""
 
     def _slice(self, start: int, end: int | None = None) -> str:
         self._text.seek(start)
@@ -241,7 +274,7 @@ class _ToolCallScanner:
 
     def _scan_outside_strings(self, char: str) -> None:
         if self._past_colon and self._value_start is None and not char.isspace():
-            self._start_value(char)
+            self._start_value()
         if char == '"':
             self._string_start = self._position
         elif char in "{[":
@@ -253,15 +286,14 @@ class _ToolCallScanner:
         elif self._depth == 1 and char == ",":
             self._end_pair()
 
-    def _start_value(self, char: str) -> None:
+    def _start_value(self) -> None:
         self._value_start = self._position
         if self._key in _ARGUMENT_KEYS and self._arguments_start is None:
             self._arguments_start = self._position
-            self._object_arguments_start = self._position if char == "{" else None
 
     def _close_bracket(self) -> None:
         self._depth -= 1
-        if self._depth == 1 and self._value_start is not None and self._value_start == self._object_arguments_start:
+        if self._depth == 1 and self._reads_arguments:
             self._arguments_end = self._position + 1
         elif self._depth == 0:
             self._end_pair()
@@ -269,22 +301,33 @@ class _ToolCallScanner:
 
     def _end_string(self, start: int, string: str) -> None:
         """Handle the end of a string in the outermost object: a key, the name, or arguments written as a string."""
-        try:
+        text = string
+        with suppress(ValueError):
             text = from_json(string)
-        except ValueError:
-            text = string
         if not self._past_colon:
             self._key = text
         elif start != self._value_start:
             return
         elif self._key == "name":
             self.name = text if self.name is None else self.name
-        elif start == self._arguments_start:
-            self._arguments_text = text
+        elif self._reads_arguments:
+            self._arguments_end = self._position + 1
 
     def _end_pair(self) -> None:
-        if self._value_start is not None and self._value_start == self._arguments_start:
-            value = self._slice(self._value_start, self._position).strip()
-            if value and value[0] not in '{"' and value != "null":
-                self._arguments_text = value
+        if self._reads_arguments and self._arguments_end is None:
+            self._arguments_end = self._position
         self._key, self._past_colon, self._value_start = None, False, None
+
+    @property
+    def _reads_arguments(self) -> bool:
+        """Whether the current pair is that of the arguments."""
+        return self._value_start is not None and self._value_start == self._arguments_start
+
+
+def _parse_leniently(text: str) -> dict[str, Any] | None:
+    """Parse an object whose strings may contain unescaped control characters."""
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
