@@ -10,14 +10,18 @@ from .errors import ConfigurationError
 from .types import JSON
 
 
-def dump_json(value: Any, name: str) -> bytes:
+def dump_json(value: Any, name: str, *, nan_as_text: bool = False) -> bytes:
     """Return `value` as JSON.
+
+    NaN and infinite numbers, which JSON does not have, are an error, or strings with `nan_as_text`.
 
     Raises:
         ConfigurationError: It cannot be written as JSON. The message contains `name`, but no part of the value.
     """
     try:
-        content = to_json(value)
+        content = to_json(value, inf_nan_mode="strings" if nan_as_text else "constants")
+        if nan_as_text:
+            return content
         if b"NaN" in content or b"Infinity" in content:  # perhaps within a string
             from_json(content, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, RecursionError):

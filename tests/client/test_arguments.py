@@ -20,7 +20,7 @@ from tests.support.server import (
 )
 from tir_qwen import Client, Completion, ConfigurationError
 from tir_qwen._client import arguments, validation
-from tir_qwen._client.parameters import CallParameters, IgnoredParameters
+from tir_qwen._client.parameters import CallParameters, IgnoredParameters, OptionParameters
 from tir_qwen._client.validation import PARAMETER_CHECKS
 
 
@@ -152,7 +152,7 @@ SAMPLES = {
     "one of left, right": "left",
     "one of request, messages, both": "request",
 }
-OPTIONS = {"model", "timeout", "max_retries", "on_retry", "tool_calling", "schema_in", "extra_body"}
+OPTIONS = OptionParameters.__annotations__.keys() | {"extra_body"}
 
 
 @pytest.mark.parametrize("name", sorted(CallParameters.__annotations__.keys() - OPTIONS))

@@ -66,7 +66,7 @@ def test_an_object_takes_one_request(driver: Driver, text: str) -> None:
 
 
 @both_clients
-def test_a_text_answer_takes_a_second_request(driver: Driver) -> None:
+def test_a_text_answer_takes_a_next_request(driver: Driver) -> None:
     """A text answer leads to a second request with the schema; the draft stays hidden and the usage adds up."""
     messages = [{"content": "Paris, I think.", "reasoning": "Hm."}, {"content": '{"city": "Paris"}'}]
     completion, (_, second) = ask(driver, answers(*messages))
@@ -238,7 +238,7 @@ FINISH, LAST = Delta(finish_reason="stop", stop_reason="."), Delta(last=True, us
 
 def passed(plan: StructuredOutputFlow, deltas: list[Delta]) -> list[Delta]:
     """Return the deltas that are passed on immediately."""
-    return [one for delta in deltas if (one := plan.first_delta(delta)) is not None]
+    return [one for delta in deltas if (one := plan.feed(delta)) is not None]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_an_object_streams_immediately(contents: list[str], shown: list[str]) ->
     plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": FORMAT}), stream=True)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING, *(Delta(content=content) for content in shown), FINISH, LAST]
-    assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
+    assert plan.next_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
     assert list(plan.remaining()) == []
 
 
@@ -267,7 +267,7 @@ def test_a_text_stream_is_held_back(begin: str) -> None:
     plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": FORMAT}), stream=True)
     deltas = [*(Delta(content=character) for character in begin), FINISH, LAST]
     assert passed(plan, deltas) == []
-    assert plan.second_request(Completion([Choice(content=begin, finish_reason="stop")])) is not None
+    assert plan.next_request(Completion([Choice(content=begin, finish_reason="stop")])) is not None
 
 
 WITHOUT_TOOLS: dict[str, Any] = {"response_format": FORMAT}
@@ -290,7 +290,7 @@ def test_content_that_may_not_be_the_object_is_held_back(
     plan = StructuredOutputFlow(read_body(MESSAGES, params), stream=stream)
     deltas = [REASONING, *(Delta(content=content) for content in contents), FINISH, LAST]
     assert passed(plan, deltas) == [REASONING]
-    assert plan.second_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
+    assert plan.next_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
     assert list(plan.remaining()) == [Delta(content='{"city": "Paris"}'), FINISH, LAST]
 
 
@@ -303,7 +303,7 @@ def test_tool_calls_stream_immediately() -> None:
     ]
     assert passed(plan, [Delta(content="I look."), *calls, FINISH, LAST]) == calls
     assert (
-        plan.second_request(Completion([Choice(content="I look.", tool_calls=[CALL], finish_reason="tool_calls")]))
+        plan.next_request(Completion([Choice(content="I look.", tool_calls=[CALL], finish_reason="tool_calls")]))
         is None
     )  # type: ignore[list-item]
     assert list(plan.remaining()) == [Delta(content="I look."), FINISH, LAST]
@@ -330,6 +330,8 @@ def test_tool_calls_stream_immediately() -> None:
 def test_the_usage_of_both_requests_is_added(first: Any, second: Any, total: Any) -> None:
     """The usage of both requests is added, including its details."""
     plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": FORMAT}), stream=True)
-    assert plan.second_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
-    assert plan.second_delta(Delta(last=True, usage=second)) == Delta(last=True, usage=total)
-    assert plan.second_delta(Delta(content="{", response={"id": "y"})) == Delta(content="{")
+    assert plan.feed(Delta(content="Paris.")) is None
+    assert plan.feed(Delta(last=True, usage=first)) is None
+    assert plan.next_request(Completion([Choice(content="Paris.", finish_reason="stop")], first)) is not None
+    assert plan.feed(Delta(last=True, usage=second)) == Delta(last=True, usage=total)
+    assert plan.feed(Delta(content="{", response={"id": "y"})) == Delta(content="{")

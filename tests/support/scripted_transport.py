@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +30,8 @@ class Reply:
 
     Attributes:
         content: The text of the answer.
-        calls: Its tool calls: names, and arguments as the model wrote them.
+        calls: Its tool calls: names (of the first tool that is offered, if empty), and arguments as the model wrote
+            them.
         cut: How long the pieces of a stream are.
         error: The body of a refusal, with `status`.
         frames: The deltas of a stream, where it is they that matter.
@@ -84,6 +85,9 @@ class Scripted(Lab):
         assert len(self.requests) < len(self.replies), "one request too many"
         reply = self.replies[len(self.requests)]
         self.requests.append(request)
+        if reply.calls and (tools := json.loads(request.content).get("tools")):
+            first = tools[0]["function"]["name"]
+            reply = replace(reply, calls=tuple((name or first, arguments) for name, arguments in reply.calls))
         facts: dict[str, Any] = {"id": f"chatcmpl-{len(self.requests)}"}
         if reply.status != 200:
             return engine.Response(reply.status, json=reply.error, headers={"retry-after": "0"})

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Self, Unpack
 
 from .._asyncgen import aclosing_unhooked
-from .._dialect.structured_output import StructuredOutputFlow, needs_structured_output
+from .._dialect.flow import Flow, plan
 from .._response.accumulator import Accumulator
 from .._transport.async_pool import AsyncPool
 from .._transport.connections import StreamingResponse
@@ -60,6 +60,8 @@ class Client(BaseClient):
                   `AsyncClient`).
                 - `tool_calling`: `native` sends tools in the request, `prompted` in the messages, `auto` (the default)
                   in the request unless the server rejects them.
+                - `retry_tool_calls`: whether to ask the model once more if none of the tool calls of its answer can be
+                  run (default: False); it sees what is wrong with them.
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
 
@@ -111,29 +113,27 @@ class Client(BaseClient):
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> Generator[Delta]:
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        if needs_structured_output(body):
-            flow = StructuredOutputFlow(body, stream=stream)
-            call = self._new_call(options, flow.first_request, stream=stream)
-            return self._structured_deltas(flow, call, options, stream=stream)
-        return self._call_deltas(self._new_call(options, body, stream=stream))
+        flow = plan(body, stream=stream, retry_tool_calls=options.retry_tool_calls)
+        if flow is None:
+            return self._call_deltas(self._new_call(options, body, stream=stream))
+        first_call = self._new_call(options, flow.first_request, stream=stream)
+        return self._flow_deltas(flow, first_call, options, stream=stream)
 
-    def _structured_deltas(
-        self, flow: StructuredOutputFlow, call: Call, options: CallOptions, *, stream: bool
-    ) -> Generator[Delta]:
-        with closing(self._call_deltas(call)) as deltas:
-            for delta in deltas:
-                if visible := flow.first_delta(delta):
-                    yield visible
-        if second_request := flow.second_request(call.completion()):
+    def _flow_deltas(self, flow: Flow, call: Call, options: CallOptions, *, stream: bool) -> Generator[Delta]:
+        """Yield the deltas of a call that may take several requests, of which `call` is the first."""
+        while True:
             try:
-                second_call = self._new_call(
-                    options, second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
-                )
-                with closing(self._call_deltas(second_call)) as deltas:
+                with closing(self._call_deltas(call)) as deltas:
                     for delta in deltas:
-                        yield flow.second_delta(delta)
+                        if visible := flow.feed(delta):
+                            yield visible
             except TIRError as error:
-                flow.second_request_failed(error)
+                flow.request_failed(error)
+            request = flow.next_request(call.completion())
+            if request is None:
+                break
+            expires_at = call.deadline.total_expires_at
+            call = self._new_call(options, request, stream=stream, total_expires_at=expires_at)
         yield from flow.remaining()
 
     def _call_deltas(self, call: Call) -> Generator[Delta]:
@@ -241,29 +241,29 @@ class AsyncClient(BaseClient):
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> AsyncGenerator[Delta]:
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        if needs_structured_output(body):
-            flow = StructuredOutputFlow(body, stream=stream)
-            call = self._new_call(options, flow.first_request, stream=stream)
-            return self._structured_deltas(flow, call, options, stream=stream)
-        return self._call_deltas(self._new_call(options, body, stream=stream))
+        flow = plan(body, stream=stream, retry_tool_calls=options.retry_tool_calls)
+        if flow is None:
+            return self._call_deltas(self._new_call(options, body, stream=stream))
+        first_call = self._new_call(options, flow.first_request, stream=stream)
+        return self._flow_deltas(flow, first_call, options, stream=stream)
 
-    async def _structured_deltas(
-        self, flow: StructuredOutputFlow, call: Call, options: CallOptions, *, stream: bool
+    async def _flow_deltas(
+        self, flow: Flow, call: Call, options: CallOptions, *, stream: bool
     ) -> AsyncGenerator[Delta]:
-        async with aclosing_unhooked(self._call_deltas(call)) as deltas:
-            async for delta in deltas:
-                if visible := flow.first_delta(delta):
-                    yield visible
-        if second_request := flow.second_request(call.completion()):
+        """Yield the deltas of a call that may take several requests, of which `call` is the first."""
+        while True:
             try:
-                second_call = self._new_call(
-                    options, second_request, stream=stream, total_expires_at=call.deadline.total_expires_at
-                )
-                async with aclosing_unhooked(self._call_deltas(second_call)) as deltas:
+                async with aclosing_unhooked(self._call_deltas(call)) as deltas:
                     async for delta in deltas:
-                        yield flow.second_delta(delta)
+                        if visible := flow.feed(delta):
+                            yield visible
             except TIRError as error:
-                flow.second_request_failed(error)
+                flow.request_failed(error)
+            request = flow.next_request(call.completion())
+            if request is None:
+                break
+            expires_at = call.deadline.total_expires_at
+            call = self._new_call(options, request, stream=stream, total_expires_at=expires_at)
         for delta in flow.remaining():
             yield delta
 

@@ -26,6 +26,8 @@ class OptionParameters(TypedDict, total=False):
     tool_calling: Literal["auto", "native", "prompted"] | None
     """How tools are sent: in the request (`native`), in the messages (`prompted`), or in the request unless the server
     rejects them (`auto`, the default)."""
+    retry_tool_calls: bool | None
+    """Whether to ask the model once more if none of the tool calls of its answer can be run."""
     schema_in: Literal["request", "messages", "both"] | None
     """Where the schema of a `response_format` is sent; `request` is the default."""
 

@@ -10,17 +10,18 @@ If the server does not enforce it, an answer that is not the object is sent back
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from pydantic_core import from_json
 
 from .._request.body import Body
 from ..errors import ConfigurationError, TIRError
-from ..types import Completion, Delta, Usage
+from ..types import Completion, Delta
 from .json_answer import describe_schema, extract_object, with_description
 from .json_schema import expects_object, extract_schema, find_mismatch
+from .tool_call_retry import ToolCallRetry
+from .usage import add_usage
 
 logger = logging.getLogger("tir_qwen")
 
@@ -41,13 +42,11 @@ def needs_structured_output(body: Body) -> bool:
 
 
 class StructuredOutputFlow:
-    """The one or two requests of a call, and how their deltas form a single answer.
+    """The requests of a call whose answer must be an object; see `flow.Flow`."""
 
-    Send `first_request` and pass its deltas through `first_delta`. If `second_request` returns a request, send it and
-    pass its deltas through `second_delta`, or call `second_request_failed`. Finally, pass on what `remaining` yields.
-    """
-
-    def __init__(self, body: Body, *, stream: bool) -> None:
+    def __init__(
+        self, body: Body, *, stream: bool, retry_tool_calls: Callable[[Body], ToolCallRetry] | None = None
+    ) -> None:
         self._body = body
         self._has_tools = bool(body.tools)
         if self._has_tools and (body.n or 1) > 1:
@@ -57,20 +56,33 @@ class StructuredOutputFlow:
         self._messages = body.messages
         if self._has_tools:
             self._messages = with_description(body.messages, describe_schema(self._schema, _WHEN))
+        self._tool_call_retry = retry_tool_calls(self._draft_request) if retry_tool_calls else None
         self._stream = stream
         self._passes_through: bool | None = None  # whether deltas are passed on at once; None: not known yet
         self._content = ""
         self._held_back: list[Delta] = []
-        self._first_usage: Usage | None = None
+        self._object_is_requested = False  # by the second request
         self._second_answer_began = False
 
     @property
     def first_request(self) -> Body:
         """The body of the first request."""
-        return replace(self._body, messages=self._messages, response_format=None) if self._has_tools else self._body
+        return self._draft_request if self._has_tools else self._body
 
-    def first_delta(self, delta: Delta) -> Delta | None:
-        """Return the part of a first answer's delta to pass on now: all of it, if the stream is the object itself."""
+    @property
+    def _draft_request(self) -> Body:
+        return replace(self._body, messages=self._messages, response_format=None)
+
+    def feed(self, delta: Delta) -> Delta | None:
+        """Return the part of a delta to pass on now: all of it, if the stream is the object itself."""
+        if self._object_is_requested:
+            return self._second_delta(delta)
+        if self._tool_call_retry is None:
+            return self._first_delta(delta)
+        fed = self._tool_call_retry.feed(delta)
+        return fed and self._first_delta(fed)
+
+    def _first_delta(self, delta: Delta) -> Delta | None:
         if self._passes_through is None and delta.content:
             delta = self._look_at_start(delta)
         if self._passes_through:
@@ -93,8 +105,12 @@ class StructuredOutputFlow:
         )
         return visible if visible.reasoning or visible.tool_calls or visible.response or visible.logprobs else None
 
-    def second_request(self, completion: Completion) -> Body | None:
-        """Return the body of the second request; None if the first answer needs none."""
+    def next_request(self, completion: Completion) -> Body | None:
+        """Return the body of the request that must follow this answer; None if the call is complete."""
+        if self._object_is_requested:
+            return None
+        if self._tool_call_retry and (request := self._tool_call_retry.next_request(completion)):
+            return request
         if self._passes_through or completion.tool_calls or completion.finish_reason == "length":
             return None
         draft = completion.content
@@ -104,34 +120,40 @@ class StructuredOutputFlow:
         has_stop_strings = bool(self._body.stop)  # they would truncate the second answer too
         if problem is None or not draft.strip() or has_stop_strings:
             return None
-        self._first_usage = completion.usage
+        self._object_is_requested = True
         correction = _CORRECTION if problem == _NO_OBJECT else f"{_CORRECTION} The last one does not: {problem}."
         messages = [*self._messages, {"role": "assistant", "content": draft}, {"role": "user", "content": correction}]
         return replace(
             self._body, messages=messages, tools=(), tool_choice=None, parallel_tool_calls=None, enable_thinking=False
         )
 
-    def second_delta(self, delta: Delta) -> Delta:
+    def _second_delta(self, delta: Delta) -> Delta:
         """Return a delta of the second answer as a delta of the combined answer."""
         self._second_answer_began = True
         if delta.last:
-            delta.usage = add_usage(self._first_usage, delta.usage)
+            delta.usage = add_usage(self._held_back[-1].usage, delta.usage)
         else:
             delta.response = None  # already reported by the first answer
         return delta
 
-    def second_request_failed(self, error: TIRError) -> None:
-        """Fall back to the first answer.
+    def request_failed(self, error: TIRError) -> None:
+        """Fall back to the answer before this request.
 
         Raises:
-            TIRError: `error`, if the second answer had begun.
+            TIRError: `error`, if it ended the first answer, or the later one had begun.
         """
-        if self._second_answer_began:
+        if self._tool_call_retry and not self._object_is_requested:
+            self._tool_call_retry.request_failed(error)
+            return
+        if not self._object_is_requested or self._second_answer_began:
             raise error
         logger.warning("An answer that is not the requested object could not be corrected: %s", error)
 
     def remaining(self) -> Iterator[Delta]:
         """Yield what was held back of the first answer, unless the second one replaced it."""
+        for delta in self._tool_call_retry.remaining() if self._tool_call_retry else ():
+            if visible := self._first_delta(delta):
+                yield visible
         if self._passes_through or self._second_answer_began:
             return
         if self._content:
@@ -156,19 +178,3 @@ class StructuredOutputFlow:
         except ValueError:
             return _NO_OBJECT
         return find_mismatch(value, self._schema or {"type": "object"})
-
-
-def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
-    """Return the sum of the token counts of two answers."""
-    if first is None or second is None:
-        return first or second
-    total: Any = dict(second)
-    for name, value in first.items():
-        if isinstance(value, int):
-            total[name] = value + (total.get(name) or 0)
-        elif isinstance(value, dict):
-            details = total.get(name) or {}
-            added = {key: count + (details.get(key) or 0) for key, count in value.items() if count}
-            total[name] = {**details, **added}
-    usage: Usage = total
-    return usage

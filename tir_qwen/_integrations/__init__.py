@@ -3,11 +3,12 @@
 from .._asyncgen import aclosing_unhooked
 from .._client.parameters import CallParameters
 from .._dialect.json_answer import explain_failure, extract_object
-from .._dialect.structured_output import add_usage
+from .._dialect.usage import add_usage
 from .._json import dump_json, parse_object
+from .._request.tool_calls import error_result, tool_call_to_wire
 from .._response.accumulator import Accumulator
 from .construction import construct
-from .messages import add_reasoning, placeholder, tool_call_to_wire
+from .messages import add_reasoning, placeholder
 from .parameters import ModelSettings
 from .partial_json import PartialJSON
 from .profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, MAX_OUTPUT_TOKENS
@@ -26,6 +27,7 @@ __all__ = [
     "add_usage",
     "construct",
     "dump_json",
+    "error_result",
     "explain_failure",
     "extract_object",
     "parse_object",

@@ -1,29 +1,17 @@
-"""Tool calls, reasoning and placeholders of a conversation's earlier messages, in wire format."""
+"""Reasoning and placeholders of a conversation's earlier messages, in wire format."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from .._json import dump_json, parse_object
 from ..types import JSON
 
 T = TypeVar("T")
 
 logger = logging.getLogger("tir_qwen")
-
-
-def tool_call_to_wire(id_: str | None, name: str | None, arguments: dict[str, Any] | str | None) -> JSON:
-    """Return an earlier tool call in wire format.
-
-    The server requires JSON arguments. Others are sent as a JSON string, which the chat template writes out just as the
-    model wrote it.
-    """
-    if not isinstance(arguments, str) or parse_object(arguments) is None:
-        arguments = dump_json(arguments or {}, f"the arguments of the tool call {name!r}").decode()
-    return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
 
 
 def add_reasoning(wire: Sequence[JSON], messages: Sequence[T], reasoning_of: Callable[[T], str]) -> None:

@@ -1,0 +1,58 @@
+"""Calls that may take several requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Protocol
+
+from .._request.body import Body
+from ..errors import TIRError
+from ..types import Completion, Delta
+from .structured_output import StructuredOutputFlow, needs_structured_output
+from .tool_call_retry import ToolCallRetry
+
+
+class Flow(Protocol):
+    """The requests of one call, and how their deltas form a single answer.
+
+    Send `first_request`, and pass each delta of its answer through `feed`. As long as `next_request` returns a request,
+    send it and do the same, or call `request_failed`. Finally, pass on what `remaining` yields.
+    """
+
+    @property
+    def first_request(self) -> Body:
+        """The body of the first request."""
+
+    def feed(self, delta: Delta) -> Delta | None:
+        """Return the part of a delta to pass on now."""
+
+    def next_request(self, completion: Completion) -> Body | None:
+        """Return the body of the request that must follow this answer; None if the call is complete."""
+
+    def request_failed(self, error: TIRError) -> None:
+        """Fall back to the answer before this request.
+
+        Raises:
+            TIRError: `error`, if there is nothing to fall back to, or its answer had begun.
+        """
+
+    def remaining(self) -> Iterator[Delta]:
+        """Yield what was held back, unless a later answer took its place."""
+
+
+def plan(body: Body, *, stream: bool, retry_tool_calls: bool) -> Flow | None:
+    """Return the flow of a call; None if it takes one request, whatever the answer.
+
+    Args:
+        body: What the caller set.
+        stream: Whether the answer is to be streamed.
+        retry_tool_calls: Whether to ask again if no tool call of an answer can be run.
+    """
+    can_call = bool(body.tools) and body.tool_choice != "none" and (body.n or 1) == 1
+    retry: Callable[[Body], ToolCallRetry] | None = None
+    if can_call and (stream or retry_tool_calls):
+        retry = partial(ToolCallRetry, for_invalid_calls=retry_tool_calls, for_lost_calls=stream)
+    if needs_structured_output(body):
+        return StructuredOutputFlow(body, stream=stream, retry_tool_calls=retry)
+    return retry(body) if retry else None

@@ -1,0 +1,27 @@
+"""Earlier tool calls and their errors in wire format."""
+
+from __future__ import annotations
+
+from .._json import dump_json, parse_object
+from ..types import JSON
+
+
+def tool_call_to_wire(id_: str | None, name: str | None, arguments: JSON | str | None) -> JSON:
+    """Return an earlier tool call in wire format.
+
+    The server requires JSON arguments. Others are sent as a JSON string, which the chat template writes out just as the
+    model wrote it. JSON has no NaN and no infinite numbers, so these are sent as text.
+    """
+    arguments = arguments or {}
+    parsed = parse_object(arguments) if isinstance(arguments, str) else arguments
+    is_text = isinstance(arguments, str) and parsed is not None
+    if not is_text or "NaN" in str(arguments) or "Infinity" in str(arguments):
+        what = f"the arguments of the tool call {name!r}"
+        arguments = dump_json(arguments if parsed is None else parsed, what, nan_as_text=True).decode()
+    return {"id": id_ or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
+
+
+def error_result(id_: str | None, error: str) -> JSON:
+    """Return the message that takes the place of the result of a call that cannot be run."""
+    text = f"Error: this tool call was not run: {error}. Correct it, or answer without it."
+    return {"role": "tool", "tool_call_id": id_ or "", "content": text}
