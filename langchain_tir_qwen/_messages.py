@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
@@ -15,14 +16,14 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, Usage
-from tir_qwen._integrations import add_reasoning, tool_call_to_wire
+from tir_qwen._integrations import add_reasoning, error_result, tool_call_to_wire
 
-from ._content_blocks import PROVIDER, StrictToolCallChunk, read_tool_call
+from ._content_blocks import PROVIDER
 from ._foreign_blocks import text_of_blocks
+from ._tool_calls import ToolCallChunks, read_invalid_call, read_tool_call
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
 _ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
@@ -43,7 +44,21 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """
     wire = [message_to_wire(message, position) for position, message in enumerate(messages)]
     add_reasoning(wire, messages, _reasoning)
+    if any(isinstance(message, AIMessage) and message.invalid_tool_calls for message in messages):
+        return _with_error_results(wire, messages)
     return wire
+
+
+def _with_error_results(wire: Sequence[dict[str, Any]], messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Return the conversation with a result for each invalid call: LangChain's agents run only the valid ones."""
+    answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    complete = []
+    for message, original in zip(wire, messages, strict=True):
+        complete.append(message)
+        invalid = original.invalid_tool_calls if isinstance(original, AIMessage) else []
+        unanswered = [call for call in invalid if call["id"] not in answered]
+        complete += [error_result(call["id"], read_invalid_call(call)[1]) for call in unanswered]
+    return complete
 
 
 def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
@@ -92,7 +107,7 @@ def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
     for call in message.tool_calls:
         yield tool_call_to_wire(call["id"], call["name"], call["args"])
     for invalid in message.invalid_tool_calls:
-        yield tool_call_to_wire(invalid["id"], invalid["name"], invalid["args"])
+        yield tool_call_to_wire(invalid["id"], invalid["name"], read_invalid_call(invalid)[0])
     function = message.additional_kwargs.get("function_call")
     if function and not message.tool_calls:
         if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
@@ -130,7 +145,7 @@ def result_from_completion(completion: Completion) -> ChatResult:
 
 def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
     """Convert one complete answer to an `AIMessage`."""
-    calls = [read_tool_call(call.id or None, call.name, call.arguments) for call in choice.tool_calls]
+    calls = [read_tool_call(call) for call in choice.tool_calls]
     return AIMessage(
         content=choice.content,
         additional_kwargs={"reasoning_content": choice.reasoning} if choice.reasoning else {},
@@ -145,8 +160,8 @@ def message_from_choice(choice: Choice, completion: Completion) -> AIMessage:
     )
 
 
-def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
-    """Convert one delta to a chunk.
+def chunk_from_delta(delta: Delta, tool_calls: ToolCallChunks) -> ChatGenerationChunk:
+    """Convert one delta to a chunk; `tool_calls` converts the tool calls of its stream.
 
     When LangChain merges chunks, it concatenates the strings in their metadata, so each field must be in only one of
     them, as it is in deltas. The exception is the provider: core expects it in every chunk and does not concatenate it.
@@ -157,16 +172,12 @@ def chunk_from_delta(delta: Delta) -> ChatGenerationChunk:
     fields: dict[str, Any] = {}  # only fields that are set, since pydantic validates empty ones too
     if delta.reasoning:
         fields["additional_kwargs"] = {"reasoning_content": delta.reasoning}
-    if delta.tool_calls:
-        fields["tool_call_chunks"] = [
-            ToolCallChunk(name=call.name, args=call.arguments, id=call.id, index=call.index, type="tool_call_chunk")
-            for call in delta.tool_calls
-        ]
     if delta.last:
         fields |= {"usage_metadata": usage_metadata(delta.usage), "chunk_position": "last"}
-    message = StrictToolCallChunk(
-        content=delta.content, response_metadata={"model_provider": PROVIDER, **facts}, **fields
-    )
+    metadata = {"model_provider": PROVIDER, **facts}
+    message = AIMessageChunk(content=delta.content, response_metadata=metadata, **fields)
+    if delta.tool_calls:
+        tool_calls.add_to(message, delta.tool_calls)
     return ChatGenerationChunk(message=message, generation_info=facts or None)
 
 

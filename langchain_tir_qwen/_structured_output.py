@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.output_parsers import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
@@ -21,6 +22,8 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from tir_qwen._integrations import PartialJSON, explain_failure, extract_object
+
+from ._tool_calls import read_invalid_call, split_mark
 
 
 @dataclass(frozen=True)
@@ -172,15 +175,19 @@ class _GrowingObject:
         self._value: dict[str, Any] | None = None
         self._text = ""
         self._has_call = False
+        self._call_index: int | None = None
+        self._call_is_invalid = False  # then the model may have been asked for another one
         self._finish_reason: str | None = None
         self._last: Any = None
 
     def add(self, chunk: str | BaseMessage) -> Iterator[Any]:
         if isinstance(chunk, str):
             text, finish_reason = chunk, None
+        elif isinstance(chunk, AIMessageChunk) and chunk.tool_call_chunks:
+            text = self._read_call(chunk.tool_call_chunks)
+            finish_reason = chunk.response_metadata.get("finish_reason")
         else:
             text, finish_reason = _json_text(ChatGeneration(message=chunk))
-            self._has_call |= bool(getattr(chunk, "tool_call_chunks", None))
         self._finish_reason = finish_reason or self._finish_reason
         if text:
             self._text += text
@@ -188,6 +195,19 @@ class _GrowingObject:
             if value is not self._value:
                 self._value = value
                 yield from self._if_changed(self._parser._build_partial(value))
+
+    def _read_call(self, parts: list[ToolCallChunk]) -> str:
+        """Return what parts of calls add to the arguments of the first call that is not invalid."""
+        text = ""
+        for part in parts:
+            if part["index"] != self._call_index:
+                if self._has_call and not self._call_is_invalid:
+                    continue
+                self._has_call, self._call_index, self._text = True, part["index"], ""
+            arguments, error = split_mark(part["args"] or "")
+            text += arguments
+            self._call_is_invalid = error is not None
+        return text
 
     def end(self) -> Iterator[Any]:
         text = self._text or ("{}" if self._has_call else "")  # a call without arguments: an empty object
@@ -209,10 +229,13 @@ def _json_text(generation: Generation) -> tuple[str, str | None]:
         return generation.text, None
     finish_reason = message.response_metadata.get("finish_reason")
     if isinstance(message, AIMessageChunk):
-        first = [call["args"] or "" for call in message.tool_call_chunks if not call["index"]]
-        return "".join(first) or message.text, finish_reason
+        arguments: dict[int | None, str] = {}
+        for call in message.tool_call_chunks:
+            arguments[call["index"]] = arguments.get(call["index"], "") + (call["args"] or "")
+        calls = sorted(map(split_mark, arguments.values()), key=lambda call: call[1] is not None)  # valid ones first
+        return (calls[0][0] if calls else "") or message.text, finish_reason
     if message.tool_calls:
         return to_json(message.tool_calls[0]["args"]).decode(), finish_reason
     if message.invalid_tool_calls:
-        return message.invalid_tool_calls[0]["args"] or "", finish_reason
+        return read_invalid_call(message.invalid_tool_calls[0])[0], finish_reason
     return message.text, finish_reason

@@ -35,6 +35,7 @@ from ._messages import chunk_from_delta, messages_to_wire, result_from_completio
 from ._profile import model_profile
 from ._retry_callbacks import async_retry_reporter, retry_reporter
 from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens
+from ._tool_calls import ToolCallChunks
 
 if TYPE_CHECKING:  # not loaded by programs without tools
     from langchain_core.runnables import RunnableConfig
@@ -104,6 +105,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     """Whether `invoke` streams too, so that callbacks receive tokens; unset: LangChain decides."""
     stream_usage: bool = True
     """Whether to request token counts for streams; they are in the last chunk's `usage_metadata`."""
+    retry_tool_calls: bool = True
+    """Whether to ask the model once more if none of the tool calls of an answer can be run; it sees what is wrong with
+    them. LangChain's agents would end there."""
     extra_body: dict[str, Any] | None = None
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
@@ -233,9 +237,10 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     ) -> Iterator[ChatGenerationChunk]:
         with raises_langchain_errors():
             params = self._params(stop, kwargs, on_retry=run_manager and retry_reporter(run_manager), stream=True)
+            tool_calls = ToolCallChunks()
             with closing(self._client.stream(messages_to_wire(messages), **params)) as deltas:
                 for delta in deltas:
-                    chunk = chunk_from_delta(delta)
+                    chunk = chunk_from_delta(delta, tool_calls)
                     if run_manager:
                         run_manager.on_llm_new_token(delta.content, chunk=chunk)
                     yield chunk
@@ -249,9 +254,10 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with raises_langchain_errors():
             params = self._params(stop, kwargs, on_retry=run_manager and async_retry_reporter(run_manager), stream=True)
+            tool_calls = ToolCallChunks()
             async with aclosing_unhooked(self._async_client.stream(messages_to_wire(messages), **params)) as deltas:
                 async for delta in deltas:
-                    chunk = chunk_from_delta(delta)
+                    chunk = chunk_from_delta(delta, tool_calls)
                     if run_manager:
                         await run_manager.on_llm_new_token(delta.content, chunk=chunk)
                     yield chunk
@@ -264,6 +270,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
             kwargs = {**kwargs, "stop": stop}
         params = self._merge_call_params(kwargs, self.extra_body, stream=stream)
         params.setdefault("on_retry", on_retry)
+        params.setdefault("retry_tool_calls", self.retry_tool_calls)
         params.pop("stream", None)  # LangChain has already chosen the method by it
         if not params.pop("stream_usage", self.stream_usage):
             params["stream_options"] = None
@@ -292,8 +299,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         print(message.tool_calls[0]["name"], message.tool_calls[0]["args"])
         ```
 
-        Calls whose arguments are truncated or not a JSON object are in `invalid_tool_calls`. LangChain's `create_agent`
-        binds tools itself.
+        Calls that must not be run are in `invalid_tool_calls`: their arguments are truncated or not a JSON object, or
+        there is no such tool. If there are no others, the model is asked once more, which `retry_tool_calls=False`
+        turns off. LangChain's `create_agent` binds tools itself.
 
         Args:
             tools: Pydantic classes, functions, LangChain tools or JSON schemas.

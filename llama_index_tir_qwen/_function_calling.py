@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
@@ -18,7 +19,7 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools.types import BaseTool
 
-from tir_qwen._integrations import PartialJSON
+from tir_qwen._integrations import PartialJSON, aclosing_unhooked
 
 from ._messages import is_complete, tool_choice_to_wire, with_first_call
 from ._stream import CallingResponse
@@ -89,36 +90,59 @@ class FunctionCalling(FunctionCallingLLM):
             **kwargs: Not used.
 
         Raises:
-            ValueError: There is no call and `error_on_no_tool_call` is set, or the answer is complete and the arguments
-                of a call are not a JSON object.
+            ValueError: With `error_on_no_tool_call`: there is no call, or one that must not be run, since its arguments
+                are truncated or not a JSON object, or there is no such tool. Without it, such a call has the reason as
+                its name: there is no tool of that name, so an agent reports the reason to the model.
         """
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
             raise ValueError("Expected at least one tool call, but got 0.")
-        return [
-            ToolSelection(
-                tool_id=block.tool_call_id or "",
-                tool_name=block.tool_name,
-                tool_kwargs=_parse_arguments(response, number, block),
-            )
-            for number, block in enumerate(blocks)
-        ]
+        selections = []
+        for number, block in enumerate(blocks):
+            name, arguments = block.tool_name, block.tool_kwargs
+            if isinstance(arguments, str) and is_complete(response):
+                problem = response.message.additional_kwargs["tool_calls"][number]["error"]
+                if error_on_no_tool_call:
+                    raise ValueError(f"The call of {name!r} cannot be run: {problem}.")
+                name, arguments = f"{name} (not run: {problem})", {}
+            elif isinstance(arguments, str):
+                arguments = _parse_partial_arguments(response, number, arguments)
+            selections.append(ToolSelection(tool_id=block.tool_call_id or "", tool_name=name, tool_kwargs=arguments))
+        return selections
 
-    # In streams, core's programs do not force the model to call the tool whose arguments are the object.
+    # In streams, core's programs do not force the model to call the tool whose arguments are the object, and would take
+    # a call that must not be run for an object without fields.
 
     def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
         """Stream the answer to a conversation, with tools; takes the arguments of `chat_with_tools`."""
-        if _is_program_tool(tools):
-            kwargs["tool_required"] = True
-        return super().stream_chat_with_tools(tools, *args, **kwargs)
+        if not _is_program_tool(tools):
+            return super().stream_chat_with_tools(tools, *args, **kwargs)
+        return self._checked(super().stream_chat_with_tools(tools, *args, **{**kwargs, "tool_required": True}))
 
     async def astream_chat_with_tools(
         self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """Stream the answer to a conversation, with tools, asynchronously."""
-        if _is_program_tool(tools):
-            kwargs["tool_required"] = True
-        return await super().astream_chat_with_tools(tools, *args, **kwargs)
+        if not _is_program_tool(tools):
+            return await super().astream_chat_with_tools(tools, *args, **kwargs)
+        responses = await super().astream_chat_with_tools(tools, *args, **{**kwargs, "tool_required": True})
+        return self._achecked(responses)
+
+    def _checked(self, responses: ChatResponseGen) -> ChatResponseGen:
+        with closing(responses):
+            for response in responses:
+                self._check_calls(response)
+                yield response
+
+    async def _achecked(self, responses: ChatResponseAsyncGen) -> ChatResponseAsyncGen:
+        async with aclosing_unhooked(responses) as nested_responses:
+            async for response in nested_responses:
+                self._check_calls(response)
+                yield response
+
+    def _check_calls(self, response: ChatResponse) -> None:
+        if is_complete(response):
+            self.get_tool_calls_from_response(response)
 
     # Core's FunctionCallingProgram adds the system prompt in `__call__` but not in `acall`. Here both methods add it,
     # unless the history already begins with it.
@@ -177,13 +201,7 @@ def _is_program_tool(tools: Sequence[BaseTool]) -> bool:
     return getattr(fn, "__qualname__", "").startswith(f"{get_function_tool.__name__}.")
 
 
-def _parse_arguments(response: ChatResponse, number: int, block: ToolCallBlock) -> dict[str, Any]:
-    if isinstance(block.tool_kwargs, dict):
-        return block.tool_kwargs
-    if is_complete(response):
-        raise ValueError(
-            f"The arguments of the call of {block.tool_name!r} are not a JSON object (truncated by max_tokens?)."
-        )
+def _parse_partial_arguments(response: ChatResponse, number: int, text: str) -> dict[str, Any]:
     if isinstance(response, CallingResponse):
-        return response.arguments(number, block.tool_kwargs)
-    return PartialJSON().read(block.tool_kwargs) or {}
+        return response.arguments(number, text)
+    return PartialJSON().read(text) or {}

@@ -22,9 +22,10 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from tir_qwen import Choice, Completion, ConfigurationError, ToolCall, Usage
-from tir_qwen._integrations import add_reasoning, parse_object, placeholder, tool_call_to_wire
+from tir_qwen._integrations import add_reasoning, placeholder, tool_call_to_wire
 
 _ROLES = {
     MessageRole.SYSTEM: "system",
@@ -130,18 +131,17 @@ def tool_choice_to_wire(
 
 
 def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, complete: bool) -> ChatMessage:
-    """Convert an answer; arguments remain text if they are incomplete or not a JSON object."""
+    """Convert an answer; arguments remain text if they are incomplete, or those of a call that must not be run."""
     blocks: list[ContentBlock] = []
     if reasoning:
         blocks.append(ThinkingBlock(content=reasoning))
     if content or not calls:
         blocks.append(TextBlock(text=content))
     for call in calls:
-        arguments = parse_object(call.arguments) if complete else None
-        kwargs = call.arguments if arguments is None else arguments
-        blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=kwargs))
+        arguments = from_json(call.arguments) if complete and call.error is None else call.arguments
+        blocks.append(ToolCallBlock(tool_call_id=call.id or None, tool_name=call.name, tool_kwargs=arguments))
     # Core's streaming of structured output looks for the calls here, not among the blocks.
-    additional = {"tool_calls": [_call(call) for call in calls]} if calls else {}
+    additional = {"tool_calls": [{**_call(call), **_error(call)} for call in calls]} if calls else {}
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=additional)
 
 
@@ -209,6 +209,10 @@ def _raw_choice(choice: Choice) -> dict[str, Any]:
 
 def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _error(call: ToolCall) -> dict[str, Any]:
+    return {"error": call.error} if call.error is not None else {}
 
 
 def _counts(usage: Usage | None) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class ResponseStream:
             call.id = call.id or piece.id or ""
             call.name = call.name or piece.name or ""
             call.arguments += piece.arguments
+            call.error = piece.error or call.error
         return self._response(delta)
 
     def _response(self, delta: Delta) -> ChatResponse:

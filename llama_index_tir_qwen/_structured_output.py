@@ -126,24 +126,19 @@ class ObjectProgram(BasePydanticProgram[Any]):
 
     def __call__(self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any) -> Any:
         """Return the object."""
-        request = self._request(llm_kwargs, prompt_args)
-        response = self._llm.chat_with_tools(**request) if self._uses_tool else self._llm.chat(**request)
-        return self._build(response)
+        return self._build(self._llm.chat(**self._request(llm_kwargs, prompt_args)))
 
     async def acall(self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any) -> Any:
         """Return the object asynchronously."""
-        request = self._request(llm_kwargs, prompt_args)
-        ask: Any = self._llm.achat_with_tools if self._uses_tool else self._llm.achat
-        return self._build(await ask(**request))
+        return self._build(await self._llm.achat(**self._request(llm_kwargs, prompt_args)))
 
     def stream_call(
         self, *args: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[Any, None, None]:
         """Yield the object as it grows; the last one is complete."""
         request = self._request(llm_kwargs, prompt_args)
-        ask: Any = self._llm.stream_chat_with_tools if self._uses_tool else self._llm.stream_chat
         growing = _GrowingObject(self)
-        with closing(ask(**request)) as responses:
+        with closing(self._llm.stream_chat(**request)) as responses:
             for response in responses:
                 yield from growing.add(response)
         yield from growing.end()
@@ -153,11 +148,10 @@ class ObjectProgram(BasePydanticProgram[Any]):
     ) -> AsyncGenerator[Any, None]:
         """Yield the object as it grows, asynchronously."""
         request = self._request(llm_kwargs, prompt_args)
-        ask: Any = self._llm.astream_chat_with_tools if self._uses_tool else self._llm.astream_chat
 
         async def objects() -> AsyncGenerator[Any, None]:
             growing = _GrowingObject(self)
-            async with aclosing_unhooked(await ask(**request)) as responses:
+            async with aclosing_unhooked(await self._llm.astream_chat(**request)) as responses:
                 async for response in responses:
                     for one in growing.add(response):
                         yield one
@@ -172,7 +166,7 @@ class ObjectProgram(BasePydanticProgram[Any]):
         if self._uses_tool:
             tool = get_function_tool(self._output_cls)
             tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # or core may use its function's
-            return {**kwargs, "tools": [tool], "chat_history": messages, "tool_required": True}
+            return self._llm._prepare_chat_with_tools([tool], chat_history=messages, tool_required=True, **kwargs)
         name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
         json_schema = {"name": name, "schema": self._output_cls.model_json_schema()}
         return {

@@ -14,6 +14,7 @@ from llama_index.core.base.llms.types import ChatResponse, ThinkingBlock
 from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice
+from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
 from llama_index_tir_qwen import TIRQwen
 from llama_index_tir_qwen._messages import response_from_completion
 from llama_index_tir_qwen._stream import ResponseStream
@@ -53,12 +54,15 @@ def test_there_are_streams() -> None:
 def test_langchain_chunks_add_up_to_the_whole_answer(capture: Capture) -> None:
     """The sum of a stream's chunks equals the message of a whole answer in every part."""
     deltas, completion = decode(capture)
-    chunks = [chunk_from_delta(delta).message for delta in deltas]
+    calls = ToolCallChunks()
+    chunks = [chunk_from_delta(delta, calls).message for delta in deltas]
 
     total, whole = reduce(add, chunks), message_from_choice(completion.first, completion)
 
-    for part in ("content", "additional_kwargs", "tool_calls", "invalid_tool_calls", "usage_metadata"):
+    for part in ("content", "additional_kwargs", "tool_calls", "usage_metadata"):
         assert getattr(total, part) == getattr(whole, part)
+    invalid = [[*map(read_invalid_call, message.invalid_tool_calls)] for message in (total, whole)]
+    assert invalid[0] == invalid[1]
     assert total.response_metadata == whole.response_metadata
     assert [chunk.chunk_position for chunk in chunks] == [None] * (len(chunks) - 1) + ["last"]
 

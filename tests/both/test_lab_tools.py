@@ -14,6 +14,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallB
 from llama_index.core.tools import FunctionTool
 
 from langchain_tir_qwen import ChatTIRQwen
+from langchain_tir_qwen._tool_calls import read_invalid_call
 from llama_index_tir_qwen import TIRQwen
 from tests.support.cassette_fixtures import Server
 from tests.support.entry_points import Answer, from_message, from_response
@@ -215,10 +216,11 @@ async def test_native_tools_only(server: Server, way: ToolWay) -> None:
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_a_call_with_broken_arguments_is_not_repaired(server: Server, way: ToolWay) -> None:
     """A call with broken arguments is not repaired: it is invalid, or has none if the server withholds them."""
-    _, said = await way.ask(server.settings, "Make a broken tool call.", None)
+    settings = server.settings | ({"retry_tool_calls": False} if way.cassette.startswith("langchain") else {})
+    _, said = await way.ask(settings, "Make a broken tool call.", None)
 
     if isinstance(said, AIMessage):
-        broken = [call["args"] for call in said.invalid_tool_calls]
+        broken = [read_invalid_call(call)[0] for call in said.invalid_tool_calls]
         valid = [call["args"] for call in said.tool_calls]
     else:
         arguments = [block.tool_kwargs for block in said.message.blocks if isinstance(block, ToolCallBlock)]

@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
+    AnyMessage,
     BaseMessage,
     ChatMessage,
     ChatMessageChunk,
@@ -22,10 +23,17 @@ from langchain_core.messages import (
     SystemMessageChunk,
     ToolMessage,
     ToolMessageChunk,
+    message_chunk_to_message,
+    messages_from_dict,
+    messages_to_dict,
 )
+from pydantic import TypeAdapter
 
 from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice, messages_to_wire, usage_metadata
+from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
+
+pytestmark = pytest.mark.once
 
 ASK = {"type": "text", "text": "Wo?"}
 CALL = {"name": "f", "args": {"city": "दिल्ली", "n": 1}, "id": "c1"}
@@ -80,14 +88,6 @@ MESSAGES: dict[str, tuple[BaseMessage, dict[str, Any]]] = {
     "tool calls of OpenAI": (
         AIMessage("", additional_kwargs={"tool_calls": [call("c2", "g", '{"a": 1}')]}),
         {"role": "assistant", "content": "", "tool_calls": [call("c2", "g", '{"a":1}')]},
-    ),
-    "invalid tool call": (
-        AIMessage("", invalid_tool_calls=[{"name": "g", "args": '{"a', "id": "c2", "error": "x"}]),
-        {"role": "assistant", "content": "", "tool_calls": [call("c2", "g", '"{\\"a"')]},
-    ),
-    "invalid tool call without anything": (
-        AIMessage("", invalid_tool_calls=[{"name": None, "args": None, "id": None, "error": None}]),
-        {"role": "assistant", "content": "", "tool_calls": [call("", "", "{}")]},
     ),
     "function call": (
         AIMessage("", additional_kwargs={"function_call": {"name": "g", "arguments": '{"a": 1}'}}),
@@ -210,6 +210,48 @@ def test_refused_role(message: BaseMessage, role: str) -> None:
     assert str(caught.value) == f"message 1 has the role {role!r}, which Qwen3-32B does not support."
 
 
+@pytest.mark.parametrize(
+    ("invalid", "sent", "reason"),
+    [
+        pytest.param(
+            {"name": "g", "args": '{"a', "id": "c2", "error": "it is no JSON"},
+            call("c2", "g", '"{\\"a"'),
+            "it is no JSON",
+            id="whole",
+        ),
+        pytest.param(
+            {"name": "g", "args": '{"a "] // not run: it is no JSON', "id": "c2", "error": None},
+            call("c2", "g", '"{\\"a"'),
+            "it is no JSON",
+            id="streamed",
+        ),
+        pytest.param(
+            {"name": None, "args": None, "id": None, "error": None},
+            call("", "", "{}"),
+            "its arguments are not valid JSON",
+            id="without anything",
+        ),
+    ],
+)
+def test_an_invalid_call_is_sent_with_what_is_wrong_with_it(invalid: Any, sent: dict[str, Any], reason: str) -> None:
+    """An invalid call is sent as the model wrote it, followed by a result that says why it was not run."""
+    good = {"name": "f", "args": {}, "id": "c1"}
+    messages = [AIMessage("", tool_calls=[good], invalid_tool_calls=[invalid]), ToolMessage("5", tool_call_id="c1")]
+    error = f"Error: this tool call was not run: {reason}. Correct it, or answer without it."
+    assert messages_to_wire(messages) == [
+        {"role": "assistant", "content": "", "tool_calls": [call("c1", "f", "{}"), sent]},
+        {"role": "tool", "content": error, "tool_call_id": sent["id"]},
+        {"role": "tool", "content": "5", "tool_call_id": "c1"},
+    ]
+
+
+def test_an_invalid_call_that_has_a_result_gets_no_other() -> None:
+    """If a program has answered an invalid call itself, its answer is sent."""
+    invalid = {"name": "g", "args": '{"a', "id": "c2", "error": "x"}
+    messages = [AIMessage("", invalid_tool_calls=[invalid]), ToolMessage("Again!", tool_call_id="c2")]
+    assert messages_to_wire(messages)[1:] == [{"role": "tool", "content": "Again!", "tool_call_id": "c2"}]
+
+
 def test_a_whole_answer_keeps_what_the_server_said() -> None:
     """A whole answer becomes one message with all of the server's data under LangChain's names."""
     choice = Choice(
@@ -255,35 +297,45 @@ def test_a_whole_answer_keeps_what_the_server_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        ('{"city": "Par', "the arguments are not JSON: "),
-        ("[1]", "the arguments are not a JSON object"),
-        ('"{}"', "the arguments are not a JSON object"),
-        ("null", "the arguments are not a JSON object"),
-    ],
+    "arguments", ['{"city": "Par', '{"city": ["Par\\', '{"a": [1, {', "[1]", "{}", '{"a": "b" "c"}']
 )
-def test_invalid_arguments(arguments: str, problem: str) -> None:
-    """Arguments that are not a JSON object result in an invalid call, which cannot be run by mistake."""
-    choice = Choice(tool_calls=[ToolCall("c1", "f", arguments)], finish_reason="tool_calls")
+def test_a_call_with_an_error_is_invalid(arguments: str) -> None:
+    """A call that must not be run stays invalid: whole, as a sum of chunks, and after serialization."""
+    choice = Choice(tool_calls=[ToolCall("c1", "f", arguments, "it is wrong")], finish_reason="tool_calls")
     whole = message_from_choice(choice, Completion([choice]))
+    (invalid,) = whole.invalid_tool_calls
+    assert invalid == {
+        "type": "invalid_tool_call",
+        "name": "f",
+        "args": arguments,
+        "id": "c1",
+        "error": "it is wrong",
+    }
     deltas = [
         Delta(tool_calls=[ToolCallDelta(0, "c1", "f", arguments[:1])]),
         Delta(tool_calls=[ToolCallDelta(0, arguments=arguments[1:])]),
+        Delta(tool_calls=[ToolCallDelta(0, error="it is wrong")], finish_reason="tool_calls"),
         Delta(last=True),
     ]
-    streamed = reduce(add, [chunk_from_delta(delta).message for delta in deltas])
-
-    for message in (whole, streamed):
+    calls = ToolCallChunks()
+    streamed = reduce(add, [chunk_from_delta(delta, calls).message for delta in deltas])
+    messages = TypeAdapter(AnyMessage)
+    for message in (
+        streamed,
+        message_chunk_to_message(streamed),
+        *messages_from_dict(messages_to_dict([streamed])),
+        messages.validate_json(messages.dump_json(streamed)),
+    ):
+        assert message.tool_calls == []
         (invalid,) = message.invalid_tool_calls
-        assert (message.tool_calls, invalid["name"], invalid["args"], invalid["id"]) == ([], "f", arguments, "c1")
-        assert invalid["error"].startswith(problem)
+        assert read_invalid_call(invalid) == (arguments, "it is wrong")
 
 
 def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:
     """Each value in a delta appears in the corresponding chunk, and only there."""
     chunk = chunk_from_delta(
-        Delta(content="Hel", reasoning="Hm", tool_calls=[ToolCallDelta(1, "c1", "f", "{")], response={"id": "x"})
+        Delta(content="Hel", reasoning="Hm", tool_calls=[ToolCallDelta(1, "c1", "f", "{")], response={"id": "x"}),
+        ToolCallChunks(),
     )
     assert (chunk.text, chunk.generation_info) == ("Hel", {"id": "x"})
     assert chunk.message.model_dump(exclude_defaults=True) == {

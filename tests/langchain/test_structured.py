@@ -91,7 +91,7 @@ WAYS: dict[str, Callable[[Any, str], Awaitable[Any]]] = {
 def reply_of(method: str, text: str, **facts: Any) -> Reply:
     """Return an answer with `text` where the method expects it."""
     calls = method == "function_calling" and "{" in text
-    return Reply(calls=(("Person", text),), **facts) if calls else Reply(text, **facts)
+    return Reply(calls=(("", text),), **facts) if calls else Reply(text, **facts)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from langchain_core.load import dumps, loads
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage, message_chunk_to_message
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
 
 from langchain_tir_qwen import ChatTIRQwen
+from langchain_tir_qwen._tool_calls import split_mark
 from tests.support.scripted_transport import Reply, Scripted, model_on, model_saying
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
@@ -89,14 +90,21 @@ READINGS: dict[str, Callable[[ChatTIRQwen], Awaitable[AIMessage]]] = {
 STREAMS = [name for name in READINGS if "stream" in name]
 
 
+_INVALID = {"tool_call_chunk": "invalid_tool_call"}
+
+
 def bare(block: Any) -> dict[str, Any]:
-    """Return a block without its index and without error texts."""
-    return {name: value for name, value in block.items() if name not in ("index", "error", "extras")}
+    """Return a block without its index and without errors, which streams append to the arguments."""
+    bare_block = {name: value for name, value in block.items() if name not in ("index", "error", "extras")}
+    if isinstance(block.get("args"), str):
+        bare_block["args"] = split_mark(block["args"])[0]
+    return bare_block
 
 
 def blocks_of(message: AIMessage) -> list[dict[str, Any]]:
-    """Return a message's content as LangChain's standard blocks."""
-    return [bare(block) for block in message.content_blocks]
+    """Return a message's content as LangChain's standard blocks; core leaves an invalid call of a v1 stream a chunk."""
+    blocks = [bare(block) for block in message.content_blocks]
+    return [{**block, "type": _INVALID.get(block["type"], block["type"])} for block in blocks]
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
@@ -304,7 +312,7 @@ async def test_interleaved_calls(reading: str, version: str) -> None:
 
 
 BROKEN = [
-    *((reading, text) for reading in READINGS for text in ('{"city": "Par', '{"city": ', '{"a": 1}}', "city=Paris")),
+    *((reading, text) for reading in READINGS for text in ('{"city": "Par', '{"city": ', '{"a": 1}{}', "city=Paris")),
     # The events of core 1.7 accept any JSON as arguments, and then fail if it is not an object.
     *((reading, text) for reading in READINGS for text in ("[1]", '"Paris"') if "events" not in reading),
 ]
@@ -350,11 +358,8 @@ async def test_serialized_sum(case: str, version: str) -> None:
     read = loads(written, allowed_objects="core")
     again = pickle.loads(pickle.dumps(total))
 
-    kind = (
-        "AIMessage" if total.invalid_tool_calls else "AIMessageChunk"
-    )  # core would turn an invalid call into a valid one
-    assert json.loads(written)["id"] == ["langchain", "schema", "messages", kind]
-    assert type(read).__name__ == kind
+    assert json.loads(written)["id"] == ["langchain", "schema", "messages", "AIMessageChunk"]
+    assert type(read) is AIMessageChunk
     for copy in (read, again):
         assert blocks_of(copy) == CASES[case][1]
         assert (copy.tool_calls, copy.invalid_tool_calls) == (total.tool_calls, total.invalid_tool_calls)

@@ -330,15 +330,33 @@ def noting(calls: list[dict[str, Any]]) -> FunctionTool:
 BROKEN = "Make a broken tool call."
 
 
+async def test_broken_call(server: Server) -> None:
+    """A call that the server leaves in the text, since it is malformed, is not run; the agent goes on."""
+    await assert_goes_on(server, "whole")
+
+
 @pytest.mark.sets("new")
-async def test_a_broken_call_ends_the_run_with_an_error(server: Server) -> None:
-    """A call with incomplete JSON arguments ends the run with an error naming the tool, which is not called."""
+async def test_broken_call_in_a_stream(server: Server) -> None:
+    """The same goes for a malformed call that the server's stream passes on."""
+    await assert_goes_on(server, "stream")
+
+
+async def assert_goes_on(server: Server, form: str) -> None:
+    """Check that the agent tells the model what is wrong with its call, and goes on."""
     calls: list[dict[str, Any]] = []
 
-    with pytest.raises(ValueError, match="The arguments of the call of 'get_weather' are not a JSON object"):
-        await run(agent_on(server, "stream", tools=[noting(calls)]), BROKEN)
+    output, events = await run(agent_on(server, form, tools=[noting(calls)]), BROKEN)
 
-    assert (calls, len(server.bodies)) == ([], 1)
+    assert calls == []
+    assert output.response.content == server.says("I did not name the city.")
+    id_ = server.bodies[1]["messages"][-1]["tool_call_id"]
+    (name,) = (event[2] for event in seen(events) if event[0] == "call")
+    reason = "its arguments are not valid JSON: EOF while parsing a value at line 1 column "
+    assert name.removesuffix("8)").removesuffix("9)") == f"get_weather (not run: {reason}"
+    assert [event for event in seen(events) if event[0] in ("call", "result")] == [
+        ("call", id_, name, {}),
+        ("result", id_, f"Tool {name} not found. Please select a tool that is available."),
+    ]
 
 
 @pytest.mark.sets("old")
@@ -352,16 +370,6 @@ async def test_call_without_its_arguments(server: Server) -> None:
         ("call", id_, "get_weather", {}),
         ("result", id_, "get_weather() missing 1 required positional argument: 'city'"),
     ]
-
-
-async def test_broken_call_as_text(server: Server) -> None:
-    """In a whole answer the server leaves a broken call in the text: it counts as broken, and no tool is called."""
-    calls: list[dict[str, Any]] = []
-
-    with pytest.raises(ValueError, match="The arguments of the call of 'get_weather' are not a JSON object"):
-        await run(agent_on(server, "whole", tools=[noting(calls)]), BROKEN)
-
-    assert calls == []
 
 
 async def test_tool_that_returns_directly(server: Server) -> None:

@@ -44,7 +44,7 @@ def predict(answer: Any, **kwargs: Any) -> list[str]:
 
 def test_cut_arguments() -> None:
     """A call with truncated arguments raises an error, and does not run the tool with its defaults."""
-    with pytest.raises(ValueError, match="'wipe' are not a JSON object"):
+    with pytest.raises(ValueError, match="'wipe' cannot be run: max_tokens"):
         predict(serving('{"target": "fi', finish_reason="length"))
     assert RAN == []
 

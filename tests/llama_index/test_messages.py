@@ -30,6 +30,8 @@ from llama_index_tir_qwen._messages import completion_from_response, messages_to
 from llama_index_tir_qwen._stream import ResponseStream
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
+pytestmark = pytest.mark.once
+
 TEXT = TextBlock(text="Wo?")
 CALL = ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs={"city": "दिल्ली", "n": 1})
 WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city":"दिल्ली","n":1}'}}
@@ -170,7 +172,11 @@ COMPLETION = Completion(
         Choice(
             content="It is sunny.",
             reasoning="Hm.",
-            tool_calls=[ToolCall("c1", "f", '{"city": "Paris"}'), ToolCall("", "g", "{}"), ToolCall("c3", "h", "[1")],
+            tool_calls=[
+                ToolCall("c1", "f", '{"city": "Paris"}'),
+                ToolCall("", "g", "{}"),
+                ToolCall("c3", "h", "[1", "its arguments are not valid JSON"),
+            ],
             finish_reason="tool_calls",
             stop_reason=7,
             logprobs={
@@ -208,7 +214,7 @@ def test_from_completion() -> None:
                 ToolCallBlock(tool_call_id=None, tool_name="g", tool_kwargs={}),
                 ToolCallBlock(tool_call_id="c3", tool_name="h", tool_kwargs="[1"),
             ],
-            additional_kwargs={"tool_calls": CALLS},
+            additional_kwargs={"tool_calls": [*CALLS[:2], {**CALLS[2], "error": "its arguments are not valid JSON"}]},
         ),
         raw={
             "id": "x",

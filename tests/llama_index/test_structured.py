@@ -438,7 +438,7 @@ async def test_answer_without_the_object(mode: str, case: str, way: Way) -> None
     """An answer that is not the object raises a `ValueError` with the reason; a stream yields its partial object first.
 
     Before that it is requested once more, unless it was truncated or empty, consisted of a tool's arguments, or was
-    streamed and began that way.
+    streamed and began that way. A streamed answer may be empty because the server lost a tool call.
     """
     text, finish_reason, problem, before = BAD[case]
     reply = reply_of(mode, text, finish_reason=finish_reason, cut=12)
@@ -450,6 +450,7 @@ async def test_answer_without_the_object(mode: str, case: str, way: Way) -> None
 
     passed = way.streams and text.startswith("{")
     again = mode != "function" and text and finish_reason != "length" and not passed
+    again = again or (mode == "function" and case == "nothing" and way.streams)
     assert len(lab.requests) == (2 if again else 1)
     given = [one.model_dump(include={"name", "age"}) for one in objects]
     assert [state for state in given if state["age"] is None] == (before if way.streams else [])

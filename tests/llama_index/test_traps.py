@@ -519,7 +519,7 @@ async def test_malformed_arguments(arguments: str, name: str) -> None:
     llm = llm_saying(Reply(calls=(("look", arguments),), finish_reason="tool_calls"))
     responses = await responses_of(llm, name)
 
-    with pytest.raises(ValueError, match=r"^The arguments of the call of 'look' are not a JSON object"):
+    with pytest.raises(ValueError, match=r"^The call of 'look' cannot be run: its arguments are not "):
         llm.get_tool_calls_from_response(responses[-1])
 
 
@@ -528,7 +528,7 @@ def test_malformed_arguments_run_nothing() -> None:
     ran: list[str] = []
     tool = FunctionTool.from_defaults(lambda where="everywhere": ran.append(where), name="look")
 
-    with pytest.raises(ValueError, match=r"^The arguments of the call of 'look' are not a JSON object"):
+    with pytest.raises(ValueError, match=r"^The call of 'look' cannot be run: its arguments are not "):
         llm_saying(Reply(calls=(("look", '{"where": "he'),))).predict_and_call([tool], "Look!")
     assert ran == []
 

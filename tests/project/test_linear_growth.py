@@ -211,7 +211,7 @@ class Pieces(str):
 def copied(texts: Iterable[str]) -> int:
     """Count the characters that a splitter copies."""
     Pieces.copied = 0
-    splitter = ToolCallParser(str)
+    splitter = ToolCallParser()
     for text in texts:
         splitter.feed(Pieces(text))
     splitter.close()
@@ -231,7 +231,7 @@ def test_an_answer_of_many_calls_is_not_copied_anew_with_every_call() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: ThinkSplitter().feed, lambda: NewlineTrimmer(leading=False).feed, lambda: ToolCallParser(str).feed],
+    [lambda: ThinkSplitter().feed, lambda: NewlineTrimmer(leading=False).feed, lambda: ToolCallParser().feed],
     ids=["thinking", "newlines", "calls"],
 )
 @pytest.mark.parametrize("text", ["a", "\n", " ", "<", "<think>", "<tool_call>\n", "{"])
