@@ -18,6 +18,17 @@ VARIABLES = (
 )
 
 
+WITHOUT_HTTP = ("request", "response", "integrations")
+"""Folders whose tests use no HTTP engine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests that use no HTTP engine only once."""
+    for item in items:
+        if item.path.parent.name in WITHOUT_HTTP:
+            item.add_marker(pytest.mark.once)
+
+
 def pytest_configure() -> None:
     """Prepare the process: property tests have no time limit, and Ctrl-C interrupts.
 
