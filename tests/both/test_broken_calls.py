@@ -228,3 +228,16 @@ def test_a_truncated_call_ends_a_langchain_agent_with_a_warning(
 async def test_a_truncated_call_does_not_run_in_a_llama_index_agent(path: str, form: str) -> None:
     """A call cut by max_tokens does not run; the model sees that it was cut, and corrects it."""
     assert await run_llama_index("truncated", path, form, max_tokens=MAX_TOKENS) == ([CORRECTED], "Done.")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("path", ["0.9.2 native", "0.32.0 native"])
+@pytest.mark.parametrize("kind", ["quotes", "no name"])
+def test_asking_again_can_be_switched_off(kind: str, path: str, form: str) -> None:
+    """With `retry_tool_calls=False` there is one request, even if a stream lost the call altogether."""
+    server = RecordedServer(kind, path)
+    model = model_on(server, streaming=form == "stream", retry_tool_calls=False)
+
+    message = model.bind_tools([Notes().save]).invoke("Save it.")
+
+    assert (len(server.requests), message.tool_calls) == (1, [])

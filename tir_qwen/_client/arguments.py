@@ -38,7 +38,7 @@ class CallOptions:
     on_retry: Any = None
     tool_calling: str = "auto"
     schema_in: str = "request"
-    retry_tool_calls: bool = False
+    retry_tool_calls: bool | None = None
 
 
 def read_arguments(
@@ -66,7 +66,7 @@ def read_arguments(
         on_retry=body_fields.pop("on_retry", None),
         tool_calling=body_fields.pop("tool_calling", None) or "auto",
         schema_in=body_fields.pop("schema_in", None) or "request",
-        retry_tool_calls=body_fields.pop("retry_tool_calls", None) or False,
+        retry_tool_calls=body_fields.pop("retry_tool_calls", None),
     )
     if stream:
         body_fields.setdefault("stream_options", {"include_usage": True})

@@ -61,7 +61,8 @@ class Client(BaseClient):
                 - `tool_calling`: `native` sends tools in the request, `prompted` in the messages, `auto` (the default)
                   in the request unless the server rejects them.
                 - `retry_tool_calls`: whether to ask the model once more if none of the tool calls of its answer can be
-                  run (default: False); it sees what is wrong with them.
+                  run; it sees what is wrong with them. By default only if a streamed answer is empty, since servers
+                  lose some calls.
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
 

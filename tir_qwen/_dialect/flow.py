@@ -41,18 +41,19 @@ class Flow(Protocol):
         """Yield what was held back, unless a later answer took its place."""
 
 
-def plan(body: Body, *, stream: bool, retry_tool_calls: bool) -> Flow | None:
+def plan(body: Body, *, stream: bool, retry_tool_calls: bool | None) -> Flow | None:
     """Return the flow of a call; None if it takes one request, whatever the answer.
 
     Args:
         body: What the caller set.
         stream: Whether the answer is to be streamed.
-        retry_tool_calls: Whether to ask again if no tool call of an answer can be run.
+        retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream is empty.
     """
     can_call = bool(body.tools) and body.tool_choice != "none" and (body.n or 1) == 1
     retry: Callable[[Body], ToolCallRetry] | None = None
-    if can_call and (stream or retry_tool_calls):
-        retry = partial(ToolCallRetry, for_invalid_calls=retry_tool_calls, for_lost_calls=stream)
+    for_lost_calls = stream and retry_tool_calls is not False
+    if can_call and (for_lost_calls or retry_tool_calls):
+        retry = partial(ToolCallRetry, for_invalid_calls=bool(retry_tool_calls), for_lost_calls=for_lost_calls)
     if needs_structured_output(body):
         return StructuredOutputFlow(body, stream=stream, retry_tool_calls=retry)
     return retry(body) if retry else None
