@@ -23,7 +23,7 @@ from tir_qwen._integrations import add_reasoning, error_result, tool_call_to_wir
 
 from ._content_blocks import PROVIDER
 from ._foreign_blocks import text_of_blocks
-from ._tool_calls import ToolCallChunks, read_invalid_call, read_tool_call
+from ._tool_calls import ToolCallChunks, read_invalid_call, read_tool_call, unrepeated_invalid_calls
 
 _ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool"}
 _ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
@@ -52,10 +52,12 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 def _with_error_results(wire: Sequence[dict[str, Any]], messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Return the conversation with a result for each invalid call: LangChain's agents run only the valid ones."""
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    sent = {call["id"] for message in wire for call in message.get("tool_calls", ())}
     complete = []
     for message, original in zip(wire, messages, strict=True):
-        complete.append(message)
-        invalid = original.invalid_tool_calls if isinstance(original, AIMessage) else []
+        if message["role"] != "tool" or message["tool_call_id"] in sent:
+            complete.append(message)
+        invalid = unrepeated_invalid_calls(original) if isinstance(original, AIMessage) else []
         unanswered = [call for call in invalid if call["id"] not in answered]
         complete += [error_result(call["id"], read_invalid_call(call)[1]) for call in unanswered]
     return complete
@@ -106,7 +108,7 @@ def _reasoning(message: BaseMessage) -> str:
 def _calls_to_wire(message: AIMessage) -> Iterable[dict[str, Any]]:
     for call in message.tool_calls:
         yield tool_call_to_wire(call["id"], call["name"], call["args"])
-    for invalid in message.invalid_tool_calls:
+    for invalid in unrepeated_invalid_calls(message):
         yield tool_call_to_wire(invalid["id"], invalid["name"], read_invalid_call(invalid)[0])
     function = message.additional_kwargs.get("function_call")
     if function and not message.tool_calls:

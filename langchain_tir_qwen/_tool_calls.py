@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from langchain_core.messages import AIMessageChunk, InvalidToolCall
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
 from langchain_core.messages import ToolCall as LangChainToolCall
 from langchain_core.messages.tool import ToolCallChunk, invalid_tool_call, tool_call
 from pydantic_core import from_json
 
 from tir_qwen import ToolCall, ToolCallDelta
+from tir_qwen._integrations import REPEATED
 
 _ERROR_MARK = "// not run:"
 _MARKED_ARGUMENTS = re.compile(rf'(.*)(?:  | ")[\]}}] {_ERROR_MARK} (.*)', re.DOTALL)
@@ -28,6 +29,12 @@ def read_invalid_call(call: InvalidToolCall) -> tuple[str, str]:
     """Return the arguments of an invalid call as the model wrote them, and why the call was not run."""
     arguments, error = split_mark(call["args"] or "")
     return arguments, error or call.get("error") or "its arguments are not valid JSON"
+
+
+def unrepeated_invalid_calls(message: AIMessage) -> list[InvalidToolCall]:
+    """Return the invalid calls of a message, except for those that were requested again."""
+    invalid = [call for call in message.invalid_tool_calls if read_invalid_call(call)[1] != REPEATED]
+    return invalid if invalid or message.tool_calls else message.invalid_tool_calls
 
 
 def split_mark(arguments: str) -> tuple[str, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -13,6 +14,7 @@ from langchain_core.messages import AIMessage
 from llama_index.core.llms import ChatMessage
 
 from langchain_tir_qwen import ChatTIRQwen
+from langchain_tir_qwen._messages import messages_to_wire
 from langchain_tir_qwen._tool_calls import read_invalid_call
 from tests.support.scripted_transport import BODY_OF_OVERFLOW, Reply, Scripted, llm_on, model_on
 from tir_qwen import ContextOverflowError
@@ -192,10 +194,58 @@ async def test_an_empty_answer_of_a_stream_may_have_lost_a_call(form: str) -> No
 
     assert calls_of(message) == ([("save", {"note": "hi"})] if "stream" in form else [])
     if "stream" in form:
-        assert lab.bodies[1]["messages"][-1] == {
-            "role": "user",
-            "content": "Your last answer was empty. If it was meant to be a tool call, write its JSON without errors.",
-        }
+        assert [body["stream"] for body in lab.bodies] == [True, False]
+        assert lab.bodies[1]["messages"] == lab.bodies[0]["messages"]
+
+
+LOSSY = Reply(
+    frames=[
+        {"reasoning_content": "I save 2."},
+        {"content": "Now."},
+        {"tool_calls": [{"index": 0, "id": "c0", "function": {"name": "save"}}]},
+        *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"count":', ' "', "hi", '"}')),
+    ],
+    finish_reason="tool_calls",
+)
+"""What vLLM 0.9 streams for `{"count": 2, "note": "hi"}`."""
+MEANT = Reply("Now.", (("save", '{"count": 2, "note": "hi"}'),), "I save 2.", "tool_calls")
+
+
+@pytest.mark.parametrize("form", ["stream", "astream"])
+async def test_a_call_that_a_stream_lost_a_part_of_is_requested_whole(form: str) -> None:
+    """The same request is sent for a whole answer, whose text has already been passed on."""
+    lab = Scripted(LOSSY, MEANT)
+
+    message = await FORMS[form](model_on(lab))
+
+    assert calls_of(message) == [("save", {"count": 2, "note": "hi"})]
+    assert (message.content, message.additional_kwargs["reasoning_content"]) == ("Now.", "I save 2.")
+    assert message.usage_metadata == {"input_tokens": 22, "output_tokens": 10, "total_tokens": 32}
+    first, second = lab.bodies
+    del first["stream_options"]
+    assert second == {**first, "stream": False}
+    assert [call["function"]["name"] for call in messages_to_wire([message])[0]["tool_calls"]] == ["save"]
+
+
+async def test_streams_are_trusted_once_a_whole_answer_confirms_them() -> None:
+    """A server that only happens to cut its stream in this place is asked again once."""
+    cut = replace(LOSSY, frames=[*LOSSY.frames[:-3], {"tool_calls": [{"index": 0, "function": {"arguments": " 2}"}}]}])
+    lab = Scripted(cut, Reply("Now.", (("save", '{"count": 2}'),), finish_reason="tool_calls"), cut)
+    model = model_on(lab)
+
+    for _ in range(2):
+        assert calls_of(await _stream(model)) == [("save", {"count": 2})]
+    assert [body["stream"] for body in lab.bodies] == [True, False, True]
+
+
+async def test_a_lost_call_that_is_broken_is_corrected_whole() -> None:
+    """If the whole answer shows that the model's call was broken, it is corrected, in a whole answer too."""
+    lab = Scripted(LOSSY, BROKEN, GOOD)
+
+    message = await _stream(model_on(lab))
+
+    assert calls_of(message) == [("save", {"note": "hi"})]
+    assert [body["stream"] for body in lab.bodies] == [True, False, False]
 
 
 def test_a_lost_call_is_asked_for_in_llama_index_too() -> None:

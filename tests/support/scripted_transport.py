@@ -64,7 +64,8 @@ class Reply:
         said += [{"content": piece} for piece in _cut(self.content, self.cut)]
         for number, (name, arguments) in enumerate(self.calls):
             first = {"index": number, "id": f"c{number}", "type": "function", "function": {"name": name}}
-            pieces = [{"index": number, "function": {"arguments": piece}} for piece in _cut(arguments, self.cut)]
+            texts = [arguments[:2], *_cut(arguments[2:], self.cut)]  # a brace and a quotation mark are one token
+            pieces = [{"index": number, "function": {"arguments": text}} for text in texts if text]
             said += [{"tool_calls": [piece]} for piece in (first, *pieces)]
         return said
 

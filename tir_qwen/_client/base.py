@@ -115,7 +115,10 @@ class BaseClient:
     @property
     def capabilities(self) -> Capabilities:
         """What is known about the endpoint of this client's model."""
-        return self._capabilities.setdefault(self._model, Capabilities())
+        return self._capabilities_of(self._model)
+
+    def _capabilities_of(self, model: str | None) -> Capabilities:
+        return self._capabilities.setdefault(model or self._model, Capabilities())
 
     def redact(self, text: str) -> str:
         """Return `text` with the client's credentials and project id replaced by stars."""
@@ -128,9 +131,10 @@ class BaseClient:
         model = options.model or self._model
         dialect = Dialect(
             body,
-            self._capabilities.setdefault(model, Capabilities()),
+            self._capabilities_of(model),
             tool_calling=options.tool_calling,
             schema_in=options.schema_in,
+            may_repeat=options.retry_tool_calls is not False,
         )
         return Call(
             dialect,

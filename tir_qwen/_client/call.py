@@ -12,7 +12,7 @@ from .._dialect.dialect import Dialect
 from .._redaction import redact
 from .._request.body import Body
 from .._request.build import Request
-from .._response.arguments import TRUNCATED
+from .._response.arguments import LOST, TRUNCATED
 from .._response.response import ResponseDecoder
 from .._response.server_errors import error_from_response
 from .._transport.deadline import Deadline
@@ -189,4 +189,5 @@ def _warn_of_unusable_answer(completion: Completion) -> None:
         for call in choice.tool_calls:
             if call.error:
                 advice = " Raise max_tokens." if call.error == TRUNCATED else ""
-                logger.warning("A tool call of the model cannot be run: %s.%s", call.error, advice)
+                level = logging.INFO if call.error == LOST else logging.WARNING
+                logger.log(level, "A tool call of the model cannot be run: %s.%s", call.error, advice)

@@ -114,7 +114,12 @@ class Client(BaseClient):
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> Generator[Delta]:
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        flow = plan(body, stream=stream, retry_tool_calls=options.retry_tool_calls)
+        flow = plan(
+            body,
+            self._capabilities_of(options.model),
+            stream=stream,
+            retry_tool_calls=options.retry_tool_calls,
+        )
         if flow is None:
             return self._call_deltas(self._new_call(options, body, stream=stream))
         first_call = self._new_call(options, flow.first_request, stream=stream)
@@ -134,7 +139,7 @@ class Client(BaseClient):
             if request is None:
                 break
             expires_at = call.deadline.total_expires_at
-            call = self._new_call(options, request, stream=stream, total_expires_at=expires_at)
+            call = self._new_call(options, request, stream=stream and not flow.asks_whole, total_expires_at=expires_at)
         yield from flow.remaining()
 
     def _call_deltas(self, call: Call) -> Generator[Delta]:
@@ -242,7 +247,12 @@ class AsyncClient(BaseClient):
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> AsyncGenerator[Delta]:
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        flow = plan(body, stream=stream, retry_tool_calls=options.retry_tool_calls)
+        flow = plan(
+            body,
+            self._capabilities_of(options.model),
+            stream=stream,
+            retry_tool_calls=options.retry_tool_calls,
+        )
         if flow is None:
             return self._call_deltas(self._new_call(options, body, stream=stream))
         first_call = self._new_call(options, flow.first_request, stream=stream)
@@ -264,7 +274,7 @@ class AsyncClient(BaseClient):
             if request is None:
                 break
             expires_at = call.deadline.total_expires_at
-            call = self._new_call(options, request, stream=stream, total_expires_at=expires_at)
+            call = self._new_call(options, request, stream=stream and not flow.asks_whole, total_expires_at=expires_at)
         for delta in flow.remaining():
             yield delta
 

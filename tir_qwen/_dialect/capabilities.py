@@ -53,6 +53,7 @@ class Capabilities:
         stream_options: `stream_options`.
         reasoning_history: Reasoning in earlier messages.
         reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
+        whole_streams: Streams that lose nothing of a tool call; assumed only when a whole answer has confirmed it.
         tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
     """
 
@@ -65,6 +66,7 @@ class Capabilities:
     reasoning_history: bool = True
     reasoning_field: str | None = None
     tool_parser: bool = False
+    whole_streams: bool = False
 
     def mark_unsupported(self, name: str) -> None:
         """Remember that a capability is not supported, and log the consequence once."""

@@ -29,10 +29,16 @@ class Dialect:
     call again; otherwise `request_accepted`, and then `observe` with the answer.
     """
 
-    __slots__ = ("_body", "_capabilities", "_given_up", "_schema_in", "_tool_calling", "_used")
+    __slots__ = ("_body", "_capabilities", "_given_up", "_may_repeat", "_schema_in", "_tool_calling", "_used")
 
     def __init__(
-        self, body: Body, capabilities: Capabilities, *, tool_calling: str = "auto", schema_in: str = "request"
+        self,
+        body: Body,
+        capabilities: Capabilities,
+        *,
+        tool_calling: str = "auto",
+        schema_in: str = "request",
+        may_repeat: bool = True,
     ) -> None:
         """Start with one call.
 
@@ -41,6 +47,7 @@ class Dialect:
             capabilities: What is known about the server; updated by this call.
             tool_calling: How to send tools; see `Client.complete`.
             schema_in: Where to send a schema; see `Client.complete`.
+            may_repeat: Whether the request may be sent again if a stream seems to have lost a part of a tool call.
         """
         self._body = body
         self._capabilities = capabilities
@@ -48,6 +55,8 @@ class Dialect:
         self._given_up: dict[str, bool] = {}  # capabilities that this call avoids; True: all other calls should too
         self._tool_calling = tool_calling
         self._schema_in = schema_in
+        # Servers do not parse forced calls in this way.
+        self._may_repeat = may_repeat and body.tool_choice in (None, "auto") and (body.n or 1) == 1
 
     @property
     def prompts_tools(self) -> bool:
@@ -75,6 +84,8 @@ class Dialect:
             thinking_off=body.enable_thinking is False,
             stop_lag=_stop_lag(body),
             max_tokens=body.max_tokens,
+            lossy_streams=self._may_repeat and not self._used.whole_streams,
+            tools_with_parameters=_tool_names([tool for tool in body.tools if _has_parameters(tool)]),
         )
 
     @property
@@ -193,6 +204,11 @@ def _tool_names(tools: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     functions = [tool.get("function") for tool in tools]
     names = [function.get("name") if isinstance(function, Mapping) else None for function in functions]
     return frozenset(name for name in names if name) if all(names) else frozenset()
+
+
+def _has_parameters(tool: Mapping[str, Any]) -> bool:
+    parameters = (tool.get("function") or {}).get("parameters")
+    return isinstance(parameters, Mapping) and bool(parameters.get("properties"))
 
 
 def _stop_lag(body: Body) -> int:

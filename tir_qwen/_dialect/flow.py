@@ -9,6 +9,7 @@ from typing import Protocol
 from .._request.body import Body
 from ..errors import TIRError
 from ..types import Completion, Delta
+from .capabilities import Capabilities
 from .structured_output import StructuredOutputFlow, needs_structured_output
 from .tool_call_retry import ToolCallRetry
 
@@ -23,6 +24,10 @@ class Flow(Protocol):
     @property
     def first_request(self) -> Body:
         """The body of the first request."""
+
+    @property
+    def asks_whole(self) -> bool:
+        """Whether the next request is for a whole answer, even if the call is a stream."""
 
     def feed(self, delta: Delta) -> Delta | None:
         """Return the part of a delta to pass on now."""
@@ -41,19 +46,26 @@ class Flow(Protocol):
         """Yield what was held back, unless a later answer took its place."""
 
 
-def plan(body: Body, *, stream: bool, retry_tool_calls: bool | None) -> Flow | None:
+def plan(body: Body, capabilities: Capabilities, *, stream: bool, retry_tool_calls: bool | None) -> Flow | None:
     """Return the flow of a call; None if it takes one request, whatever the answer.
 
     Args:
         body: What the caller set.
+        capabilities: What is known about the server; updated by the call.
         stream: Whether the answer is to be streamed.
-        retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream is empty.
+        retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream has lost
+            one.
     """
     can_call = bool(body.tools) and body.tool_choice != "none" and (body.n or 1) == 1
     retry: Callable[[Body], ToolCallRetry] | None = None
     for_lost_calls = stream and retry_tool_calls is not False
     if can_call and (for_lost_calls or retry_tool_calls):
-        retry = partial(ToolCallRetry, for_invalid_calls=bool(retry_tool_calls), for_lost_calls=for_lost_calls)
+        retry = partial(
+            ToolCallRetry,
+            capabilities=capabilities,
+            for_invalid_calls=bool(retry_tool_calls),
+            for_lost_calls=for_lost_calls,
+        )
     if needs_structured_output(body):
         return StructuredOutputFlow(body, stream=stream, retry_tool_calls=retry)
     return retry(body) if retry else None

@@ -73,6 +73,11 @@ class StructuredOutputFlow:
     def _draft_request(self) -> Body:
         return replace(self._body, messages=self._messages, response_format=None)
 
+    @property
+    def asks_whole(self) -> bool:
+        """Whether the next request is for a whole answer, even if the call is a stream."""
+        return self._tool_call_retry is not None and self._tool_call_retry.asks_whole and not self._object_is_requested
+
     def feed(self, delta: Delta) -> Delta | None:
         """Return the part of a delta to pass on now: all of it, if the stream is the object itself."""
         if self._object_is_requested:

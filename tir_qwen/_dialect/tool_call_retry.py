@@ -10,56 +10,66 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from .._json import parse_object
 from .._request.body import Body
 from .._request.tool_calls import error_result, tool_call_to_wire
-from .._response.arguments import TRUNCATED
+from .._response.arguments import LOST, REPEATED, TRUNCATED
 from ..errors import TIRError
-from ..types import JSON, Choice, Completion, Delta, Usage
+from ..types import JSON, Choice, Completion, Delta, ToolCallDelta, Usage
+from .capabilities import Capabilities
 from .usage import add_usage
 
 logger = logging.getLogger("tir_qwen")
 
-_LOST_CALL = "Your last answer was empty. If it was meant to be a tool call, write its JSON without errors."
-
 
 class ToolCallRetry:
-    """The one or two requests of a call with tools, and how their deltas form a single answer.
+    """The requests of a call with tools, and how their deltas form a single answer; see `flow.Flow`.
 
-    Send `first_request`, and pass each delta of its answer through `feed`. If `next_request` returns a request, send it
-    and do the same, or call `request_failed`. Finally, pass on what `remaining` yields.
+    If a stream has lost the model's call, or a part of it, the same request is sent again for a whole answer. If the
+    calls of an answer are invalid, the model is asked again with what is wrong with them. Each happens once at most.
 
-    The second answer continues the first one: the invalid calls stay in it, since a stream has already passed them on.
+    The later answers continue the first one: its invalid calls stay in it, since a stream has already passed them on.
+
+    Attributes:
+        asks_whole: Whether the next request is for a whole answer, even if the call is a stream.
     """
 
-    def __init__(self, body: Body, *, for_invalid_calls: bool, for_lost_calls: bool) -> None:
+    def __init__(
+        self, body: Body, capabilities: Capabilities, *, for_invalid_calls: bool, for_lost_calls: bool
+    ) -> None:
         """Start a call.
 
         Args:
             body: The request.
+            capabilities: What is known about the server; updated by this call.
             for_invalid_calls: Ask again if the answer contains tool calls, but none that can be run.
-            for_lost_calls: Ask again if the answer is empty: vLLM's streams lose a call that is not an object with a
-                name.
+            for_lost_calls: Ask again if a stream has lost calls or parts of them, which those of vLLM 0.9 do.
         """
         self.first_request = body
-        self._for_invalid_calls = for_invalid_calls
-        self._for_lost_calls = for_lost_calls
-        self._is_valid: dict[int, bool] = {}  # of each call of the first answer
-        self._is_truncated = False
-        self._content_end, self._reasoning_end = "", ""  # what separates the first answer's texts from the second's
-        self._held_back: list[Delta] = []
-        self._is_asked_again = False
-        self._second_answer_began = False
+        self.asks_whole = False
+        self._capabilities = capabilities
+        self._may_correct = for_invalid_calls
+        self._may_ask_whole = for_lost_calls
+        self._is_repeated = False  # whether the current request is the first one again
+        self._calls: dict[int, list[ToolCallDelta]] = {}  # the parts of each call so far
+        self._first_index = 0  # of the calls of the current answer
+        self._answer_began = False
+        self._has_text = self._has_reasoning = False
+        self._before_text = self._before_reasoning = ""  # what separates the texts of a later answer from those before
+        self._held_back: list[Delta] = []  # the end of the current answer
+        self._earlier_end: list[Delta] = []  # the end of the answer before
+        self._usage: Usage | None = None  # of the answers before
 
     def feed(self, delta: Delta) -> Delta | None:
         """Return the part of a delta to pass on now."""
-        if self._is_asked_again:
-            return self._continue(delta)
+        if self._earlier_end:
+            delta = self._continue(delta)
+        self._answer_began = True
         for part in delta.tool_calls:
-            self._is_valid[part.index] = part.error is None and self._is_valid.get(part.index, True)
-            self._is_truncated |= part.error == TRUNCATED
-        self._content_end = "\n" if delta.content.strip() else self._content_end
-        self._reasoning_end = "\n" if delta.reasoning else self._reasoning_end
-        if delta.finish_reason and self._must_ask_again(delta.finish_reason):
+            self._calls.setdefault(part.index, []).append(part)
+        self._has_text = self._has_text or bool(delta.content.strip())
+        self._has_reasoning = self._has_reasoning or bool(delta.reasoning)
+        if delta.finish_reason and self._must_ask_again(delta):
             self._held_back.append(Delta(finish_reason=delta.finish_reason, stop_reason=delta.stop_reason))
             return replace(delta, finish_reason=None, stop_reason=None)
         if delta.last and self._held_back:
@@ -68,51 +78,79 @@ class ToolCallRetry:
         return delta
 
     def next_request(self, completion: Completion) -> Body | None:
-        """Return the body of the second request; None if the first answer needs none."""
-        if self._is_asked_again or not self._held_back:
+        """Return the body of the request that must follow this answer; None if the call is complete."""
+        if not self._held_back:
             return None
-        self._is_asked_again = True
+        self._earlier_end, self._held_back = self._held_back, []
+        self._usage = self._earlier_end[-1].usage
+        self._first_index = max(self._calls, default=-1) + 1
+        self._before_text = "\n" if self._has_text else ""
+        self._before_reasoning = "\n" if self._has_reasoning else ""
+        self._answer_began = False
+        if self._is_repeated:
+            logger.info("A stream has lost a tool call or a part of it: a whole answer is requested.")
+            return replace(self.first_request, stream_options=None)
         logger.info("The model is asked again: its answer contains no tool call that can be run.")
-        return replace(self.first_request, messages=[*self.first_request.messages, *_correction(completion.first)])
+        messages = [*self.first_request.messages, *_correction(completion.first)]
+        stream_options = None if self.asks_whole else self.first_request.stream_options
+        return replace(self.first_request, messages=messages, stream_options=stream_options)
 
     def request_failed(self, error: TIRError) -> None:
-        """Fall back to the first answer.
+        """Fall back to the answer before this request.
 
         Raises:
-            TIRError: `error`, if it ended the first answer, or the second one had begun.
+            TIRError: `error`, if it ended the first answer, or the later one had begun.
         """
-        if not self._is_asked_again or self._second_answer_began:
+        if not self._earlier_end or self._answer_began:
             raise error
         logger.warning("The model could not be asked for a valid tool call: %s", error)
 
     def remaining(self) -> Iterator[Delta]:
-        """Yield what was held back of the first answer, unless the second one took its place."""
-        if not self._second_answer_began:
-            yield from self._held_back
+        """Yield what was held back of the answer before, unless a later one took its place."""
+        if not self._answer_began:
+            yield from self._earlier_end
 
-    @property
-    def _first_usage(self) -> Usage | None:
-        return self._held_back[-1].usage
-
-    def _must_ask_again(self, finish_reason: str) -> bool:
-        if self._is_valid:
-            return self._for_invalid_calls and not self._is_truncated and not any(self._is_valid.values())
-        return self._for_lost_calls and finish_reason == "stop" and not self._content_end
+    def _must_ask_again(self, end: Delta) -> bool:
+        """Whether the current answer, of which this is the last delta but one, contains no call that can be run."""
+        calls = {index: parts for index, parts in self._calls.items() if index >= self._first_index}
+        errors = [parts[-1].error for parts in calls.values()]
+        if None in errors or TRUNCATED in errors:
+            return False
+        is_lost = LOST in errors if errors else end.finish_reason == "stop" and not self._has_text
+        if is_lost and self._may_ask_whole:
+            self._may_ask_whole, self._is_repeated = False, True
+            self.asks_whole = True  # from now on: later streams would lose the same
+            return True
+        if errors and self._may_correct:
+            self._may_correct, self._is_repeated = False, False
+            return True
+        return False
 
     def _continue(self, delta: Delta) -> Delta:
-        """Return a delta of the second answer as a delta of the whole one."""
-        self._second_answer_began = True
+        """Return a delta of a later answer as a delta of the whole one."""
         if delta.last:
-            return replace(delta, usage=add_usage(self._first_usage, delta.usage))
+            return replace(delta, usage=add_usage(self._usage, delta.usage))
         changes: dict[str, Any] = {"response": None}  # already reported by the first answer
-        if delta.content:
-            changes["content"], self._content_end = self._content_end + delta.content, ""
-        if delta.reasoning:
-            changes["reasoning"], self._reasoning_end = self._reasoning_end + delta.reasoning, ""
-        if delta.tool_calls:
-            first_index = max(self._is_valid, default=-1) + 1
-            changes["tool_calls"] = [replace(part, index=first_index + part.index) for part in delta.tool_calls]
+        repeated: list[ToolCallDelta] = []
+        if self._is_repeated and delta.tool_calls:
+            self._compare(delta)
+            changes |= {"content": "", "reasoning": ""}  # a stream has passed them on
+            repeated = [ToolCallDelta(index, error=REPEATED) for index in self._calls]
+        else:
+            if delta.content:
+                changes["content"], self._before_text = self._before_text + delta.content, ""
+            if delta.reasoning:
+                changes["reasoning"], self._before_reasoning = self._before_reasoning + delta.reasoning, ""
+        renumbered = [replace(part, index=self._first_index + part.index) for part in delta.tool_calls]
+        changes["tool_calls"] = [*repeated, *renumbered]
         return replace(delta, **changes)
+
+    def _compare(self, whole: Delta) -> None:
+        """Trust the server's streams from now on if a call that seemed to have lost something had not."""
+        streamed = [parse_object("".join(part.arguments for part in parts)) for parts in self._calls.values()]
+        confirmed = [parse_object(part.arguments) for part in whole.tool_calls if part.error is None]
+        if any(arguments and arguments in streamed for arguments in confirmed):
+            self._capabilities.whole_streams = True
 
 
 def _correction(answer: Choice) -> list[JSON]:
@@ -120,7 +158,5 @@ def _correction(answer: Choice) -> list[JSON]:
     message: JSON = {"role": "assistant", "content": answer.content}
     if answer.reasoning:
         message |= {"reasoning_content": answer.reasoning, "reasoning": answer.reasoning}
-    if not answer.tool_calls:
-        return [message, {"role": "user", "content": _LOST_CALL}]
     message["tool_calls"] = [tool_call_to_wire(call.id, call.name, call.arguments) for call in answer.tool_calls]
     return [message, *(error_result(call.id, call.error or "") for call in answer.tool_calls)]

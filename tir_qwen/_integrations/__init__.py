@@ -7,6 +7,7 @@ from .._dialect.usage import add_usage
 from .._json import dump_json, parse_object
 from .._request.tool_calls import error_result, tool_call_to_wire
 from .._response.accumulator import Accumulator
+from .._response.arguments import REPEATED
 from .construction import construct
 from .messages import add_reasoning, placeholder
 from .parameters import ModelSettings
@@ -18,6 +19,7 @@ __all__ = [
     "CONTEXT_WINDOW",
     "DEFAULT_NUM_OUTPUT",
     "MAX_OUTPUT_TOKENS",
+    "REPEATED",
     "Accumulator",
     "CallParameters",
     "ModelSettings",

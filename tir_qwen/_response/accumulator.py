@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..types import JSON, Choice, Completion, Delta, ToolCall, Usage
+from .arguments import REPEATED
 
 
 class Accumulator:
@@ -71,7 +72,10 @@ class _ChoiceAccumulator:
             self.stop_reason = delta.stop_reason
 
     def tool_calls(self) -> list[ToolCall]:
-        return [self.calls[index].tool_call() for index in sorted(self.calls)] if self.calls else []
+        if not self.calls:
+            return []
+        calls = [self.calls[index].tool_call() for index in sorted(self.calls)]
+        return [call for call in calls if call.error != REPEATED] or calls
 
     def choice(self, index: int) -> Choice:
         return Choice(

@@ -9,8 +9,12 @@ from pydantic_core import from_json, to_json
 TRUNCATED = "max_tokens (or the context window) truncated its arguments"
 INTERRUPTED = "the answer stopped before its end"
 """The errors of a call that is not complete because its answer is not."""
+LOST = "the server's stream may have lost a part of its arguments"
+REPEATED = "it was requested again, since the server's stream may have lost a part of it"
+"""The errors of a call whose arguments may not be what the model wrote."""
 
 _SURPLUS = "} \t\r\n"
+_KEY_ALONE = re.compile(r'\{"[^"]+(?:"\s*(?::\s*)?)?')
 _MARK = re.compile(r'\\.|[\\"{}\x00-\x1f]', re.DOTALL)
 
 
@@ -36,6 +40,22 @@ class ArgumentsDecoder:
         self._depth = 0
         self._in_string = False
         self._is_escaped = False  # whether the next character is
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there has been no text."""
+        return not any(self._parts)
+
+    @property
+    def may_lack_a_value(self) -> bool:
+        """Whether vLLM 0.9 may have lost the first value: the first part of the text does not contain its beginning.
+
+        Other servers, whose parts are tokens, send a brace and a quotation mark first.
+        """
+        start = next((part for part in self._parts if part), "")
+        if _KEY_ALONE.fullmatch(start):
+            return True
+        return _KEY_ALONE.match(start) is not None and self._problem() is not None
 
     @property
     def is_complete(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic_core import to_json
@@ -14,7 +14,7 @@ from .arguments import INTERRUPTED, TRUNCATED
 from .fields import expect, items, read_tool_call_delta
 from .text.newlines import AnswerText, NewlineTrimmer
 from .text.think_tags import ThinkSplitter
-from .text.tool_calls import ToolCallParser, parse_tool_calls
+from .text.tool_calls import ToolCallParser, has_malformed_call, parse_tool_calls
 from .text.torn_tags import TornTagRepair
 from .tool_call_tracker import Source, ToolCallTracker
 
@@ -36,6 +36,8 @@ class DecodingOptions:
         stop_lag: Maximum number of characters by which a stream's text lags behind its tokens, because vLLM holds back
             text that may begin a stop string.
         max_tokens: Maximum number of tokens of the answer, if the request limited it.
+        lossy_streams: The server's streams may lose parts of a tool call.
+        tools_with_parameters: Names of the tools that have any.
     """
 
     tools: bool = False
@@ -46,6 +48,8 @@ class DecodingOptions:
     thinking_off: bool = False
     stop_lag: int = 0
     max_tokens: int | None = None
+    lossy_streams: bool = False
+    tools_with_parameters: frozenset[str] = frozenset()
 
     @property
     def reads_calls(self) -> bool:
@@ -319,6 +323,8 @@ class ChoiceDecoder:
 
     def _end_calls(self, delta: Delta, truncation: str | None) -> None:
         """Pass on the last part of each call; `truncation` is the error of the last one if it is incomplete."""
+        if self._options.lossy_streams and self._is_stream:
+            self._calls.mark_lost(self._options.tools_with_parameters)
         self._pass_on_ends(delta, self._calls.close(self._options.tool_names, truncation))
 
     def _pass_on_ends(self, delta: Delta, ends: Iterable[ToolCallDelta]) -> None:
@@ -371,9 +377,8 @@ class ChoiceDecoder:
         if parser is None:
             return ()
         if held := parser.held_text:
-            found = parse_tool_calls(held)
-            is_quoted = self._options.text_calls == "quoted" and not _has_malformed_call(found)
-            return [held] if is_quoted or self._calls.has_calls_from("server") else found
+            is_quoted = self._options.text_calls == "quoted" and not has_malformed_call(held)
+            return [held] if is_quoted or self._calls.has_calls_from("server") else parse_tool_calls(held)
         found = parser.close()
         if not (cut or self._has_answer or self._calls or self._past_reasoning or found):
             # A think block that is never closed, as streams of vLLM label it and as servers without a reasoning parser
@@ -390,14 +395,6 @@ def _append_call(delta: Delta, part: ToolCallDelta) -> None:
         last.id, last.name, last.error = last.id or part.id, last.name or part.name, part.error
     else:
         delta.tool_calls.append(part)
-
-
-def _has_malformed_call(found: Iterable[str | ToolCallDelta]) -> bool:
-    calls = ToolCallTracker(new_id=str)
-    for part in found:
-        if not isinstance(part, str):
-            calls.add(replace(part), "text")
-    return any(end.error for end in calls.close())
 
 
 def _arguments_of_untagged_call(text: str) -> str:

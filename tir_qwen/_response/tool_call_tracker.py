@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Literal
 
 from ..types import ToolCallDelta
-from .arguments import ArgumentsDecoder
+from .arguments import LOST, ArgumentsDecoder
 
 Source = Literal["server", "text"]
 
@@ -75,7 +75,7 @@ class ToolCallTracker:
                 continue
             call.is_open = False
             end, problem = call.arguments.close()
-            problem = problem or call.error
+            problem = LOST if call.error == LOST else problem or call.error
             if problem and truncation and index == last:
                 problem = truncation
             elif not call.name:
@@ -86,6 +86,23 @@ class ToolCallTracker:
             new_id = None if call.id else self._new_id(index)
             if end or problem or new_id:
                 yield ToolCallDelta(index, new_id, arguments=end, error=problem)
+
+    def mark_lost(self, with_parameters: Collection[str]) -> None:
+        """Note an error for the calls of the server that its stream may have lost a part of.
+
+        vLLM 0.9 sends the beginning of the arguments at once, up to the first character of the first value. If that is
+        a number, an object or a list, it may be lost, and the next value take its place. Arguments that are not an
+        object are lost altogether.
+
+        Args:
+            with_parameters: Names of the tools that have parameters.
+        """
+        for (source, _), index in self._indices.items():
+            call = self._calls[index]
+            if source != "server" or not call.is_open:
+                continue
+            if call.arguments.may_lack_a_value or (call.arguments.is_empty and call.name in with_parameters):
+                call.error = LOST
 
     def truncate(self, truncation: str) -> Iterator[ToolCallDelta]:
         """Yield the error of the last call, of which it turned out after its end that it is truncated."""

@@ -25,6 +25,7 @@ _POSSIBLE_START = re.compile(
     "|".join([r"<tool_call>\s{0,64}\Z", *(rf"{re.escape(OPEN[:end])}\Z" for end in range(10, 0, -1))])
 )
 """The end of a text that may turn out to begin a call."""
+_BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 
 class ToolCallParser:
@@ -140,6 +141,12 @@ def parse_tool_calls(text: str) -> list[str | ToolCallDelta]:
     return [*parser.feed(text), *parser.close()]
 
 
+def has_malformed_call(text: str) -> bool:
+    """Whether a text contains a call that vLLM's parser cannot parse; it then leaves all of the text unparsed."""
+    calls = [_parse_object(block) for block in _BLOCK.findall(text)]
+    return not all(call and {"name", "arguments"} <= call.keys() for call in calls)
+
+
 class _ToolCallScanner:
     """Scans the JSON object of a call character by character for its name and arguments.
 
@@ -217,9 +224,9 @@ class _ToolCallScanner:
     def find_problem(self) -> str | None:
         """Explain why the object is not a call; its closing brace, which models sometimes forget, may be missing."""
         text = self.text
-        call = _parse_leniently(text)
+        call = _parse_object(text, strict=False)
         if call is None and self._arguments_end is not None:
-            call = _parse_leniently(text + "}")
+            call = _parse_object(text + "}", strict=False)
         if call is None:
             return "it is not valid JSON"
         if not (isinstance(call.get("name"), str) and call["name"]):
@@ -324,10 +331,10 @@ class _ToolCallScanner:
         return self._value_start is not None and self._value_start == self._arguments_start
 
 
-def _parse_leniently(text: str) -> dict[str, Any] | None:
-    """Parse an object whose strings may contain unescaped control characters."""
+def _parse_object(text: str, *, strict: bool = True) -> dict[str, Any] | None:
+    """Parse an object; unless `strict`, its strings may contain unescaped control characters."""
     try:
-        value = json.loads(text, strict=False)
+        value = json.loads(text, strict=strict)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
