@@ -140,7 +140,6 @@ SHAPES = [
     (chunk({"tool_calls": [{"index": 0, "function": "f"}]}), "function", "an object"),
     (chunk({"tool_calls": [{"index": 0, "id": 7}]}), "id", "a string"),
     (chunk({"tool_calls": [{"index": 0, "function": {"name": 7}}]}), "name", "a string"),
-    (chunk({"tool_calls": [{"index": 0, "function": {"arguments": [1]}}]}), "arguments", "a string"),
     (with_choice(logprobs=[1]), "logprobs", "an object"),
     (with_choice(finish_reason=1), "finish_reason", "a string"),
     (chunk({"content": "a"}, usage=[1]), "usage", "an object"),

@@ -19,13 +19,13 @@ def read_tool_call_delta(position: int, call: Any) -> ToolCallDelta:
         index = position
     function = expect(call.get("function") or {}, dict, "function")
     arguments = function.get("arguments") or ""
-    if isinstance(arguments, dict):
+    if not isinstance(arguments, str):
         arguments = to_json(arguments).decode()
     return ToolCallDelta(
         expect(index, int, "index"),
         expect(call.get("id") or "", str, "id") or None,
         expect(function.get("name") or "", str, "name") or None,
-        expect(arguments, str, "arguments"),
+        arguments,
     )
 
 
