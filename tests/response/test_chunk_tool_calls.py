@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.decode import DONE, FIXED, chunk, decode, events, pieces_of, stream, whole
+from tir_qwen._response.choice import DecodingOptions
 from tir_qwen.types import ToolCall, ToolCallDelta
 
 PARIS = '{"city": "Paris"}'
@@ -52,6 +53,10 @@ def called(*bodies: bytes) -> list[ToolCall]:
         pytest.param(
             [calls({"index": 0, "id": "i", "function": None}), calls(call(0, name="f", arguments=PARIS))], id="null"
         ),
+        pytest.param([calls(call(0, "i", name="f", arguments=PARIS)), calls(call(0, name="f"))], id="named again"),
+        pytest.param(
+            [calls(call(0, "i", name="f", arguments=piece)) for piece in (PARIS, "\n}")], id="surplus brace, repeated"
+        ),
         pytest.param([calls({"index": 0, "id": "i"}), calls(call(0, name="f", arguments=PARIS))], id="no function"),
         pytest.param([calls(call(3, "i", name="f", arguments=PARIS))], id="another index"),
     ],
@@ -63,6 +68,21 @@ def test_fragments_form_one_call_in_every_server_version(deltas: list[dict[str, 
     pieces = [piece for delta in outcome.deltas for piece in delta.tool_calls]
     assert [piece.id for piece in pieces if piece.id is not None] == ["i"]
     assert [piece.name for piece in pieces if piece.name is not None] == ["f"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param([call(0, name="f"), call(0, "i", name="f", arguments=PARIS)], id="late id"),
+        pytest.param(
+            [call(0, name="f", arguments=piece) for piece in ('{"city": ', '"Paris"}', "\n", "}")], id="no id"
+        ),
+    ],
+)
+def test_a_call_without_an_id_whose_name_is_repeated_is_one_call(said: list[dict[str, Any]]) -> None:
+    """A part with the same name is not taken for another call, which would run without arguments."""
+    (only,) = called(stream(*map(calls, said)))
+    assert (only.name, only.arguments, only.error) == ("f", PARIS, None)
 
 
 @pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": None}, {"name": "f", "arguments": ""}])
@@ -91,6 +111,30 @@ def test_malformed_arguments_are_passed_on() -> None:
     assert called(stream(calls(call(0, "i", name="f", arguments='{"city"\n')))) == [
         ToolCall("i", "f", '{"city"\n', error)
     ]
+
+
+@pytest.mark.parametrize("arguments", [["Paris"], 5, True])
+def test_arguments_of_another_type_make_a_call_invalid(arguments: Any) -> None:
+    """Arguments that are sent as a list or a number are those of a call that must not be run."""
+    error = "its arguments are not a JSON object"
+    (only,) = called(whole(calls(call(None, "i", name="f", arguments=arguments))))
+    assert (json.loads(only.arguments), only.error) == (arguments, error)
+
+
+TRUNCATED = "max_tokens (or the context window) truncated its arguments"
+
+
+@pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": ""}, {"name": "f", "arguments": '{"a'}])
+def test_a_call_that_is_truncated_before_its_arguments_does_not_run(function: dict[str, Any]) -> None:
+    """A call whose answer ends after its name is truncated; it is not a call without arguments."""
+    for body in (
+        stream(calls(call(0, "i", **function)), finish_reason="length"),
+        whole(calls(call(None, "i", **function)), "length"),
+        events(chunk(calls(call(0, "i", **function))), DONE),  # as vLLM 0.9.2 ends it
+    ):
+        outcome = decode(body, expected=DecodingOptions(tools=True))
+        assert [(one.name, one.error) for one in outcome.completion.tool_calls] == [("f", TRUNCATED)]
+        assert outcome.completion.finish_reason == "length"
 
 
 def test_calls_of_a_complete_response_are_numbered_by_position() -> None:

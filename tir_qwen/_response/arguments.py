@@ -28,23 +28,26 @@ class ArgumentsDecoder:
     - the object as a JSON string;
     - unescaped control characters within strings;
     - surplus braces at the end, which vLLM's streaming parser takes over from the object around the arguments.
+
+    Attributes:
+        has_ended: Whether the brace that closes the object has arrived.
     """
 
-    __slots__ = ("_depth", "_has_ended", "_in_string", "_is_escaped", "_is_object", "_parts", "_rest")
+    __slots__ = ("_depth", "_in_string", "_is_escaped", "_is_object", "_parts", "_rest", "has_ended")
 
     def __init__(self) -> None:
         self._parts: list[str] = []  # the text so far, up to the brace that closes the object
         self._rest: list[str] = []  # the text after it
         self._is_object = False  # whether the text begins with a brace; until that is known, nothing is passed on
-        self._has_ended = False
+        self.has_ended = False
         self._depth = 0
         self._in_string = False
         self._is_escaped = False  # whether the next character is
 
     @property
     def is_empty(self) -> bool:
-        """Whether there has been no text."""
-        return not any(self._parts)
+        """Whether nothing but white space has arrived."""
+        return not self._is_object and not "".join(self._parts).strip()
 
     @property
     def may_lack_a_value(self) -> bool:
@@ -79,7 +82,7 @@ class ArgumentsDecoder:
                 return ""
             self._is_object = True
             self._parts.clear()
-        if self._has_ended:
+        if self.has_ended:
             self._rest.append(text)
             return ""
         if text and (self._is_escaped or _MARK.search(text)):
@@ -118,7 +121,7 @@ class ArgumentsDecoder:
             elif mark == "}":
                 self._depth -= 1
                 if self._depth == 0:
-                    self._has_ended = True
+                    self.has_ended = True
                     self._rest.append(text[found.end() :])
                     text = text[: found.end()]
                     break
@@ -147,7 +150,7 @@ class ArgumentsDecoder:
         if problem is not None:
             return text, problem
         self._parts.append(start + end)
-        self._is_object = self._has_ended = True
+        self._is_object = self.has_ended = True
         return start + end, None
 
 

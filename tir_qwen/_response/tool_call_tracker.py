@@ -54,6 +54,7 @@ class ToolCallTracker:
         call = self._calls.get(part.index)
         if call is None:
             call = self._calls[part.index] = _TrackedCall()
+        call.server_id = call.server_id or part.id
         if part.name and not call.id:
             part.id = part.id or self._new_id(part.index)
         call.id, part.id = call.id or part.id, None if call.id else part.id
@@ -67,19 +68,21 @@ class ToolCallTracker:
 
         Args:
             names: Names of the tools that were offered; empty if they are not known.
-            truncation: The error of the last call if it is incomplete, since the answer is.
+            truncation: The error of the last call if it is incomplete, since the answer is; it counts as incomplete without any
+                arguments.
         """
         last = max(self._calls, default=None)
         for index, call in self._calls.items():
             if not call.is_open:
                 continue
             call.is_open = False
+            is_empty = call.arguments.is_empty
             end, problem = call.arguments.close()
             problem = LOST if call.error == LOST else problem or call.error
-            if problem and truncation and index == last:
+            if truncation and index == last and (problem or is_empty):
                 problem = truncation
             elif not call.name:
-                problem = "it names no tool"
+                problem = call.error or "it names no tool"
             elif names and call.name not in names:
                 problem = "there is no tool of this name"
             call.error = problem
@@ -121,10 +124,11 @@ class ToolCallTracker:
 
 
 class _TrackedCall:
-    __slots__ = ("arguments", "error", "id", "is_open", "name")
+    __slots__ = ("arguments", "error", "id", "is_open", "name", "server_id")
 
     def __init__(self) -> None:
         self.id: str | None = None
+        self.server_id: str | None = None  # which may come after the name, when the call has one already
         self.name: str | None = None
         self.error: str | None = None
         self.is_open = True
@@ -134,6 +138,6 @@ class _TrackedCall:
         """Whether a part with the same index begins another call, as with servers that do not number parallel calls."""
         if self.name is None:
             return False
-        if part.id and self.id and part.id != self.id:
-            return True
-        return not part.id and bool(part.arguments) and self.arguments.is_complete
+        if part.id and self.server_id:
+            return part.id != self.server_id
+        return self.arguments.has_ended and part.arguments.lstrip().startswith("{")
