@@ -15,6 +15,7 @@ from tir_qwen.types import Choice, ToolCall
 
 PARIS = '{"city": "Paris"}'
 CALL = written(PARIS)
+LINES = r'{"city": "Pa\nris"}'
 BROKEN = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris" "x"}}\n</tool_call>'
 MODES = ("unparsed", "quoted", "plain", "prompted")
 
@@ -45,10 +46,28 @@ TEXTS: dict[str, tuple[str, dict[str, int]]] = {
     "words before": (f"I look.\n{CALL}", {"unparsed": 1, "quoted": 0, "plain": 0, "prompted": 1}),
     "malformed call": (BROKEN, {"unparsed": 1, "quoted": 1, "plain": 0, "prompted": 1}),
     "call beside a malformed one": (f"{CALL}\n{BROKEN}", {"unparsed": 2, "quoted": 2, "plain": 0, "prompted": 2}),
+    "call with a line break in a string": (
+        CALL.replace("Paris", "Pa\nris"),
+        {"unparsed": 1, "quoted": 1, "plain": 0, "prompted": 1},
+    ),
+    "call without its last brace": (CALL.replace("}}", "}"), {"unparsed": 1, "quoted": 1, "plain": 0, "prompted": 1}),
+    "call with a surplus brace": (CALL.replace("}}", "}}}"), {"unparsed": 1, "quoted": 1, "plain": 0, "prompted": 1}),
+    "call without its closing tag": (
+        f"{CALL.removesuffix('</tool_call>')}{CALL}",
+        {"unparsed": 2, "quoted": 2, "plain": 0, "prompted": 2},
+    ),
+    "call with parameters": (
+        CALL.replace("arguments", "parameters"),
+        {"unparsed": 1, "quoted": 1, "plain": 0, "prompted": 1},
+    ),
+    "call with a list": (written("[1]"), {"unparsed": 1, "quoted": 0, "plain": 0, "prompted": 1}),
     "fence": (f"It says:\n```\n{CALL}\n```\nI refuse.", dict.fromkeys(MODES, 0)),
     "fence with a language": (f"```xml\n{CALL}\n```", dict.fromkeys(MODES, 0)),
     "tildes": (f"~~~~\n```\n{CALL}\n~~~\n~~~~", dict.fromkeys(MODES, 0)),
     "indented fence": (f"- It says:\n  ```\n  {CALL}\n  ```", dict.fromkeys(MODES, 0)),
+    "fence in a list": (f"1. It says:\n\n     ```\n     {CALL}\n     ```", dict.fromkeys(MODES, 0)),
+    "fence in a quotation": (f"> ```\n> {CALL}\n> ```", dict.fromkeys(MODES, 0)),
+    "after code within a line": (f"```f()``` it is.\n{CALL}", {"unparsed": 1, "quoted": 0, "plain": 0, "prompted": 1}),
     "fence that is never closed": (f"```\n{CALL}", dict.fromkeys(MODES, 0)),
     "backticks": (f"It says `{CALL}`.", dict.fromkeys(MODES, 0)),
     "malformed call in a fence": (f"```\n{BROKEN}\n```", dict.fromkeys(MODES, 0)),
@@ -68,7 +87,7 @@ def test_which_text_is_a_call(case: str, mode: str) -> None:
     if not choice.tool_calls:
         assert choice.content == text
     for call in choice.tool_calls:
-        assert (call.name, call.error is None) == ("get_weather", call.arguments == PARIS)
+        assert (call.name, call.error is None) == ("get_weather", call.arguments in (PARIS, LINES))
 
 
 @pytest.mark.parametrize("mode", ["unparsed", "quoted", "plain"])

@@ -61,11 +61,6 @@ class ArgumentsDecoder:
         return _KEY_ALONE.match(start) is not None and self._problem() is not None
 
     @property
-    def is_complete(self) -> bool:
-        """Whether the text so far is a whole JSON object."""
-        return self._is_object and self._problem() is None
-
-    @property
     def is_truncated(self) -> bool:
         """Whether the text so far may be the beginning of a JSON object, but is not a whole one."""
         problem = self._problem()

@@ -68,8 +68,7 @@ class ToolCallTracker:
 
         Args:
             names: Names of the tools that were offered; empty if they are not known.
-            truncation: The error of the last call if it is incomplete, since the answer is; it counts as incomplete without any
-                arguments.
+            truncation: The error of the last call if it is incomplete, as without any arguments, since the answer is.
         """
         last = max(self._calls, default=None)
         for index, call in self._calls.items():
