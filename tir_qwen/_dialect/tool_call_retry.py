@@ -79,7 +79,7 @@ class ToolCallRetry:
 
     def next_request(self, completion: Completion) -> Body | None:
         """Return the body of the request that must follow this answer; None if the call is complete."""
-        if not self._held_back:
+        if not self._held_back or None in self._errors():  # a valid call may come after the finish reason
             return None
         self._earlier_end, self._held_back = self._held_back, []
         self._usage = self._earlier_end[-1].usage
@@ -106,14 +106,17 @@ class ToolCallRetry:
         logger.warning("The model could not be asked for a valid tool call: %s", error)
 
     def remaining(self) -> Iterator[Delta]:
-        """Yield what was held back of the answer before, unless a later one took its place."""
-        if not self._answer_began:
-            yield from self._earlier_end
+        """Yield the end of the last answer, if it was held back."""
+        if self._held_back or not self._answer_began:
+            yield from self._held_back or self._earlier_end
+
+    def _errors(self) -> list[str | None]:
+        """Return the error of each call of the current answer; None for those that can be run."""
+        return [parts[-1].error for index, parts in self._calls.items() if index >= self._first_index]
 
     def _must_ask_again(self, end: Delta) -> bool:
         """Whether the current answer, of which this is the last delta but one, contains no call that can be run."""
-        calls = {index: parts for index, parts in self._calls.items() if index >= self._first_index}
-        errors = [parts[-1].error for parts in calls.values()]
+        errors = self._errors()
         if None in errors or TRUNCATED in errors:
             return False
         is_lost = LOST in errors if errors else end.finish_reason == "stop" and not self._has_text
