@@ -468,6 +468,7 @@ UNTAGGED = DecodingOptions(tools=True, required_tool="get_weather", text_calls="
     [
         ('{"name": "get_weather", "arguments": {"city": "Paris"}}', '{"city":"Paris"}'),
         ('{"name": "get_weather", "parameters": {}}', "{}"),
+        ('{"name": "Paris", "arguments": {"x": 1}}', '{"name": "Paris", "arguments": {"x": 1}}'),
         ('{"city": "Paris"}', '{"city": "Paris"}'),
         ('{"name": "Paris"}', '{"name": "Paris"}'),
         ('{"name": "get_weather", "arguments": {"city": "Pa', '{"name": "get_weather", "arguments": {"city": "Pa'),

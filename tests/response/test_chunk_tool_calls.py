@@ -137,6 +137,14 @@ def test_a_call_that_is_truncated_before_its_arguments_does_not_run(function: di
         assert outcome.completion.finish_reason == "length"
 
 
+def test_a_complete_call_at_the_end_of_a_truncated_answer_is_valid() -> None:
+    """If the server says itself that the answer is truncated, it has not completed the call."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 9, "total_tokens": 10}
+    said = [chunk(calls(call(0, "i", name="f", arguments=PARIS))), chunk({}, "length"), chunk(usage=usage)]
+    outcome = decode(events(*said, DONE), expected=DecodingOptions(tools=True, max_tokens=9))
+    assert outcome.completion.tool_calls == [ToolCall("i", "f", PARIS)]
+
+
 def test_calls_of_a_complete_response_are_numbered_by_position() -> None:
     """Several calls in a message stay separate and in order without an index."""
     message = calls(*(call(None, f"i{n}", name="f", arguments=f'{{"n": {n}}}') for n in range(12)))

@@ -190,8 +190,10 @@ class ChoiceDecoder:
             delta.finish_reason = "length" if is_cut else "tool_calls"
 
     def _reached_max_tokens(self, usage: Usage | None) -> bool:
+        """Whether the answer has the maximum number of tokens, though its finish reason does not say so."""
         limit, used = self._options.max_tokens, (usage or {}).get("completion_tokens")
-        return limit is not None and isinstance(used, int) and used >= limit
+        is_reported = self._final_choice.get("finish_reason") == "length"
+        return not is_reported and limit is not None and isinstance(used, int) and used >= limit
 
     def interrupt(self) -> Delta:
         """Return what was held back, for a choice whose stream broke."""
@@ -365,7 +367,7 @@ class ChoiceDecoder:
         if self._untagged_call:
             text = "".join(self._untagged_call)
             self._untagged_call.clear()
-            self._add_required_call(delta, _arguments_of_untagged_call(text))
+            self._add_required_call(delta, _arguments_of_untagged_call(text, self._options.required_tool))
         if ended:
             delta.content += self._answer.trimmer.release()
         if self._doubtful_reasoning:
@@ -397,9 +399,9 @@ def _append_call(delta: Delta, part: ToolCallDelta) -> None:
         delta.tool_calls.append(part)
 
 
-def _arguments_of_untagged_call(text: str) -> str:
-    """Return the arguments in `{"name": ..., "arguments": {...}}`, or `text` if it is the arguments alone."""
+def _arguments_of_untagged_call(text: str, name: str | None) -> str:
+    """Return the arguments in `{"name": name, "arguments": {...}}`, or `text` if it is the arguments alone."""
     call = parse_object(text) or {}
     arguments = call.get("arguments", call.get("parameters"))
-    is_call = len(call) == 2 and "name" in call and isinstance(arguments, dict)
+    is_call = len(call) == 2 and call.get("name") == name and isinstance(arguments, dict)
     return to_json(arguments).decode() if is_call else text
