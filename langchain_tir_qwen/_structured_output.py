@@ -125,14 +125,14 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
 
     def parse(self, text: str) -> Any:
         """Parse a text."""
-        return self._parse_complete(text, None)
+        return self._parse_complete(text)
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Parse an answer; if incomplete (`partial`), return the object so far, or None."""
-        text, finish_reason = _json_text(result[0])
+        text, finish_reason, call_error = _json_text(result[0])
         if partial:
             return self._build_partial(PartialJSON().read(text))
-        return self._parse_complete(text, finish_reason)
+        return self._parse_complete(text, finish_reason, call_error)
 
     def _build_partial(self, value: dict[str, Any] | None) -> Any:
         try:
@@ -140,11 +140,15 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         except (ValueError, TypeError):
             return None
 
-    def _parse_complete(self, text: str, finish_reason: str | None) -> Any:
+    def _parse_complete(self, text: str, finish_reason: str | None = None, call_error: str | None = None) -> Any:
         try:
-            return self.build(from_json(extract_object(text)))
+            value = self.build(from_json(extract_object(text)))
         except (ValueError, TypeError) as error:
             problem = explain_failure(text, finish_reason, error)
+        else:
+            if call_error is None:
+                return value
+            problem = f"the call of the object is not valid: {call_error}"
         raise OutputParserException(problem, llm_output=text)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
@@ -176,7 +180,7 @@ class _GrowingObject:
         self._text = ""
         self._has_call = False
         self._call_index: int | None = None
-        self._call_is_invalid = False  # then the model may have been asked for another one
+        self._call_error: str | None = None  # if any, the model may have been asked for another call
         self._finish_reason: str | None = None
         self._last: Any = None
 
@@ -187,7 +191,8 @@ class _GrowingObject:
             text = self._read_call(chunk.tool_call_chunks)
             finish_reason = chunk.response_metadata.get("finish_reason")
         else:
-            text, finish_reason = _json_text(ChatGeneration(message=chunk))
+            text, finish_reason, _ = _json_text(ChatGeneration(message=chunk))
+            text = "" if self._has_call else text
         self._finish_reason = finish_reason or self._finish_reason
         if text:
             self._text += text
@@ -201,17 +206,16 @@ class _GrowingObject:
         text = ""
         for part in parts:
             if part["index"] != self._call_index:
-                if self._has_call and not self._call_is_invalid:
+                if self._has_call and self._call_error is None:
                     continue
                 self._has_call, self._call_index, self._text = True, part["index"], ""
-            arguments, error = split_mark(part["args"] or "")
+            arguments, self._call_error = split_mark(part["args"] or "")
             text += arguments
-            self._call_is_invalid = error is not None
         return text
 
     def end(self) -> Iterator[Any]:
         text = self._text or ("{}" if self._has_call else "")  # a call without arguments: an empty object
-        yield from self._if_changed(self._parser._parse_complete(text, self._finish_reason))
+        yield from self._if_changed(self._parser._parse_complete(text, self._finish_reason, self._call_error))
 
     def _if_changed(self, value: Any) -> Iterator[Any]:
         if value is not None and value != self._last:
@@ -219,23 +223,25 @@ class _GrowingObject:
             yield value
 
 
-def _json_text(generation: Generation) -> tuple[str, str | None]:
-    """Return the JSON text of an answer or a chunk, and its finish reason.
+def _json_text(generation: Generation) -> tuple[str, str | None, str | None]:
+    """Return the JSON text of an answer or a chunk, its finish reason, and the error of the call that contains it.
 
     If the model had to call a tool, some versions of the server return the arguments as text.
     """
     message = generation.message if isinstance(generation, ChatGeneration) else None
     if not isinstance(message, AIMessage):
-        return generation.text, None
+        return generation.text, None, None
     finish_reason = message.response_metadata.get("finish_reason")
     if isinstance(message, AIMessageChunk):
         arguments: dict[int | None, str] = {}
         for call in message.tool_call_chunks:
             arguments[call["index"]] = arguments.get(call["index"], "") + (call["args"] or "")
         calls = sorted(map(split_mark, arguments.values()), key=lambda call: call[1] is not None)  # valid ones first
-        return (calls[0][0] if calls else "") or message.text, finish_reason
+        text, error = calls[0] if calls else ("", None)
+        return text or message.text, finish_reason, error
     if message.tool_calls:
-        return to_json(message.tool_calls[0]["args"]).decode(), finish_reason
+        return to_json(message.tool_calls[0]["args"]).decode(), finish_reason, None
     if message.invalid_tool_calls:
-        return read_invalid_call(message.invalid_tool_calls[0])[0], finish_reason
-    return message.text, finish_reason
+        text, error = read_invalid_call(message.invalid_tool_calls[0])
+        return text, finish_reason, error
+    return message.text, finish_reason, None

@@ -179,11 +179,15 @@ class ObjectProgram(BasePydanticProgram[Any]):
     def _build(self, response: ChatResponse) -> Any:
         text = _json_text(response)
         try:
-            return self._output_cls.model_validate(from_json(extract_object(text)))
+            value = self._output_cls.model_validate(from_json(extract_object(text)))
         except (ValueError, TypeError) as error:
             finish_reason = response.raw["choices"][0]["finish_reason"] if response.raw else None
             problem = explain_failure(text, finish_reason, error)
             raise ValueError(f"There is no {self._output_cls.__name__}: {problem}") from error
+        calls = response.message.additional_kwargs.get("tool_calls")
+        if calls and (call_error := calls[0].get("error")):
+            raise ValueError(f"There is no {self._output_cls.__name__}: its call is not valid: {call_error}")
+        return value
 
 
 class _GrowingObject:

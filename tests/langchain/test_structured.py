@@ -187,6 +187,35 @@ async def test_call_without_arguments(way: str) -> None:
     assert await WAYS[way](chain, "?") == Options(size=7)
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_call_that_must_not_be_run(way: str) -> None:
+    """The arguments of a call that must not be run are not the object, even if they match its schema."""
+    wrong = Reply(calls=(("other", '{"name": "Ada", "age": 36}'),), finish_reason="tool_calls")
+    chain = model_saying(wrong, wrong).with_structured_output(Person, method="function_calling")
+
+    with pytest.raises(OutputParserException, match=r"^the call of the object is not valid: there is no tool of this"):
+        await WAYS[way](chain, "?")
+
+
+def test_call_that_old_servers_complete() -> None:
+    """A stream of vLLM 0.9 has complete arguments where max_tokens truncated them; they are not the object."""
+    call = {"index": 0, "id": "a", "function": {"name": "Person", "arguments": '{"name": "A", "age": 3}'}}
+    cut = Reply(frames=[{"tool_calls": [call]}], finish_reason="tool_calls")
+    chain = model_saying(cut, max_tokens=5).with_structured_output(Person, method="function_calling")
+
+    with pytest.raises(OutputParserException, match=r"^the call of the object is not valid: max_tokens"):
+        list(chain.stream("?"))
+
+
+def test_text_after_the_call() -> None:
+    """Text that follows the call is no part of the object."""
+    call = {"index": 0, "id": "a", "function": {"name": "Person", "arguments": '{"name": "Ada", "age": 36}'}}
+    reply = Reply(frames=[{"tool_calls": [call]}, {"content": "That is {her}."}], finish_reason="tool_calls")
+    chain = model_saying(reply).with_structured_output(Person, method="function_calling")
+
+    assert [*chain.stream("?")] == [Person(name="Ada", age=36)]
+
+
 def test_schema_without_a_title() -> None:
     """A JSON schema does not need a title."""
     lab = Scripted(Reply('{"a": 1}'))

@@ -294,6 +294,15 @@ async def test_every_form_sends_the_same_request(mode: str, case: str, way: Way)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_call_that_must_not_be_run(way: Way) -> None:
+    """The arguments of a call that must not be run are not the object, even if they match its schema."""
+    llm = llm_saying(reply_of("function", name="other"), pydantic_program_mode="function")
+
+    with pytest.raises(ValueError, match=r"^There is no Person: its call is not valid: there is no tool of this name$"):
+        await way(llm, Person, "Who?")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 async def test_system_prompt(mode: str, way: Way) -> None:
     """The model's `system_prompt` is sent once in all forms."""
