@@ -18,6 +18,7 @@ from langchain_tir_qwen._messages import messages_to_wire
 from langchain_tir_qwen._tool_calls import read_invalid_call
 from tests.support.scripted_transport import BODY_OF_OVERFLOW, Reply, Scripted, llm_on, model_on
 from tir_qwen import Choice, Completion, ContextOverflowError, Delta, ToolCall, ToolCallDelta
+from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.tool_call_retry import ToolCallRetry
 from tir_qwen._request.body import Body
 
@@ -252,7 +253,7 @@ async def test_a_lost_call_that_is_broken_is_corrected_whole() -> None:
 
 def test_a_call_after_the_finish_reason_is_not_asked_for_again() -> None:
     """A gateway may send a call after the finish reason; then the answer was not empty."""
-    retry = ToolCallRetry(Body(messages=[]), for_invalid_calls=True, for_lost_calls=True)
+    retry = ToolCallRetry(Body(messages=[]), Capabilities(), for_invalid_calls=True, for_lost_calls=True)
     call = Delta(tool_calls=[ToolCallDelta(0, "c0", "save", "{}")])
     end = Delta(last=True)
 

@@ -335,9 +335,8 @@ async def test_broken_call(server: Server) -> None:
     await assert_goes_on(server, "whole")
 
 
-@pytest.mark.sets("new")
 async def test_broken_call_in_a_stream(server: Server) -> None:
-    """The same goes for a malformed call that the server's stream passes on."""
+    """The same goes for a malformed call in a stream, of which vLLM 0.9 loses the arguments."""
     await assert_goes_on(server, "stream")
 
 
@@ -349,26 +348,13 @@ async def assert_goes_on(server: Server, form: str) -> None:
 
     assert calls == []
     assert output.response.content == server.says("I did not name the city.")
-    id_ = server.bodies[1]["messages"][-1]["tool_call_id"]
+    id_ = server.bodies[-1]["messages"][-1]["tool_call_id"]
     (name,) = (event[2] for event in seen(events) if event[0] == "call")
     reason = "its arguments are not valid JSON: EOF while parsing a value at line 1 column "
     assert name.removesuffix("8)").removesuffix("9)") == f"get_weather (not run: {reason}"
     assert [event for event in seen(events) if event[0] in ("call", "result")] == [
         ("call", id_, name, {}),
         ("result", id_, f"Tool {name} not found. Please select a tool that is available."),
-    ]
-
-
-@pytest.mark.sets("old")
-async def test_call_without_its_arguments(server: Server) -> None:
-    """If the server withholds broken arguments, the call has none: the tool rejects it and the model sees why."""
-    output, events = await run(agent_on(server, "stream"), BROKEN)
-
-    assert output.response.content == server.says("I did not name the city.")
-    (id_,) = ids_of(server)
-    assert seen(events)[2:4] == [
-        ("call", id_, "get_weather", {}),
-        ("result", id_, "get_weather() missing 1 required positional argument: 'city'"),
     ]
 
 

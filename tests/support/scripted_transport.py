@@ -32,7 +32,8 @@ class Reply:
         content: The text of the answer.
         calls: Its tool calls: names (of the first tool that is offered, if empty), and arguments as the model wrote
             them.
-        cut: How long the pieces of a stream are.
+        cut: How long the pieces of a stream are; None: 4 characters, and arguments begin with a brace and a quotation
+            mark, which are one token.
         error: The body of a refusal, with `status`.
         frames: The deltas of a stream, where it is they that matter.
         counted: Whether each chunk of a stream repeats what has been counted so far.
@@ -42,7 +43,7 @@ class Reply:
     calls: tuple[tuple[str, str], ...] = ()
     reasoning: str = "Hm."
     finish_reason: str = "stop"
-    cut: int = 4
+    cut: int | None = None
     status: int = 200
     error: Any = None
     frames: Sequence[dict[str, Any]] | None = None
@@ -60,11 +61,11 @@ class Reply:
     def deltas(self) -> list[dict[str, Any]]:
         """Return the message as deltas."""
         said: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        said += [{"reasoning_content": piece} for piece in _cut(self.reasoning, self.cut)]
-        said += [{"content": piece} for piece in _cut(self.content, self.cut)]
+        said += [{"reasoning_content": piece} for piece in _cut(self.reasoning, self.cut or 4)]
+        said += [{"content": piece} for piece in _cut(self.content, self.cut or 4)]
         for number, (name, arguments) in enumerate(self.calls):
             first = {"index": number, "id": f"c{number}", "type": "function", "function": {"name": name}}
-            texts = [arguments[:2], *_cut(arguments[2:], self.cut)]  # a brace and a quotation mark are one token
+            texts = _cut(arguments, self.cut) if self.cut else [arguments[:2], *_cut(arguments[2:], 4)]
             pieces = [{"index": number, "function": {"arguments": text}} for text in texts if text]
             said += [{"tool_calls": [piece]} for piece in (first, *pieces)]
         return said

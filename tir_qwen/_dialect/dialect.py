@@ -55,8 +55,8 @@ class Dialect:
         self._given_up: dict[str, bool] = {}  # capabilities that this call avoids; True: all other calls should too
         self._tool_calling = tool_calling
         self._schema_in = schema_in
-        # Servers do not parse forced calls in this way.
-        self._may_repeat = may_repeat and body.tool_choice in (None, "auto") and (body.n or 1) == 1
+        is_free = bool(body.tools) and body.tool_choice in (None, "auto")  # forced calls are parsed in another way
+        self._may_repeat = may_repeat and is_free and (body.n or 1) == 1
 
     @property
     def prompts_tools(self) -> bool:
