@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.decode import DONE, bytewise, chunk, events, native, whole
 from tir_qwen._dialect.json_schema import find_mismatch
+from tir_qwen._response.arguments import ArgumentsDecoder
 from tir_qwen._response.choice import DecodingOptions
 from tir_qwen._response.response import MAX_BODY_BYTES, ResponseDecoder
 from tir_qwen._response.server_errors import error_from_frame, error_from_response
@@ -222,6 +223,18 @@ def test_written_arguments_are_not_copied_anew_with_every_piece() -> None:
     """The arguments of a call in the text are collected, not joined again for every token."""
     few, many = ([delta["content"] for delta in written(number)] for number in (FEW * 10, MANY * 10))
     assert copied(many) < MOST * copied(few)
+
+
+@pytest.mark.parametrize("first", ["{", '"', " ", "x"])
+def test_arguments_of_many_pieces_take_linear_time(first: str) -> None:
+    """Whatever arguments begin with, they are joined once; a join for every piece would take a minute here."""
+    started = process_time()
+    decoder = ArgumentsDecoder()
+    decoder.feed(first)
+    for _ in range(100_000):
+        decoder.feed("  " if first == " " else "ab")
+    decoder.close()
+    assert process_time() - started < 5
 
 
 def test_an_answer_of_many_calls_is_not_copied_anew_with_every_call() -> None:

@@ -38,7 +38,7 @@ class ArgumentsDecoder:
     def __init__(self) -> None:
         self._parts: list[str] = []  # the text so far, up to the brace that closes the object
         self._rest: list[str] = []  # the text after it
-        self._is_object = False  # whether the text begins with a brace; until that is known, nothing is passed on
+        self._is_object: bool | None = None  # whether the text begins with a brace; None: only white space so far
         self.has_ended = False
         self._depth = 0
         self._in_string = False
@@ -47,7 +47,7 @@ class ArgumentsDecoder:
     @property
     def is_empty(self) -> bool:
         """Whether nothing but white space has arrived."""
-        return not self._is_object and not "".join(self._parts).strip()
+        return self._is_object is None
 
     @property
     def may_lack_a_value(self) -> bool:
@@ -68,15 +68,13 @@ class ArgumentsDecoder:
 
     def feed(self, text: str) -> str:
         """Return what a part of the arguments adds to the text of the object."""
+        if self._is_object is None:
+            text = text.lstrip()
+            if text:
+                self._is_object = text.startswith("{")
         if not self._is_object:
             self._parts.append(text)
-            if not text or text.isspace():
-                return ""
-            text = "".join(self._parts).lstrip()
-            if not text.startswith("{"):
-                return ""
-            self._is_object = True
-            self._parts.clear()
+            return ""
         if self.has_ended:
             self._rest.append(text)
             return ""
