@@ -153,6 +153,4 @@ def _find_problem(text: str) -> str | None:
         value = from_json(text)
     except ValueError as error:  # says where, and quotes nothing
         return f"its arguments are not valid JSON: {error}"
-    except TypeError:
-        return "its arguments contain a lone surrogate"
     return None if isinstance(value, dict) else "its arguments are not a JSON object"
