@@ -106,8 +106,8 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     stream_usage: bool = True
     """Whether to request token counts for streams; they are in the last chunk's `usage_metadata`."""
     retry_tool_calls: bool = True
-    """Whether to ask the model once more if none of the tool calls of an answer can be run; it sees what is wrong with
-    them. LangChain's agents would end there."""
+    """Whether to send another request if none of the tool calls of an answer can be run, since LangChain's agents would
+    end there: for a whole answer if a stream has lost a part of a call, otherwise with what is wrong with the calls."""
     extra_body: dict[str, Any] | None = None
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None

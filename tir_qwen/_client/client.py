@@ -60,9 +60,8 @@ class Client(BaseClient):
                   `AsyncClient`).
                 - `tool_calling`: `native` sends tools in the request, `prompted` in the messages, `auto` (the default)
                   in the request unless the server rejects them.
-                - `retry_tool_calls`: whether to ask the model once more if none of the tool calls of its answer can be
-                  run; it sees what is wrong with them. By default only if a streamed answer is empty, since servers
-                  lose some calls.
+                - `retry_tool_calls`: whether to send another request if none of the tool calls of an answer can be
+                  run, with what is wrong with them; unset: only for a whole answer, if a stream has lost a part of one.
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
 

@@ -27,7 +27,8 @@ class OptionParameters(TypedDict, total=False):
     """How tools are sent: in the request (`native`), in the messages (`prompted`), or in the request unless the server
     rejects them (`auto`, the default)."""
     retry_tool_calls: bool | None
-    """Whether to ask the model once more if none of the tool calls of its answer can be run."""
+    """Whether to send another request if none of the tool calls of an answer can be run; unset: only if a stream has
+    lost a part of a call."""
     schema_in: Literal["request", "messages", "both"] | None
     """Where the schema of a `response_format` is sent; `request` is the default."""
 
