@@ -14,7 +14,7 @@ REPEATED = "it was requested again, since the server's stream may have lost a pa
 """The errors of a call whose arguments may not be what the model wrote."""
 
 _SURPLUS = "} \t\r\n"
-_KEY_ALONE = re.compile(r'\{"[^"]+(?:"\s*(?::\s*)?)?')
+_KEY = re.compile(r'\{"[^"]+(?:"\s*(?::\s*(?:-?[\d.eE+-]*)?)?)?')
 _MARK = re.compile(r'\\.|[\\"{}\x00-\x1f]', re.DOTALL)
 
 
@@ -51,14 +51,16 @@ class ArgumentsDecoder:
 
     @property
     def may_lack_a_value(self) -> bool:
-        """Whether vLLM 0.9 may have lost the first value: the first part of the text does not contain its beginning.
+        """Whether vLLM 0.9 may have lost the first value, or digits of it.
+
+        The first part of the text then ends before the value or within a number.
 
         Other servers, whose parts are tokens, send a brace and a quotation mark first.
         """
         start = next((part for part in self._parts if part), "")
-        if _KEY_ALONE.fullmatch(start):
+        if _KEY.fullmatch(start):
             return True
-        return _KEY_ALONE.match(start) is not None and self._problem() is not None
+        return _KEY.match(start) is not None and self._problem() is not None
 
     @property
     def is_truncated(self) -> bool:
