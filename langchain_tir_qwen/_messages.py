@@ -52,12 +52,15 @@ def messages_to_wire(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
 def _with_error_results(wire: Sequence[dict[str, Any]], messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """Return the conversation with a result for each invalid call: LangChain's agents run only the valid ones."""
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
-    sent = {call["id"] for message in wire for call in message.get("tool_calls", ())}
+    not_sent: set[str | None] = set()  # ids of calls that were requested again
     complete = []
     for message, original in zip(wire, messages, strict=True):
-        if message["role"] != "tool" or message["tool_call_id"] in sent:
+        if not (isinstance(original, ToolMessage) and original.tool_call_id in not_sent):
             complete.append(message)
-        invalid = unrepeated_invalid_calls(original) if isinstance(original, AIMessage) else []
+        if not isinstance(original, AIMessage):
+            continue
+        invalid = unrepeated_invalid_calls(original)
+        not_sent |= {call["id"] for call in original.invalid_tool_calls if call not in invalid}
         unanswered = [call for call in invalid if call["id"] not in answered]
         complete += [error_result(call["id"], read_invalid_call(call)[1]) for call in unanswered]
     return complete

@@ -215,8 +215,12 @@ async def test_native_tools_only(server: Server, way: ToolWay) -> None:
 @pytest.mark.parsers(True)
 @pytest.mark.parametrize("way", SYNC, ids=str)
 async def test_a_call_with_broken_arguments_is_not_repaired(server: Server, way: ToolWay) -> None:
-    """A call with broken arguments is not repaired: it is invalid, or has none if the server withholds them."""
-    settings = server.settings | ({"retry_tool_calls": False} if way.cassette.startswith("langchain") else {})
+    """A call with broken arguments is not repaired: it is invalid.
+
+    vLLM 0.9 withholds them in streams. Then the call has none, or is requested again for a whole answer.
+    """
+    only_once = way.cassette.startswith("langchain")
+    settings = server.settings | ({"retry_tool_calls": False} if only_once else {})
     _, said = await way.ask(settings, "Make a broken tool call.", None)
 
     if isinstance(said, AIMessage):
@@ -228,6 +232,8 @@ async def test_a_call_with_broken_arguments_is_not_repaired(server: Server, way:
         valid = [one for one in arguments if not isinstance(one, str)]
     streamed = way.cassette.endswith("stream")  # otherwise the server leaves the call in the text
     written = "".join(fragments(server.frames())) if streamed else '{"city": '
+    if not only_once:
+        written = written or '{"city": '
     assert (broken, valid) == (([written], []) if written else ([], [{}]))
 
 
