@@ -162,7 +162,7 @@ def trimmed(texts: Iterator[str], leading: bool) -> tuple[str, str]:
 
 def called(texts: Iterator[str]) -> list[list[str]]:
     """Return the texts, and the calls as index, id, name and arguments."""
-    splitter = ToolCallParser(str)
+    splitter = ToolCallParser()
     found: list[list[str]] = []
     for text in texts:
         for each in splitter.feed(text):

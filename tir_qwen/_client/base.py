@@ -9,6 +9,7 @@ from typing import Any
 
 from .._dialect.capabilities import Capabilities
 from .._dialect.dialect import Dialect
+from .._dialect.flow import Flow, plan
 from .._redaction import redact
 from .._request.body import Body
 from .._request.build import build_request
@@ -19,8 +20,10 @@ from .._transport.engine import client_timeout
 from .._transport.pool import Pool
 from ..errors import ConfigurationError
 from ..timeouts import Timeout, timeout_from
-from .arguments import CallOptions
+from ..types import Messages
+from .arguments import CallOptions, read_arguments
 from .call import Call
+from .parameters import CallParameters
 from .retry import RetryPolicy
 
 
@@ -123,6 +126,15 @@ class BaseClient:
     def redact(self, text: str) -> str:
         """Return `text` with the client's credentials and project id replaced by stars."""
         return redact(text, self._endpoint.secrets)
+
+    def _plan(
+        self, messages: Messages, params: CallParameters, *, stream: bool
+    ) -> tuple[CallOptions, Flow | None, Call]:
+        """Read the arguments of a call; return its options, its flow if it may take several requests, and the first."""
+        options, body = read_arguments(messages, params, stream=stream, model=self._model)
+        capabilities = self._capabilities_of(options.model)
+        flow = plan(body, capabilities, stream=stream, retry_tool_calls=options.retry_tool_calls)
+        return options, flow, self._new_call(options, flow.first_request if flow else body, stream=stream)
 
     def _new_call(
         self, options: CallOptions, body: Body, *, stream: bool, total_expires_at: float | None = None

@@ -10,14 +10,14 @@ from contextlib import closing
 from typing import Self, Unpack
 
 from .._asyncgen import aclosing_unhooked
-from .._dialect.flow import Flow, plan
+from .._dialect.flow import Flow
 from .._response.accumulator import Accumulator
 from .._transport.async_pool import AsyncPool
 from .._transport.connections import StreamingResponse
 from .._transport.pool import Pool
 from ..errors import APIConnectionError, APIStatusError, TIRError
 from ..types import Completion, Delta, Messages
-from .arguments import CallOptions, read_arguments
+from .arguments import CallOptions
 from .base import BaseClient
 from .call import Call
 from .parameters import CallParameters
@@ -112,17 +112,8 @@ class Client(BaseClient):
         self.close()
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> Generator[Delta]:
-        options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        flow = plan(
-            body,
-            self._capabilities_of(options.model),
-            stream=stream,
-            retry_tool_calls=options.retry_tool_calls,
-        )
-        if flow is None:
-            return self._call_deltas(self._new_call(options, body, stream=stream))
-        first_call = self._new_call(options, flow.first_request, stream=stream)
-        return self._flow_deltas(flow, first_call, options, stream=stream)
+        options, flow, call = self._plan(messages, params, stream=stream)
+        return self._flow_deltas(flow, call, options, stream=stream) if flow else self._call_deltas(call)
 
     def _flow_deltas(self, flow: Flow, call: Call, options: CallOptions, *, stream: bool) -> Generator[Delta]:
         """Yield the deltas of a call that may take several requests, of which `call` is the first."""
@@ -245,17 +236,8 @@ class AsyncClient(BaseClient):
         await self.aclose()
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> AsyncGenerator[Delta]:
-        options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        flow = plan(
-            body,
-            self._capabilities_of(options.model),
-            stream=stream,
-            retry_tool_calls=options.retry_tool_calls,
-        )
-        if flow is None:
-            return self._call_deltas(self._new_call(options, body, stream=stream))
-        first_call = self._new_call(options, flow.first_request, stream=stream)
-        return self._flow_deltas(flow, first_call, options, stream=stream)
+        options, flow, call = self._plan(messages, params, stream=stream)
+        return self._flow_deltas(flow, call, options, stream=stream) if flow else self._call_deltas(call)
 
     async def _flow_deltas(
         self, flow: Flow, call: Call, options: CallOptions, *, stream: bool

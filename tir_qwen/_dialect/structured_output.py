@@ -155,7 +155,7 @@ class StructuredOutputFlow:
         logger.warning("An answer that is not the requested object could not be corrected: %s", error)
 
     def remaining(self) -> Iterator[Delta]:
-        """Yield what was held back of the first answer, unless the second one replaced it."""
+        """Yield what was held back, unless a later answer took its place."""
         for delta in self._tool_call_retry.remaining() if self._tool_call_retry else ():
             if visible := self._first_delta(delta):
                 yield visible

@@ -149,8 +149,12 @@ class ToolCallRetry:
         return replace(delta, **changes)
 
     def _compare(self, whole: Delta) -> None:
-        """Trust the server's streams from now on if a call that seemed to have lost something had not."""
-        streamed = [parse_object("".join(part.arguments for part in parts)) for parts in self._calls.values()]
+        """Trust the server's streams from now on if a call that seemed to have lost a value had not.
+
+        A stream that breaks off within a number is no evidence: it may have lost digits of others.
+        """
+        texts = [[part.arguments for part in parts if part.arguments] for parts in self._calls.values()]
+        streamed = [parse_object("".join(parts)) for parts in texts if parts and parts[0][-1] not in "0123456789.-"]
         confirmed = [parse_object(part.arguments) for part in whole.tool_calls if part.error is None]
         if any(arguments and arguments in streamed for arguments in confirmed):
             self._capabilities.whole_streams = True

@@ -53,9 +53,8 @@ class ArgumentsDecoder:
     def may_lack_a_value(self) -> bool:
         """Whether vLLM 0.9 may have lost the first value, or digits of it.
 
-        The first part of the text then ends before the value or within a number.
-
-        Other servers, whose parts are tokens, send a brace and a quotation mark first.
+        The first part of the text then ends before the value or within a number. Servers whose parts are tokens send a
+        brace and a quotation mark first.
         """
         start = next((part for part in self._parts if part), "")
         if _KEY.fullmatch(start):
