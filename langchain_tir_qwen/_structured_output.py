@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, is_dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import is_dataclass
+from functools import partial
 from inspect import getdoc
 from operator import itemgetter
 from typing import Any
@@ -16,98 +16,96 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.output_parsers import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.utils.function_calling import convert_to_openai_function
+from langchain_core.utils.function_calling import convert_to_openai_function, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass, is_pydantic_v2_subclass
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import from_json, to_json
+from typing_extensions import is_typeddict
 
-from tir_qwen._integrations import PartialJSON, explain_failure, extract_object
+from tir_qwen._integrations import OutputSchema, parse_json
 
 from ._tool_calls import read_invalid_call, split_mark
 
 
-@dataclass(frozen=True)
-class Schema:
-    """The JSON schema of an answer, and how to build the user's object from JSON.
-
-    Attributes:
-        name: Name of the schema in the request.
-        json: The JSON schema.
-        build: Builds the user's object from parsed JSON.
-        core: The class, if LangChain itself can convert it: a pydantic class or a TypedDict.
-    """
-
-    name: str
-    json: dict[str, Any]
-    build: Callable[[Any], Any]
-    core: Any = None
-
-    @property
-    def has_definitions(self) -> bool:
-        """Whether the schema contains shared definitions (`$defs`)."""
-        return not self.json.keys().isdisjoint(("$defs", "definitions"))
-
-    def as_response_format(self, strict: bool | None) -> dict[str, Any]:
-        """Return the `response_format` of the request."""
-        json_schema: dict[str, Any] = {"name": self.name, "schema": self.json}
-        if strict is not None:
-            json_schema["strict"] = strict
-        return {"type": "json_schema", "json_schema": json_schema}
-
-    def as_tool(self, strict: bool | None) -> dict[str, Any]:
-        """Return a tool whose arguments are the object."""
-        function = {"name": self.name, "description": self.json.get("description", ""), "parameters": self.json}
-        if strict is not None:
-            function["strict"] = strict
-        return {"type": "function", "function": function}
-
-
-def read_schema(schema: Any) -> Schema:
-    """Convert a pydantic class (of either version), a dataclass, a TypedDict, a JSON schema or an OpenAI function.
+def read_schema(schema: Any) -> OutputSchema:
+    """Convert a schema as users give it.
 
     References within the schema are kept, so it may be recursive: vLLM's grammars support that.
+
+    Args:
+        schema: A pydantic class (of either version), a dataclass, a TypedDict, a JSON schema, an OpenAI function, a
+            Python function, or any other type that pydantic supports, such as `list[int]`.
     """
     if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
-        return _schema(schema.__name__, schema.model_json_schema(), schema.model_validate, schema)
+        return OutputSchema(schema.__name__, schema.model_json_schema(), schema.model_validate_json)
     if isinstance(schema, type) and is_pydantic_v1_subclass(schema):
         old: Any = schema
-        return _schema(schema.__name__, old.schema(), old.parse_obj, schema)
-    if isinstance(schema, type) and is_dataclass(schema):
+        return OutputSchema(schema.__name__, old.schema(), partial(_parse_v1, old))
+    if isinstance(schema, dict):
+        return _read_json_schema(schema)
+    if is_typeddict(schema):
+        return _read_typed_dict(schema)
+    try:
         adapter = TypeAdapter(schema)
         json = adapter.json_schema()
-        # pydantic before 2.13 omits the docstring. For a dataclass without one, it is generated from the signature.
-        if (text := getdoc(schema)) and not text.startswith(f"{schema.__name__}("):
-            json.setdefault("description", text)
-        return _schema(schema.__name__, json, adapter.validate_python)
-    if isinstance(schema, dict):
-        if schema.get("type") in ("function", "json_schema") and isinstance(schema.get(schema["type"]), dict):
-            schema = schema[schema["type"]]
-        inner = schema.get("parameters") or schema.get("schema") or schema
-        described = {"description": schema["description"]} if "description" in schema else {}
-        return _schema(schema.get("name") or schema.get("title") or "answer", {**described, **inner}, _require_object)
-    function = convert_to_openai_function(schema)  # supports LangChain's annotations of a TypedDict
-    described = {"description": function["description"]} if function.get("description") else {}
-    return _schema(function["name"], {**described, **function["parameters"]}, _require_object, schema)
+    except PydanticUserError:  # a function or a tool, whose arguments are the object
+        return _read_json_schema(convert_to_openai_function(schema))
+    # pydantic before 2.13 omits the docstring. For a dataclass without one, it is generated from the signature.
+    name = getattr(schema, "__name__", "answer")
+    if is_dataclass(schema) and (text := getdoc(schema)) and not text.startswith(f"{name}("):
+        json.setdefault("description", text)
+    return OutputSchema(name, json, adapter.validate_json)
 
 
-def any_object() -> Schema:
-    """Return the schema of any JSON object."""
-    return _schema("answer", {"type": "object"}, _require_object)
+def any_json() -> OutputSchema:
+    """Return the schema of any JSON; a server that enforces it writes an object."""
+    return OutputSchema("answer", {"type": "object"}, from_json, is_plain=True)
 
 
-def _schema(name: str, json: dict[str, Any], build: Callable[[Any], Any], core: Any = None) -> Schema:
-    return Schema(re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64], json, build, core)
+def _read_json_schema(schema: dict[str, Any]) -> OutputSchema:
+    if schema.get("type") in ("function", "json_schema") and isinstance(schema.get(schema["type"]), dict):
+        schema = schema[schema["type"]]
+    inner = schema.get("parameters") or schema.get("schema") or schema
+    described = {"description": schema["description"]} if schema.get("description") else {}
+    json = {**described, **inner}
+    name = schema.get("name") or schema.get("title") or "answer"
+    return OutputSchema(name, json, partial(parse_json, json), is_plain=True)
 
 
-def _require_object(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"the answer is not a JSON object but a {type(value).__name__}")  # noqa: TRY004 - of data
-    return value
+def _read_typed_dict(schema: Any) -> OutputSchema:
+    """Convert a TypedDict; the object is a plain dict of JSON values, as LangChain's other models return it."""
+    try:
+        adapter = TypeAdapter(schema)
+    except PydanticUserError:  # Python 3.11 has TypedDicts that pydantic does not support
+        return _read_json_schema(convert_to_openai_function(schema))
+    try:
+        json_schema = convert_to_openai_function(schema)  # supports LangChain's annotations, but not NotRequired
+    except TypeError:
+        json_schema = adapter.json_schema()
+    plain = _read_json_schema(json_schema)
+    return OutputSchema(plain.name, plain.json, partial(_parse_typed_dict, adapter), is_plain=True)
 
 
-def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: Schema) -> Runnable[LanguageModelInput, Any]:
+def _parse_typed_dict(adapter: TypeAdapter[Any], text: str) -> Any:
+    adapter.validate_json(text, strict=True)
+    return from_json(text)
+
+
+def _parse_v1(schema: Any, text: str) -> Any:
+    return schema.parse_obj(from_json(text))
+
+
+def traced_schema(schema: Any, output_schema: OutputSchema, strict: bool | None) -> dict[str, Any]:
+    """Return a schema as LangChain's traces show it, which is a tool."""
+    is_model = isinstance(schema, type) and (is_pydantic_v2_subclass(schema) or is_pydantic_v1_subclass(schema))
+    if is_model and "properties" in output_schema.json:
+        return convert_to_openai_tool(schema)
+    return output_schema.as_tool(strict)  # LangChain does not convert all of them
+
+
+def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: OutputSchema) -> Runnable[LanguageModelInput, Any]:
     """Return a runnable whose output contains the raw message, the parsed object, and the error if parsing failed."""
-    parse = itemgetter("raw") | StructuredOutputParser(build=schema.build)
+    parse = itemgetter("raw") | StructuredOutputParser(answer_schema=schema)
     parsed = RunnablePassthrough.assign(parsed=parse, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
@@ -120,8 +118,10 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
     `OutputParserException` says what is wrong.
     """
 
-    build: Callable[[Any], Any]
-    """Builds the object from parsed JSON; raises ValueError if that does not match."""
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    answer_schema: OutputSchema
+    """The schema, which builds the object."""
 
     def parse(self, text: str) -> Any:
         """Parse a text."""
@@ -131,25 +131,17 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
         """Parse an answer; if incomplete (`partial`), return the object so far, or None."""
         text, finish_reason, call_error = _json_text(result[0])
         if partial:
-            return self._build_partial(PartialJSON().read(text))
+            return self.answer_schema.build_partial(self.answer_schema.partial_json().read(text))
         return self._parse_complete(text, finish_reason, call_error)
-
-    def _build_partial(self, value: dict[str, Any] | None) -> Any:
-        try:
-            return None if value is None else self.build(value)
-        except (ValueError, TypeError):
-            return None
 
     def _parse_complete(self, text: str, finish_reason: str | None = None, call_error: str | None = None) -> Any:
         try:
-            value = self.build(from_json(extract_object(text)))
-        except (ValueError, TypeError) as error:
-            problem = explain_failure(text, finish_reason, error)
-        else:
-            if call_error is None:
-                return value
-            problem = f"the call of the object is not valid: {call_error}"
-        raise OutputParserException(problem, llm_output=text)
+            value = self.answer_schema.parse(text, finish_reason)
+        except ValueError as error:
+            raise OutputParserException(str(error), llm_output=text) from error.__cause__
+        if call_error is not None:
+            raise OutputParserException(f"the call of the object is not valid: {call_error}", llm_output=text)
+        return value
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
         growing = _GrowingObject(self)
@@ -175,8 +167,8 @@ class _GrowingObject:
 
     def __init__(self, parser: StructuredOutputParser) -> None:
         self._parser = parser
-        self._partial_json = PartialJSON()
-        self._value: dict[str, Any] | None = None
+        self._partial_json = parser.answer_schema.partial_json()
+        self._value: Any = None
         self._text = ""
         self._has_call = False
         self._call_index: int | None = None
@@ -199,7 +191,7 @@ class _GrowingObject:
             value = self._partial_json.read(self._text)
             if value is not self._value:
                 self._value = value
-                yield from self._if_changed(self._parser._build_partial(value))
+                yield from self._if_changed(self._parser.answer_schema.build_partial(value))
 
     def _read_call(self, parts: list[ToolCallChunk]) -> str:
         """Return what parts of calls add to the arguments of the first call that is not invalid."""

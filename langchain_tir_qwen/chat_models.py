@@ -361,29 +361,34 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
                 max_tokens.
         """
         # Imported on demand: not every program needs it, and it takes a tenth of the import time.
-        from ._structured_output import StructuredOutputParser, any_object, read_schema, with_raw  # noqa: PLC0415
+        from ._structured_output import (  # noqa: PLC0415
+            StructuredOutputParser,
+            any_json,
+            read_schema,
+            traced_schema,
+            with_raw,
+        )
 
         if schema is None and method != "json_mode":
             raise ValueError(f"schema is required with method={method!r}.")
-        wanted = any_object() if schema is None else read_schema(schema)
+        wanted = any_json() if schema is None else read_schema(schema)
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
-            # LangChain's own conversion, except for what it rejects: dicts without a title, and some dataclasses.
-            "schema": wanted.as_tool(strict) if wanted.core is None else convert_to_openai_tool(wanted.core),
+            "schema": traced_schema(schema, wanted, strict),
         }
         if method == "function_calling":
-            # vLLM 0.9 streams the arguments of a named tool as text, but with `required` it loses the definitions
-            # that a schema refers to.
-            choice = wanted.name if wanted.has_definitions else "required"
+            wanted = wanted.wrapped()
+        kwargs = {"validate": wanted.validator, **kwargs}
+        if method == "function_calling":
             kwargs = {"parallel_tool_calls": False, **kwargs}
-            llm = self.bind_tools([wanted.as_tool(strict)], tool_choice=choice, **kwargs)
+            llm = self.bind_tools([wanted.as_tool(strict)], tool_choice=wanted.as_tool_choice(), **kwargs)
         elif method == "json_schema":
             llm = self.bind(response_format=wanted.as_response_format(strict), **kwargs)
         elif method == "json_mode":
-            llm = self.bind(response_format={"type": "json_object"}, **kwargs)
+            llm = self.bind(response_format=wanted.as_json_mode(), **kwargs)
         else:
             raise ValueError(f"method must be json_schema, function_calling or json_mode, not {method!r}.")
-        return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(build=wanted.build)
+        return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(answer_schema=wanted)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the token ids of a text.

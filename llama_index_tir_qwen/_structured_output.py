@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from inspect import cleandoc
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
-from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.program.utils import create_flexible_model, get_program_for_llm
 from llama_index.core.prompts.base import BasePromptTemplate
 from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
-from pydantic import AliasChoices, BaseModel
+from pydantic import AliasChoices, BaseModel, RootModel
 from pydantic.fields import FieldInfo
-from pydantic_core import from_json
 
-from tir_qwen._integrations import PartialJSON, aclosing_unhooked, explain_failure, extract_object
+from tir_qwen._integrations import OutputSchema, aclosing_unhooked
 
 from ._function_calling import FunctionCalling
 
 dispatcher = get_dispatcher(__name__)
 _DROPPED_ARGUMENTS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
 """Arguments of a call that core's own programs ignore too."""
+_TOLD_BY_THE_TOOL = ("title", "description")
 
 
 class StructuredPrediction(FunctionCalling):
@@ -118,6 +116,13 @@ class ObjectProgram(BasePydanticProgram[Any]):
         self._llm = llm
         self._uses_tool = mode is PydanticProgramMode.FUNCTION
         self._is_enforced = mode is PydanticProgramMode.DEFAULT
+        schema = OutputSchema(
+            output_cls.__name__,
+            output_cls.model_json_schema(),
+            output_cls.model_validate_json,
+            description=cleandoc(output_cls.__doc__ or ""),
+        )
+        self.schema = schema.wrapped() if self._uses_tool else schema
 
     @property
     def output_cls(self) -> type[BaseModel]:
@@ -163,29 +168,34 @@ class ObjectProgram(BasePydanticProgram[Any]):
     def _request(self, llm_kwargs: dict[str, Any] | None, prompt_args: dict[str, Any]) -> dict[str, Any]:
         messages = list(self._llm._extend_messages(self._prompt.format_messages(llm=self._llm, **prompt_args)))
         kwargs = {name: value for name, value in (llm_kwargs or {}).items() if name not in _DROPPED_ARGUMENTS}
-        if self._uses_tool:
-            tool = get_function_tool(self._output_cls)
-            tool.metadata.description = cleandoc(self._output_cls.__doc__ or "")  # or core may use its function's
-            return self._llm._prepare_chat_with_tools([tool], chat_history=messages, tool_required=True, **kwargs)
-        name = re.sub(r"[^a-zA-Z0-9_-]", "_", self._output_cls.__name__)[:64]
-        json_schema = {"name": name, "schema": self._output_cls.model_json_schema()}
+        if not self._uses_tool:
+            return {
+                "messages": messages,
+                "response_format": self.schema.as_response_format(),
+                "schema_in": "both" if self._is_enforced else "messages",
+                "validate": self.schema.validator,
+                **kwargs,
+            }
+        tool = self.schema.as_tool(kwargs.pop("strict", None))
+        parameters = tool["function"]["parameters"]
+        tool["function"]["parameters"] = {key: parameters[key] for key in parameters if key not in _TOLD_BY_THE_TOOL}
         return {
             "messages": messages,
-            "response_format": {"type": "json_schema", "json_schema": json_schema},
-            "schema_in": "both" if self._is_enforced else "messages",
+            "tools": [tool],
+            "tool_choice": self.schema.as_tool_choice(),
+            "parallel_tool_calls": False,
+            "validate": self.schema.validator,
             **kwargs,
         }
 
     def _build(self, response: ChatResponse) -> Any:
-        text = _json_text(response)
+        text, call_error = _json_text(response)
+        finish_reason = response.raw["choices"][0]["finish_reason"] if response.raw else None
         try:
-            value = self._output_cls.model_validate(from_json(extract_object(text)))
-        except (ValueError, TypeError) as error:
-            finish_reason = response.raw["choices"][0]["finish_reason"] if response.raw else None
-            problem = explain_failure(text, finish_reason, error)
-            raise ValueError(f"There is no {self._output_cls.__name__}: {problem}") from error
-        calls = response.message.additional_kwargs.get("tool_calls")
-        if calls and (call_error := calls[0].get("error")):
+            value = self.schema.parse(text, finish_reason)
+        except ValueError as error:
+            raise ValueError(f"There is no {self._output_cls.__name__}: {error}") from error.__cause__
+        if call_error:
             raise ValueError(f"There is no {self._output_cls.__name__}: its call is not valid: {call_error}")
         return value
 
@@ -195,37 +205,39 @@ class _GrowingObject:
 
     def __init__(self, program: ObjectProgram) -> None:
         self._program = program
+        self._is_root = issubclass(program.output_cls, RootModel)
         self._flexible = create_flexible_model(program.output_cls)
         self._field_names = {
             key: name for name, field in program.output_cls.model_fields.items() for key in _json_keys(name, field)
         }
-        self._partial_json = PartialJSON()
-        self._value: dict[str, Any] | None = None
+        self._partial_json = program.schema.partial_json()
+        self._value: Any = None
         self._last: Any = None
         self._response = ChatResponse(message=ChatMessage(""))
 
     def add(self, response: ChatResponse) -> Iterator[Any]:
         self._response = response
-        value = self._partial_json.read(_json_text(response))
+        value = self._partial_json.read(_json_text(response)[0])
         if value is not self._value:
             self._value = value
-            if value and any(field is not None for field in value.values()):
-                yield from self._if_changed(self._build_partial(value))
+            yield from self._if_changed(self._build_partial(value))
 
     def end(self) -> Iterator[Any]:
         yield from self._if_changed(self._program._build(self._response))
 
-    def _build_partial(self, value: dict[str, Any]) -> Any:
+    def _build_partial(self, value: Any) -> Any:
+        if self._is_root:
+            return self._program.schema.build_partial(value)
+        if not isinstance(value, dict) or all(field is None for field in value.values()):
+            return None
         named = {self._field_names.get(key, key): field for key, field in value.items()}
-        if (
-            named.keys() >= self._program.output_cls.model_fields.keys()
-        ):  # a default must not take the place of a value to come
-            with suppress(ValueError, TypeError):
-                return self._program.output_cls.model_validate(value)
-        return self._flexible.model_validate(named)
+        # A default must not take the place of a value to come.
+        is_whole = named.keys() >= self._program.output_cls.model_fields.keys()
+        complete = self._program.schema.build_partial(value) if is_whole else None
+        return self._flexible.model_validate(named) if complete is None else complete
 
     def _if_changed(self, value: Any) -> Iterator[Any]:
-        if value != self._last:
+        if value is not None and value != self._last:
             self._last = value
             yield value
 
@@ -237,7 +249,14 @@ def _json_keys(name: str, field: FieldInfo) -> list[str]:
     return [name, *(choice for choice in choices if isinstance(choice, str))]
 
 
-def _json_text(response: ChatResponse) -> str:
-    """Return the JSON text of an answer. Some servers return the arguments of a forced tool call as text."""
+def _json_text(response: ChatResponse) -> tuple[str, str | None]:
+    """Return the JSON text of an answer, and the error of the call that contains it.
+
+    Some servers return the arguments of a forced tool call as text. A call that is not valid may have been followed by
+    another.
+    """
     calls = response.message.additional_kwargs.get("tool_calls")
-    return calls[0]["function"]["arguments"] if calls else response.message.content or ""
+    if not calls:
+        return response.message.content or "", None
+    call = next((call for call in calls if not call.get("error")), calls[-1])
+    return call["function"]["arguments"], call.get("error")

@@ -182,18 +182,23 @@ def test_a_failed_correction_keeps_the_first_answer(
 
 @both_clients
 def test_a_schema_for_a_list_is_sent_unchanged(driver: Driver) -> None:
-    """A schema that does not describe an object is sent unchanged, in a single request."""
+    """A schema that does not describe an object is enforced by the server, too, and described in the messages."""
     listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array", "items": {}}}}
     with Loopback(lambda _: [completion('[{"a": 1}, {"a": 2}]')]) as server:
         done = driver.complete(driver.make(base_url=server.base_url), response_format=listed, schema_in="both")
     assert done.content == '[{"a": 1}, {"a": 2}]'
-    assert sent(server) == [{"messages": MESSAGES, "response_format": listed}]
+    described = (
+        "Give your answer as one JSON value that follows this JSON schema, and nothing else:\n"
+        '{"type":"array","items":{}}'
+    )
+    messages = [{"role": "system", "content": described}, *MESSAGES]
+    assert sent(server) == [{"messages": messages, "response_format": listed}]
 
 
-def test_a_rejected_schema_for_a_list_is_an_error() -> None:
+def test_a_rejected_format_without_json_is_an_error() -> None:
     """A field without an alternative is never dropped: the user gets the error."""
-    listed = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "array"}}}
-    dialect = dialect_of(MESSAGES, {"response_format": listed}, Capabilities())
+    by_tag = {"type": "structural_tag", "structures": [], "triggers": []}
+    dialect = dialect_of(MESSAGES, {"response_format": by_tag}, Capabilities())
     dialect.write()
     body = b'{"error": {"message": "Unknown field: response_format"}}'
     assert not dialect.request_refused(error_from_response(400, {}, body))
@@ -251,7 +256,7 @@ NEWS = {
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities) if field.default])
+@pytest.mark.parametrize("name", [field.name for field in fields(Capabilities) if field.default is True])
 def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A missing capability is logged exactly once."""
     capabilities = Capabilities()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tir_qwen._dialect.json_answer import describe_schema, explain_failure, extract_object, with_description
+from tir_qwen._dialect.json_answer import describe_schema, explain_failure, extract_json, with_description
 
 
 def test_the_model_is_shown_the_schema() -> None:
@@ -30,7 +30,7 @@ def test_the_model_is_shown_the_schema() -> None:
 )
 def test_a_fence_or_a_sentence_is_not_part_of_the_object(text: str, found: str) -> None:
     """A code fence or a sentence around the object is removed."""
-    assert extract_object(text) == found
+    assert extract_json(text, is_object=True) == found
 
 
 @pytest.mark.parametrize(

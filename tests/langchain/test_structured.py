@@ -355,13 +355,14 @@ async def test_answer_without_the_object(method: str, case: str, way: str) -> No
     """An answer that is not the object raises an error with the reason and the answer's text."""
     text, finish_reason, problem = BAD[case]
     reply = reply_of(method, text, finish_reason=finish_reason)
-    model = model_saying(reply, reply)  # text that is not an object is requested again, once
+    model = model_saying(reply, reply)  # the answer is requested again, once
 
     with pytest.raises(OutputParserException) as caught:
         await WAYS[way](model.with_structured_output(Person, method=method), "Who?")
 
     assert str(caught.value).startswith(problem)
-    assert caught.value.llm_output.replace('":"', '": "') == text
+    is_passed_on = "stream" in way and method != "function_calling" and case in ("another object", "broken")
+    assert caught.value.llm_output.replace('":"', '": "') == (f"{text}\n{text}" if is_passed_on else text)
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])

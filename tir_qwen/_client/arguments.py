@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -39,6 +39,7 @@ class CallOptions:
     tool_calling: str = "auto"
     schema_in: str = "request"
     retry_tool_calls: bool | None = None
+    validate: Callable[[str], object] | None = None
 
 
 def read_arguments(
@@ -67,6 +68,7 @@ def read_arguments(
         tool_calling=body_fields.pop("tool_calling", None) or "auto",
         schema_in=body_fields.pop("schema_in", None) or "request",
         retry_tool_calls=body_fields.pop("retry_tool_calls", None),
+        validate=body_fields.pop("validate", None),
     )
     if stream:
         body_fields.setdefault("stream_options", {"include_usage": True})

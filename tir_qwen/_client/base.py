@@ -133,7 +133,13 @@ class BaseClient:
         """Read the arguments of a call; return its options, its flow if it may take several requests, and the first."""
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
         capabilities = self._capabilities_of(options.model)
-        flow = plan(body, capabilities, stream=stream, retry_tool_calls=options.retry_tool_calls)
+        flow = plan(
+            body,
+            capabilities,
+            stream=stream,
+            retry_tool_calls=options.retry_tool_calls,
+            validate=options.validate,
+        )
         return options, flow, self._new_call(options, flow.first_request if flow else body, stream=stream)
 
     def _new_call(

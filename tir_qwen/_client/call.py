@@ -16,7 +16,7 @@ from .._response.arguments import LOST, TRUNCATED
 from .._response.response import ResponseDecoder
 from .._response.server_errors import error_from_response
 from .._transport.deadline import Deadline
-from ..errors import APIConnectionError, APIStatusError, TIRError
+from ..errors import APIConnectionError, APIStatusError, ServerStreamError, TIRError
 from ..types import Completion, Delta
 from .retry import RetryPolicy
 
@@ -31,7 +31,7 @@ class Call:
 
     The client sends what `start_request` returns. If there is no 2xx response, it passes the error to `request_failed`
     and waits for the delay that this returns. Otherwise it passes the body to `feed` and then calls `close`; if either
-    raises, it calls `stream_failed`, and the request is not sent again.
+    raises, it calls `answer_failed`, which says whether to start again with another request.
 
     Attributes:
         deadline: When the call must have made progress, and when it must have finished.
@@ -44,6 +44,7 @@ class Call:
         "_decoder",
         "_dialect",
         "_heard",
+        "_passed_on",
         "_request",
         "_retry_policy",
         "_rewritten_requests",
@@ -77,6 +78,7 @@ class Call:
         self._stale_connections = 0
         self._started_answer = False
         self._heard = 0
+        self._passed_on = False
 
     @property
     def done(self) -> bool:
@@ -124,7 +126,7 @@ class Call:
             self._dialect.request_accepted()
         made_progress, has_total = False, self.deadline.total_expires_at != inf
         for delta in self._decoder.feed(data):
-            made_progress = True
+            made_progress = self._passed_on = True
             yield delta
             if has_total and not self.done and not self.deadline.remaining():  # the caller's code used up the time
                 raise self.deadline.timeout_error()
@@ -149,11 +151,18 @@ class Call:
         )
         _warn_of_unusable_answer(completion)
 
-    def stream_failed(self, error: TIRError) -> None:
-        """Attach the partial answer to the error that ended it."""
+    def answer_failed(self, error: TIRError) -> bool:
+        """Return whether to start again, since the server refused the request within its answer.
+
+        Otherwise, attach the partial answer to the error that ended it.
+        """
+        if isinstance(error, ServerStreamError) and not self._passed_on and self._dialect.request_refused(error):
+            self._rewrite_request()
+            return True
         error.attempts = self._sent_requests + 1
         self._decoder.interrupt()
         error.partial = self._decoder.completion()
+        return False
 
     def completion(self) -> Completion:
         """Return everything that has arrived so far."""
@@ -165,9 +174,7 @@ class Call:
 
     def _retry_delay(self, error: TIRError) -> float | None:
         if isinstance(error, APIStatusError) and self._dialect.request_refused(error):
-            self._request = self._build(self._dialect.write())
-            self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options, self._request.content)
-            self._rewritten_requests += 1
+            self._rewrite_request()
             return 0.0
         is_stale = isinstance(error, APIConnectionError) and error.stale
         if is_stale and self._stale_connections < MAX_STALE_CONNECTIONS:
@@ -176,6 +183,12 @@ class Call:
         self._attempts += 1
         error.attempts = self._sent_requests
         return self._retry_policy.delay(error, self._attempts)
+
+    def _rewrite_request(self) -> None:
+        self._request = self._build(self._dialect.write())
+        self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options, self._request.content)
+        self._rewritten_requests += 1
+        self._heard = 0
 
 
 def _warn_of_unusable_answer(completion: Completion) -> None:

@@ -133,20 +133,23 @@ class Client(BaseClient):
         yield from flow.remaining()
 
     def _call_deltas(self, call: Call) -> Generator[Delta]:
-        streaming = self._send(call)
-        try:
-            while not call.done and (data := self._pool.read(streaming, call.deadline)):
-                if self.tap is not None:
-                    self.tap(data)
-                yield from call.feed(data)
-            yield from call.close()
-        except TIRError as error:
-            call.stream_failed(error)
-            data = b""  # it may repeat the token, which error reports with local variables would show
-            traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
-            raise
-        finally:
-            self._pool.release(streaming, call.deadline, drain=call.done)
+        while True:
+            streaming = self._send(call)
+            try:
+                while not call.done and (data := self._pool.read(streaming, call.deadline)):
+                    if self.tap is not None:
+                        self.tap(data)
+                    yield from call.feed(data)
+                yield from call.close()
+            except TIRError as error:
+                data = b""  # it may repeat the token, which error reports with local variables would show
+                traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
+                if not call.answer_failed(error):
+                    raise
+            else:
+                return
+            finally:
+                self._pool.release(streaming, call.deadline, drain=call.done)
 
     def _send(self, call: Call) -> StreamingResponse:
         """Send the request, with retries, until there is a 2xx response."""
@@ -260,22 +263,25 @@ class AsyncClient(BaseClient):
             yield delta
 
     async def _call_deltas(self, call: Call) -> AsyncGenerator[Delta]:
-        streaming = await self._send(call)
-        try:
-            while not call.done and (data := await self._pool.read(streaming, call.deadline)):
-                if self.tap is not None:
-                    self.tap(data)
-                for delta in call.feed(data):
+        while True:
+            streaming = await self._send(call)
+            try:
+                while not call.done and (data := await self._pool.read(streaming, call.deadline)):
+                    if self.tap is not None:
+                        self.tap(data)
+                    for delta in call.feed(data):
+                        yield delta
+                for delta in call.close():
                     yield delta
-            for delta in call.close():
-                yield delta
-        except TIRError as error:
-            call.stream_failed(error)
-            data = b""  # it may repeat the token, which error reports with local variables would show
-            traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
-            raise
-        finally:
-            await self._pool.release(streaming, call.deadline, drain=call.done)
+            except TIRError as error:
+                data = b""  # it may repeat the token, which error reports with local variables would show
+                traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
+                if not call.answer_failed(error):
+                    raise
+            else:
+                return
+            finally:
+                await self._pool.release(streaming, call.deadline, drain=call.done)
 
     async def _send(self, call: Call) -> StreamingResponse:
         """Send the request, with retries, until there is a 2xx response."""

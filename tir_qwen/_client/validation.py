@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from ..errors import ConfigurationError
-from .parameters import CallParameters, OnRetry, TimeoutLike
+from .parameters import CallParameters, OnRetry, TimeoutLike, Validate
 
 _CONSTRUCTOR_ARGUMENTS = {
     "access_token",
@@ -95,6 +95,7 @@ _CHECKS: dict[Any, _Check] = {
     Literal["request", "messages", "both"] | None: _is_one_of("request", "messages", "both"),
     Literal["left", "right"] | None: _is_one_of("left", "right"),
     OnRetry: (callable, "a function"),
+    Validate: (callable, "a function"),
     TimeoutLike: (_is_any, ""),
 }
 """How to check a value of each type, and what to call the type in an error. None is valid for all of them."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..types import Usage
+from .grammar import SchemaForm
 
 logger = logging.getLogger("tir_qwen")
 
@@ -55,6 +56,7 @@ class Capabilities:
         reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
         whole_streams: Streams that lose nothing of a tool call; assumed only when a whole answer has confirmed it.
         tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
+        schema_forms: By the fingerprint of a schema that the server's grammar did not support: what to send instead.
     """
 
     tools: bool = True
@@ -67,6 +69,7 @@ class Capabilities:
     reasoning_field: str | None = None
     tool_parser: bool = False
     whole_streams: bool = False
+    schema_forms: dict[bytes, SchemaForm] = field(default_factory=dict)
 
     def mark_unsupported(self, name: str) -> None:
         """Remember that a capability is not supported, and log the consequence once."""

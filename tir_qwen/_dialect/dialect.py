@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from .._request.body import Body
 from .._response.choice import REASONING_FIELDS, DecodingOptions
-from .._response.server_errors import server_text
-from ..errors import APIStatusError, BadRequestError, ContextOverflowError
-from ..types import Completion
+from .._response.server_errors import is_about_grammar, server_text
+from ..errors import APIStatusError, BadRequestError, ContextOverflowError, ServerStreamError
+from ..types import JSON, Completion
 from .capabilities import Capabilities, is_about_value, reasoning_field_read, refuses
-from .json_answer import contains_object, describe_schema, with_description
-from .json_schema import expects_object, extract_schema, is_dispensable
+from .grammar import SchemaForm, SchemaNegotiation, reduce_schema
+from .json_answer import contains_json, describe_schema, with_description
+from .json_schema import expects_json, expects_object, extract_schema
 from .prompted_tools import messages_with_tools
 from .thinking_switch import add_soft_switch, has_soft_switch
 
@@ -29,7 +30,16 @@ class Dialect:
     call again; otherwise `request_accepted`, and then `observe` with the answer.
     """
 
-    __slots__ = ("_body", "_capabilities", "_given_up", "_may_repeat", "_schema_in", "_tool_calling", "_used")
+    __slots__ = (
+        "_body",
+        "_capabilities",
+        "_given_up",
+        "_may_repeat",
+        "_schema_in",
+        "_schemas",
+        "_tool_calling",
+        "_used",
+    )
 
     def __init__(
         self,
@@ -55,21 +65,28 @@ class Dialect:
         self._given_up: dict[str, bool] = {}  # capabilities that this call avoids; True: all other calls should too
         self._tool_calling = tool_calling
         self._schema_in = schema_in
+        self._schemas = SchemaNegotiation(
+            _enforced_schemas(body),
+            capabilities.schema_forms,
+            can_describe=expects_json(body.response_format) or tool_calling == "auto",
+        )
         is_free = bool(body.tools) and body.tool_choice in (None, "auto")  # forced calls are parsed in another way
         self._may_repeat = may_repeat and is_free and (body.n or 1) == 1
 
     @property
     def prompts_tools(self) -> bool:
         """Whether tools are offered in the messages."""
-        return self._tool_calling == "prompted" or (self._tool_calling == "auto" and not self._used.tools)
+        is_native = self._used.tools and not (self._body.tools and self._schemas.form is SchemaForm.DESCRIBED)
+        return self._tool_calling == "prompted" or (self._tool_calling == "auto" and not is_native)
 
     @property
     def enforces_schema(self) -> bool:
         """Whether `response_format` is sent in the request, where the server enforces it with a grammar."""
         response_format = self._body.response_format or {"type": "text"}
-        if not expects_object(response_format):  # it cannot be requested in the messages
+        if not expects_json(response_format):  # it cannot be requested in the messages
             return bool(response_format.get("type") != "text")
-        return self._used.response_format and self._schema_in != "messages"
+        is_supported = self._used.response_format and self._schemas.form is not SchemaForm.DESCRIBED
+        return is_supported and self._schema_in != "messages"
 
     @property
     def decoding_options(self) -> DecodingOptions:
@@ -112,11 +129,19 @@ class Dialect:
         self._write_tools(body)
         return body
 
-    def request_refused(self, error: APIStatusError) -> bool:
-        """Learn from the server's error; return whether the call can now be written differently."""
-        if not isinstance(error, BadRequestError) or isinstance(error, ContextOverflowError):
+    def request_refused(self, error: APIStatusError | ServerStreamError) -> bool:
+        """Learn from the server's error; return whether the call can now be written differently.
+
+        Args:
+            error: What the server answered with. In a stream, vLLM reports that it refuses a schema within the answer.
+        """
+        if not isinstance(error, (BadRequestError, ServerStreamError)) or isinstance(error, ContextOverflowError):
             return False
         text = server_text(error)
+        if is_about_grammar(text) and self._schemas.refused():
+            return True
+        if isinstance(error, ServerStreamError):
+            return False
         refused = [name for name in self._dispensable_capabilities() if refuses(text, name)]
         self._given_up |= dict.fromkeys(refused, not is_about_value(text))
         return bool(refused)
@@ -143,14 +168,16 @@ class Dialect:
         """
         if reasoning_fields and completion.usage:
             self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
+        self._schemas.accepted()
         first = completion.first
         if has_parsed_calls and self._body.tool_choice in (None, "auto"):  # forced calls need no parser
             self._capabilities.tool_parser = True
         if not first.content.strip():
             return
         is_cut = first.finish_reason == "length" or self._body.stop
-        wants_object = self.enforces_schema and expects_object(self._body.response_format)
-        if wants_object and not is_cut and not contains_object(first.content):
+        response_format = self._body.response_format
+        wants_json = self.enforces_schema and expects_json(response_format)
+        if wants_json and not is_cut and not contains_json(first.content, is_object=expects_object(response_format)):
             self._capabilities.mark_unsupported("response_format")
         thinking = self._body.enable_thinking
         if thinking is None or not self._used.template_kwargs or has_soft_switch(self._body.messages):
@@ -168,18 +195,24 @@ class Dialect:
 
     def _write_schema(self, body: Body) -> None:
         response_format = body.response_format
-        wants_object = expects_object(response_format)
-        if not self.enforces_schema and (wants_object or not self._used.response_format):
+        wants_json = expects_json(response_format)
+        if not self.enforces_schema and (wants_json or not self._used.response_format):
             body.response_format = None
         schema = extract_schema(response_format)
-        is_described = not self.enforces_schema or (self._schema_in == "both" and schema is not None)
-        if wants_object and is_described:
+        is_reduced = self._schemas.form is SchemaForm.REDUCED
+        if body.response_format is not None and schema is not None and is_reduced:
+            json_schema = {**body.response_format["json_schema"], "schema": reduce_schema(schema)}
+            body.response_format = {**body.response_format, "json_schema": json_schema}
+        is_described = not self.enforces_schema or (schema is not None and (is_reduced or self._schema_in == "both"))
+        if wants_json and is_described:
             body.messages = with_description(body.messages, describe_schema(schema))
 
     def _write_tools(self, body: Body) -> None:
         if self.prompts_tools or not self._used.parallel_switch:
             body.parallel_tool_calls = None
         if not self.prompts_tools:
+            if self._schemas.form is SchemaForm.REDUCED:
+                body.tools = [reduce_schema(tool) for tool in body.tools]
             return
         tools, choice, body.tools, body.tool_choice = body.tools, body.tool_choice, (), None
         if tools or any(message.get("tool_calls") or message["role"] == "tool" for message in body.messages):
@@ -191,12 +224,23 @@ class Dialect:
         is_used = {
             "tools": bool(body.tools) and self._tool_calling == "auto" and not self.prompts_tools,
             "parallel_switch": body.parallel_tool_calls is not None and not self.prompts_tools,
-            "response_format": is_dispensable(body.response_format) and self._schema_in != "messages",
+            "response_format": body.response_format is not None
+            and (expects_json(body.response_format) or body.response_format.get("type") == "text")
+            and self._schema_in != "messages",
             "template_kwargs": body.enable_thinking is not None and not body.chat_template_kwargs,
             "stream_options": body.stream_options == {"include_usage": True},
             "reasoning_history": any(name in message for message in body.messages for name in REASONING_FIELDS),
         }
         return [name for name, used in is_used.items() if used and getattr(self._used, name)]
+
+
+def _enforced_schemas(body: Body) -> list[JSON]:
+    """Return the schemas of which the server makes a grammar: that of the answer, or tools."""
+    schema = extract_schema(body.response_format)
+    if schema is not None:
+        return [schema]
+    is_forced = body.tool_choice not in (None, "auto", "none")
+    return [dict(tool) for tool in body.tools if is_forced or (tool.get("function") or {}).get("strict")]
 
 
 def _tool_names(tools: Sequence[Mapping[str, Any]]) -> frozenset[str]:

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Protocol
 
 from .._request.body import Body
-from ..errors import TIRError
+from ..errors import ConfigurationError, TIRError
 from ..types import Completion, Delta
 from .capabilities import Capabilities
-from .structured_output import StructuredOutputFlow, needs_structured_output
+from .json_schema import expects_json
+from .structured_output import StructuredOutputFlow, Validate, needs_structured_output
 from .tool_call_retry import ToolCallRetry
 
 
@@ -46,7 +47,14 @@ class Flow(Protocol):
         """Yield what was held back, unless a later answer took its place."""
 
 
-def plan(body: Body, capabilities: Capabilities, *, stream: bool, retry_tool_calls: bool | None) -> Flow | None:
+def plan(
+    body: Body,
+    capabilities: Capabilities,
+    *,
+    stream: bool,
+    retry_tool_calls: bool | None,
+    validate: Validate | None = None,
+) -> Flow | None:
     """Return the flow of a call; None if it takes one request, whatever the answer.
 
     Args:
@@ -55,17 +63,28 @@ def plan(body: Body, capabilities: Capabilities, *, stream: bool, retry_tool_cal
         stream: Whether the answer is to be streamed.
         retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream has lost
             one.
+        validate: Decides whether the JSON of an answer is valid: that of a `response_format`, otherwise the arguments
+            of a tool call.
+
+    Raises:
+        ConfigurationError: There is nothing to validate, or several answers.
     """
     can_call = bool(body.tools) and body.tool_choice != "none" and (body.n or 1) == 1
+    if validate and not (expects_json(body.response_format) or can_call):
+        raise ConfigurationError("validate needs a response_format of JSON, or tools.")
+    if validate and (body.n or 1) > 1:
+        raise ConfigurationError("n must be 1 where validate is given.")
+    validate_calls = None if body.response_format or retry_tool_calls is False else validate
     retry: Callable[[Body], ToolCallRetry] | None = None
     for_lost_calls = stream and retry_tool_calls is not False
-    if can_call and (for_lost_calls or retry_tool_calls):
+    if can_call and (for_lost_calls or retry_tool_calls or validate_calls):
         retry = partial(
             ToolCallRetry,
             capabilities=capabilities,
-            for_invalid_calls=bool(retry_tool_calls),
+            for_invalid_calls=bool(retry_tool_calls or validate_calls),
             for_lost_calls=for_lost_calls,
+            validate=validate_calls,
         )
     if needs_structured_output(body):
-        return StructuredOutputFlow(body, stream=stream, retry_tool_calls=retry)
+        return StructuredOutputFlow(body, stream=stream, validate=validate, retry_tool_calls=retry)
     return retry(body) if retry else None

@@ -1,19 +1,14 @@
-"""JSON schemas: what a `response_format` asks for, and whether a value has the shape of a schema."""
+"""JSON schemas: what a `response_format` asks for, and whether a value follows a schema."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import ge, gt, le, lt
 from typing import Any
 
 from ..types import JSON
 
-_LAX_FORMS = {
-    "integer": r"[+-]?\d+(\.0+)?",
-    "number": r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?",
-    "boolean": r"(?i)true|false|yes|no|on|off|[01tfyn]",
-}
-"""Strings that pydantic accepts for these types in lax mode."""
 _PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
@@ -23,6 +18,28 @@ _PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
     "number": (int, float),
     "null": type(None),
 }
+_Bounds = dict[str, tuple[Callable[[Any, Any], bool], str]]
+_NUMBER: _Bounds = {
+    "minimum": (ge, "is less than {}"),
+    "maximum": (le, "is greater than {}"),
+    "exclusiveMinimum": (gt, "is not greater than {}"),
+    "exclusiveMaximum": (lt, "is not less than {}"),
+    "multipleOf": (lambda value, step: abs(value / step - round(value / step)) < 1e-9, "is not a multiple of {}"),
+}
+_STRING: _Bounds = {
+    "minLength": (lambda value, least: len(value) >= least, "has fewer than {} characters"),
+    "maxLength": (lambda value, most: len(value) <= most, "has more than {} characters"),
+    "pattern": (lambda value, pattern: re.search(pattern, value) is not None, "does not match the pattern {}"),
+}
+_ARRAY: _Bounds = {
+    "minItems": (lambda value, least: len(value) >= least, "has fewer than {} items"),
+    "maxItems": (lambda value, most: len(value) <= most, "has more than {} items"),
+}
+_OBJECT: _Bounds = {
+    "minProperties": (lambda value, least: len(value) >= least, "has fewer than {} keys"),
+    "maxProperties": (lambda value, most: len(value) <= most, "has more than {} keys"),
+}
+"""For each type of value: keywords that limit it, whether a value keeps to the limit, and the words if it does not."""
 
 
 def extract_schema(response_format: Mapping[str, Any] | None) -> JSON | None:
@@ -31,27 +48,43 @@ def extract_schema(response_format: Mapping[str, Any] | None) -> JSON | None:
     return schema
 
 
+def expects_json(response_format: Mapping[str, Any] | None) -> bool:
+    """Whether a `response_format` asks for JSON."""
+    return (response_format or {}).get("type") in ("json_schema", "json_object")
+
+
 def expects_object(response_format: Mapping[str, Any] | None) -> bool:
-    """Whether a `response_format` asks for an object, judging by the root of its schema."""
-    if response_format is None:
+    """Whether a `response_format` asks for a JSON object."""
+    if not expects_json(response_format):
         return False
-    if response_format.get("type") != "json_schema":
-        return bool(response_format.get("type") == "json_object")
-    schema = extract_schema(response_format) or {}
-    may_be_other = any(keyword in schema for keyword in ("enum", "const", "anyOf", "oneOf"))
-    return bool(schema.get("type", None if may_be_other else "object") == "object")
+    schema = extract_schema(response_format)
+    return schema is None or describes_objects(schema)
 
 
-def is_dispensable(response_format: Mapping[str, Any] | None) -> bool:
-    """Whether it can be left out of the request: objects can be requested in the messages, and text is the default."""
-    return expects_object(response_format) or (response_format or {}).get("type") == "text"
+def describes_objects(schema: JSON) -> bool:
+    """Whether all values of a schema are objects, judging by its root."""
+    return _describes_objects(schema, schema, frozenset())
+
+
+def _describes_objects(schema: Any, root: JSON, followed: frozenset[str]) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    if isinstance(reference := schema.get("$ref"), str) and reference not in followed:
+        return _describes_objects(_resolve(reference, root), root, followed | {reference})
+    if "type" in schema:
+        return bool(schema["type"] == "object")
+    if branches := _as_list(schema.get("anyOf")) or _as_list(schema.get("oneOf")):
+        return all(_describes_objects(branch, root, followed) for branch in branches)
+    if branches := _as_list(schema.get("allOf")):
+        return any(_describes_objects(branch, root, followed) for branch in branches)
+    return "properties" in schema
 
 
 def find_mismatch(value: Any, schema: Any) -> str | None:
-    """Describe the first definite mismatch between `value` and a JSON schema; return None if there is none.
+    """Describe the first mismatch between `value` and a JSON schema; return None if there is none.
 
-    Only what determines the shape is checked: types, required keys, enumerations, alternatives and references. All
-    else, including mistakes in the schema itself, is ignored, since the frameworks do the full validation.
+    Not checked are `format`, `contains`, `not`, `if`, `dependent...`, `unevaluated...`, and references to other
+    documents. As in vLLM's grammars, several branches of a `oneOf` may match. Mistakes in the schema are ignored.
     """
     return _Matcher(schema).find_mismatch(value, schema, "", frozenset())
 
@@ -59,7 +92,8 @@ def find_mismatch(value: Any, schema: Any) -> str | None:
 class _Matcher:
     """Matches one value against one schema.
 
-    Results for objects and lists are cached for each schema: nested alternatives would otherwise take exponential time.
+    Results for objects and arrays are cached for each schema: nested alternatives would otherwise take exponential
+    time.
     """
 
     def __init__(self, root: Any) -> None:
@@ -68,69 +102,135 @@ class _Matcher:
 
     def find_mismatch(self, value: Any, schema: Any, path: str, followed: frozenset[str]) -> str | None:
         """Match the `value` at `path`; `followed` contains the references that led to this schema."""
-        if isinstance(schema, dict) and isinstance(reference := schema.get("$ref"), str):
-            if reference in followed:  # the schema refers to itself
-                return None
-            followed |= {reference}
-            schema = _resolve(reference, self._root)
+        if schema is False:
+            return f"{_place(path)} must not be there"
         if not isinstance(schema, dict):
             return None
-        place = f"at {path}" if path else "as a whole"
+        if not isinstance(value, (dict, list)):
+            return next(self._mismatches(value, schema, path, followed), None)
+        key = (id(value), id(schema))
+        if key not in self._known:
+            self._known[key] = None  # while it is being found out
+            self._known[key] = next(self._mismatches(value, schema, path, followed), None)
+        return self._known[key]
+
+    def _mismatches(self, value: Any, schema: JSON, path: str, followed: frozenset[str]) -> Iterator[str]:
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and reference not in followed:
+            yield from self._all(value, [_resolve(reference, self._root)], path, followed | {reference})
+        place = _place(path)
         types = schema.get("type")
         names = [name for name in ([types] if isinstance(types, str) else _as_list(types)) if isinstance(name, str)]
         if names and not any(_is_instance(value, name) for name in names):
-            return f"{place}, it is not of type {' or '.join(names)}"
-        if isinstance(schema.get("enum"), list) and value not in schema["enum"]:
-            return f"{place}, it is not one of the allowed values"
-        if branches := _as_list(schema.get("anyOf")) or _as_list(schema.get("oneOf")):
-            mismatches = [self.find_mismatch(value, branch, path, followed) for branch in branches]
-            if None not in mismatches:
-                return mismatches[0]
-        return self._inside(value, schema, path) if isinstance(value, (dict, list)) else None
+            yield f"{place} is not of type {' or '.join(names)}"
+            return
+        if "const" in schema and not _are_equal(value, schema["const"]):
+            yield f"{place} is not {schema['const']!r}"
+        if isinstance(schema.get("enum"), list) and not any(_are_equal(value, one) for one in schema["enum"]):
+            yield f"{place} is not one of the allowed values"
+        yield from self._combinations(value, schema, path, followed)
+        if isinstance(value, dict):
+            yield from self._within_object(value, schema, path)
+        elif isinstance(value, list):
+            yield from self._within_array(value, schema, path)
+        elif isinstance(value, str):
+            yield from _beyond(value, schema, _STRING, place)
+        elif not isinstance(value, bool):
+            yield from _beyond(value, schema, _NUMBER, place)
 
-    def _inside(self, value: Any, schema: JSON, path: str) -> str | None:
-        key = (id(value), id(schema))
-        if key not in self._known:
-            look = self._inside_object if isinstance(value, dict) else self._inside_list
-            self._known[key] = look(value, schema, path)
-        return self._known[key]
+    def _combinations(self, value: Any, schema: JSON, path: str, followed: frozenset[str]) -> Iterator[str]:
+        yield from self._all(value, _as_list(schema.get("allOf")), path, followed)
+        for keyword in ("anyOf", "oneOf"):
+            mismatches = list(self._each(value, _as_list(schema.get(keyword)), path, followed))
+            if mismatches and None not in mismatches:
+                yield str(mismatches[0])
 
-    def _inside_object(self, value: JSON, schema: JSON, path: str) -> str | None:
-        missing = [key for key in _as_list(schema.get("required")) if isinstance(key, str) and key not in value]
-        if missing:
-            return f"{path or 'it'} has no {missing[0]!r}"
-        properties = schema.get("properties")
-        for key, subschema in properties.items() if isinstance(properties, dict) else ():
-            if key in value and (mismatch := self.find_mismatch(value[key], subschema, f"{path}/{key}", frozenset())):
-                return mismatch
-        return None
+    def _each(self, value: Any, schemas: list[Any], path: str, followed: frozenset[str]) -> Iterator[str | None]:
+        return (self.find_mismatch(value, schema, path, followed) for schema in schemas)
 
-    def _inside_list(self, value: list[Any], schema: JSON, path: str) -> str | None:
+    def _all(self, value: Any, schemas: list[Any], path: str, followed: frozenset[str]) -> Iterator[str]:
+        return filter(None, self._each(value, schemas, path, followed))
+
+    def _within_object(self, value: JSON, schema: JSON, path: str) -> Iterator[str]:
+        place = _place(path)
+        for key in _as_list(schema.get("required")):
+            if isinstance(key, str) and key not in value:
+                yield f"{place} has no {key!r}"
+        yield from _beyond(value, schema, _OBJECT, place)
+        properties, patterns = _as_dict(schema.get("properties")), _as_dict(schema.get("patternProperties"))
+        for key, item in value.items():
+            if "propertyNames" in schema and self.find_mismatch(key, schema["propertyNames"], path, frozenset()):
+                yield f"{place} must not have the key {key!r}"
+            schemas = [properties[key]] if key in properties else []
+            schemas += [patterns[pattern] for pattern in patterns if _keeps_to(key, pattern, _STRING["pattern"][0])]
+            if not schemas:
+                if schema.get("additionalProperties") is False:
+                    yield f"{place} must not have the key {key!r}"
+                schemas = [schema.get("additionalProperties")]
+            yield from self._all(item, schemas, f"{path}/{key}", frozenset())
+
+    def _within_array(self, value: list[Any], schema: JSON, path: str) -> Iterator[str]:
+        yield from _beyond(value, schema, _ARRAY, _place(path))
+        if schema.get("uniqueItems") is True and not _are_unique(value):
+            yield f"{_place(path)} has equal items"
         items = schema.get("items")
-        mismatches = (
-            self.find_mismatch(item, items, f"{path}/{number}", frozenset()) for number, item in enumerate(value)
-        )
-        return next(filter(None, mismatches), None)
+        first, others = _as_list(schema.get("prefixItems")), items
+        if isinstance(items, list):  # until draft 2019-09
+            first, others = items, schema.get("additionalItems")
+        for number, item in enumerate(value):
+            expected = first[number] if number < len(first) else others
+            yield from self._all(item, [expected], f"{path}/{number}", frozenset())
+
+
+def _place(path: str) -> str:
+    return path or "it"
 
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _as_dict(value: Any) -> JSON:
+    return value if isinstance(value, dict) else {}
+
+
+def _beyond(value: Any, schema: JSON, bounds: _Bounds, place: str) -> Iterator[str]:
+    """Describe the limits of a schema that a value exceeds."""
+    for keyword, (keeps_to, words) in bounds.items():
+        if keyword in schema and not _keeps_to(value, schema[keyword], keeps_to):
+            yield f"{place} {words.format(schema[keyword])}"
+
+
+def _keeps_to(value: Any, limit: Any, keeps_to: Callable[[Any, Any], bool]) -> bool:
+    try:
+        return isinstance(limit, bool) or keeps_to(value, limit)
+    except (TypeError, ValueError, ArithmeticError, re.error):  # a mistake in the schema
+        return True
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) is isinstance(other, bool)
+
+
+def _are_unique(values: list[Any]) -> bool:
+    return not any(_are_equal(value, other) for at, value in enumerate(values) for other in values[:at])
+
+
 def _is_instance(value: Any, type_name: str) -> bool:
-    if type_name in ("integer", "number") and isinstance(value, bool):
+    if isinstance(value, bool) and type_name in ("integer", "number"):
         return False
-    if isinstance(value, str) and type_name in _LAX_FORMS:
-        return bool(re.fullmatch(_LAX_FORMS[type_name], value.strip()))
-    if type_name == "integer" and isinstance(value, float):
+    if isinstance(value, float) and type_name == "integer":
         return value.is_integer()
     return isinstance(value, _PYTHON_TYPES.get(type_name, object))
 
 
-def _resolve(reference: str, root: JSON) -> Any:
-    found: Any = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
+def _resolve(reference: str, root: Any) -> Any:
+    """Return what a reference within the schema points to; None if there is no such thing."""
+    if not reference.startswith("#"):
+        return None
+    found = root
+    for part in reference[1:].strip("/").split("/"):
         if not isinstance(found, dict):
             return None
-        found = found.get(part) if part else found
+        found = found.get(part.replace("~1", "/").replace("~0", "~")) if part else found
     return found

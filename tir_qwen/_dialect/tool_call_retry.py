@@ -6,7 +6,7 @@ An agent would otherwise end there, with an empty answer: it goes on only for ca
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from .._response.arguments import LOST, REPEATED, TRUNCATED
 from ..errors import TIRError
 from ..types import JSON, Choice, Completion, Delta, ToolCallDelta, Usage
 from .capabilities import Capabilities
+from .json_answer import describe_error
 from .usage import add_usage
 
 logger = logging.getLogger("tir_qwen")
@@ -35,7 +36,13 @@ class ToolCallRetry:
     """
 
     def __init__(
-        self, body: Body, capabilities: Capabilities, *, for_invalid_calls: bool, for_lost_calls: bool
+        self,
+        body: Body,
+        capabilities: Capabilities,
+        *,
+        for_invalid_calls: bool,
+        for_lost_calls: bool,
+        validate: Callable[[str], object] | None = None,
     ) -> None:
         """Start a call.
 
@@ -44,12 +51,14 @@ class ToolCallRetry:
             capabilities: What is known about the server; updated by this call.
             for_invalid_calls: Ask again if the answer contains tool calls, but none that can be run.
             for_lost_calls: Ask again if a stream has lost calls or parts of them, which those of vLLM 0.9 do.
+            validate: Raises ValueError if the arguments of a call are not valid.
         """
         self.first_request = body
         self.asks_whole = False
         self._capabilities = capabilities
         self._may_correct = for_invalid_calls
         self._may_ask_whole = for_lost_calls
+        self._validate = validate
         self._is_repeated = False  # whether the current request is the first one again
         self._calls: dict[int, list[ToolCallDelta]] = {}  # the parts of each call so far
         self._first_index = 0  # of the calls of the current answer
@@ -67,6 +76,8 @@ class ToolCallRetry:
         self._answer_began = True
         for part in delta.tool_calls:
             self._calls.setdefault(part.index, []).append(part)
+        if delta.finish_reason and self._validate:
+            delta = replace(delta, tool_calls=[*delta.tool_calls, *self._invalid_calls(self._validate)])
         self._has_text = self._has_text or bool(delta.content.strip())
         self._has_reasoning = self._has_reasoning or bool(delta.reasoning)
         if delta.finish_reason and self._must_ask_again(delta):
@@ -79,7 +90,8 @@ class ToolCallRetry:
 
     def next_request(self, completion: Completion) -> Body | None:
         """Return the body of the request that must follow this answer; None if the call is complete."""
-        if not self._held_back or None in self._errors():  # a valid call may come after the finish reason
+        errors = self._errors()
+        if not self._held_back or None in errors:  # a valid call may come after the finish reason
             return None
         self._earlier_end, self._held_back = self._held_back, []
         self._usage = self._earlier_end[-1].usage
@@ -91,7 +103,7 @@ class ToolCallRetry:
             logger.info("A stream has lost a tool call or a part of it: a whole answer is requested.")
             return replace(self.first_request, stream_options=None)
         logger.info("The model is asked again: its answer contains no tool call that can be run.")
-        messages = [*self.first_request.messages, *_correction(completion.first)]
+        messages = [*self.first_request.messages, *_correction(completion.first, errors)]
         stream_options = None if self.asks_whole else self.first_request.stream_options
         return replace(self.first_request, messages=messages, stream_options=stream_options)
 
@@ -113,6 +125,19 @@ class ToolCallRetry:
     def _errors(self) -> list[str | None]:
         """Return the error of each call of the current answer; None for those that can be run."""
         return [parts[-1].error for index, parts in self._calls.items() if index >= self._first_index]
+
+    def _invalid_calls(self, validate: Callable[[str], object]) -> list[ToolCallDelta]:
+        """Return what marks the calls of the current answer whose arguments are not valid."""
+        invalid = []
+        for index, parts in self._calls.items():
+            if index < self._first_index or parts[-1].error is not None:
+                continue
+            try:
+                validate("".join(part.arguments for part in parts))
+            except ValueError as error:
+                parts.append(ToolCallDelta(index, error=f"its arguments are not valid: {describe_error(error)}"))
+                invalid.append(parts[-1])
+        return invalid
 
     def _must_ask_again(self, end: Delta) -> bool:
         """Whether the current answer, of which this is the last delta but one, contains no call that can be run."""
@@ -160,10 +185,11 @@ class ToolCallRetry:
             self._capabilities.whole_streams = True
 
 
-def _correction(answer: Choice) -> list[JSON]:
+def _correction(answer: Choice, errors: list[str | None]) -> list[JSON]:
     """Return an answer, and what is wrong with its tool calls, as further messages of the conversation."""
     message: JSON = {"role": "assistant", "content": answer.content}
     if answer.reasoning:
         message |= {"reasoning_content": answer.reasoning, "reasoning": answer.reasoning}
     message["tool_calls"] = [tool_call_to_wire(call.id, call.name, call.arguments) for call in answer.tool_calls]
-    return [message, *(error_result(call.id, call.error or "") for call in answer.tool_calls)]
+    results = zip(answer.tool_calls, errors, strict=True)
+    return [message, *(error_result(call.id, error or "") for call, error in results)]

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from .._client.client import Client
-from .._dialect.json_answer import extract_object
+from .._dialect.json_answer import extract_json
 from .._dialect.json_schema import find_mismatch
 from .._json import parse_object
 from .._response.accumulator import Accumulator
@@ -206,7 +206,7 @@ class Examination:
             yield CheckResult(name, "unknown", "the answer was truncated")
         elif not completion.content.strip():
             yield CheckResult(name, "unknown", "there was no answer")
-        elif (answer := parse_object(extract_object(completion.content))) is None:
+        elif (answer := parse_object(extract_json(completion.content, is_object=True))) is None:
             yield CheckResult(name, "limited", "the answer is not a JSON object")
         elif find_mismatch(answer, _SCHEMA):
             yield CheckResult(name, "limited", "the answer is an object that does not match the schema")

@@ -2,7 +2,6 @@
 
 from .._asyncgen import aclosing_unhooked
 from .._client.parameters import CallParameters
-from .._dialect.json_answer import explain_failure, extract_object
 from .._dialect.usage import add_usage
 from .._json import dump_json, parse_object
 from .._request.tool_calls import error_result, tool_call_to_wire
@@ -10,6 +9,7 @@ from .._response.accumulator import Accumulator
 from .._response.arguments import REPEATED
 from .construction import construct
 from .messages import add_reasoning, placeholder
+from .output_schema import OutputSchema, parse_json
 from .parameters import ModelSettings
 from .partial_json import PartialJSON
 from .profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, MAX_OUTPUT_TOKENS
@@ -23,6 +23,7 @@ __all__ = [
     "Accumulator",
     "CallParameters",
     "ModelSettings",
+    "OutputSchema",
     "PartialJSON",
     "aclosing_unhooked",
     "add_reasoning",
@@ -30,8 +31,7 @@ __all__ = [
     "construct",
     "dump_json",
     "error_result",
-    "explain_failure",
-    "extract_object",
+    "parse_json",
     "parse_object",
     "placeholder",
     "read_token_ids",

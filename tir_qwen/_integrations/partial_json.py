@@ -1,4 +1,4 @@
-"""Incomplete JSON objects, parsed while they stream in."""
+"""Incomplete JSON, parsed while it streams in."""
 
 from __future__ import annotations
 
@@ -7,50 +7,64 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..types import JSON
+from .._dialect.json_answer import find_last_value, find_value
 
 _NUMBER_AT_END = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
 """A number at the end of the text, which may be incomplete."""
 _ESCAPE = re.compile(r"\\.")
+_ANOTHER_VALUE = re.compile(r"\n[{\[]")
+"""How another value may begin."""
 _ALWAYS_PARSED_UP_TO = 2048
 """Text up to this length is parsed every time it grows."""
 
 
 class PartialJSON:
-    """An object that streams in: call `read` whenever more of its text has arrived.
+    """An object or an array that streams in: call `read` whenever more of its text has arrived.
 
-    A long text is not parsed for every token, which would take quadratic time; the object then lags by 1 or 2 percent.
+    If the text contains several, it is the last one. A long text is not parsed for every token, which would take
+    quadratic time; the value then lags by 1 or 2 percent.
     """
 
-    __slots__ = ("_next_length", "_parsed_length", "_value")
+    __slots__ = ("_is_object", "_next_length", "_parsed_length", "_start", "_value")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_object: bool = True) -> None:
+        """Start with nothing; `is_object`: whether only an object is expected."""
+        self._is_object = is_object
         self._parsed_length = 0
         self._next_length = 1  # the length at which to parse again
-        self._value: JSON | None = None
+        self._start = 0  # where the value begins, or a later position
+        self._value: Any = None
 
-    def read(self, text: str) -> JSON | None:
-        """Return the object parsed so far; the identical one if nothing new was parsed.
+    def read(self, text: str) -> Any:
+        """Return the value parsed so far, or None; the identical one if nothing new was parsed.
 
         A number at the end is left out, since more digits may follow.
         """
         if len(text) < self._parsed_length or len(text) >= self._next_length:
-            self._value = _parse_partial(text)
+            if len(text) < self._parsed_length:
+                self._start = 0
+            self._value = self._parse(text)
             self._parsed_length = len(text)
             self._next_length = len(text) + max(1, (len(text) - _ALWAYS_PARSED_UP_TO) // 64)
         return self._value
 
+    def _parse(self, text: str) -> Any:
+        start = find_value(text, self._start, is_object=self._is_object)
+        if _ANOTHER_VALUE.search(text, max(self._parsed_length - 1, start)):
+            start = find_last_value(text, start, is_object=self._is_object)
+        value = _parse_partial(text[start:])
+        if value is None:
+            start = find_last_value(text, start, is_object=self._is_object)
+            value = _parse_partial(text[start:])
+        self._start = start
+        return value
 
-def _parse_partial(text: str) -> JSON | None:
-    start = text.find("{")
-    if start < 0:
-        return None
-    text = text[start:]
+
+def _parse_partial(text: str) -> Any:
     is_outside_strings = _ESCAPE.sub("", text).count('"') % 2 == 0
     if is_outside_strings:
         text = _NUMBER_AT_END.sub("", text)
     try:
-        value: Any = from_json(text, allow_partial="trailing-strings")
+        return from_json(text, allow_partial="trailing-strings")
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None

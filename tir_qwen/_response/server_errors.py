@@ -49,6 +49,15 @@ _HINTS: dict[int, str] = {
 _OVERFLOW = r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens"
 # vLLM 0.9 to 0.11 parses calls with `tool_choice: required` as JSON, even truncated ones, and fails.
 _TRUNCATED_CALL = r"(?s)validation error for list\[.*Invalid JSON: EOF while parsing"
+# Grammars do not support all of JSON schema: guidance, xgrammar and outlines in vLLM 0.9 to 0.32, others elsewhere.
+_GRAMMAR_LIMIT = (
+    r"(?i)\bgrammar error|unimplemented keys|unknown format|\bxgrammar\b|look-?around|regex parse error"
+    r"|(?:error|failed to|unable to|cannot) (?:transform|convert|compil|pars|generat|serializ)\w* .{0,60}"
+    r"(?:schema|grammar|regex)|grammar compilation|invalid (?:json )?grammar|invalid schema for"
+    r"|regex uses unsupported|backreferences are"
+)
+_SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type|does not exist|unresolv"
+"""The words for mistakes in a schema, which no other form of it could mend."""
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
 _ECHO = r"(?s)(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*"
 _PYDANTIC_ERROR = r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
@@ -98,12 +107,19 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = (), request: bytes = b
     shown = hide_echo(text, request, MAX_TEXT)
     message = "the server reported an error in its answer"
     body = _plain_body(frame, text[:MAX_TEXT], secrets)
-    return ServerStreamError(f"{message}: {shown}" if shown else message, body=body)
+    error = ServerStreamError(f"{message}: {shown}" if shown else message, body=body)
+    error.is_retryable = not re.search(_GRAMMAR_LIMIT, text[:MAX_TEXT])
+    return error
 
 
-def server_text(error: APIStatusError) -> str:
+def server_text(error: APIStatusError | ServerStreamError) -> str:
     """Return the server's text with what it repeats of the request, to draw conclusions from."""
     return str(error.body.get("message", "")) if isinstance(error.body, dict) else error.body or ""
+
+
+def is_about_grammar(text: str) -> bool:
+    """Whether a server's text says that its grammar does not support a schema, which itself is valid."""
+    return re.search(_GRAMMAR_LIMIT, text) is not None and re.search(_SCHEMA_MISTAKE, text) is None
 
 
 def _parse(body: bytes) -> Any:

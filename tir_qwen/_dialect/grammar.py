@@ -1,0 +1,132 @@
+"""What the grammars of servers do not support in JSON schemas, and schemas without it.
+
+A server turns a schema into a grammar that restricts what the model can write. vLLM has several libraries for that,
+and each supports other keywords in each version. What a server refuses is left out, and the answer is validated here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from enum import IntEnum
+from hashlib import sha256
+from typing import Any
+
+from .._json import dump_json
+from ..types import JSON
+
+logger = logging.getLogger("tir_qwen")
+
+_UNSUPPORTED = frozenset(
+    (
+        "contains",
+        "dependentRequired",
+        "dependentSchemas",
+        "else",
+        "format",
+        "if",
+        "maxContains",
+        "maxProperties",
+        "minContains",
+        "minProperties",
+        "multipleOf",
+        "not",
+        "pattern",
+        "patternProperties",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "uniqueItems",
+    )
+)
+"""The keywords that guidance or xgrammar does not support in a version of vLLM from 0.9 to 0.32."""
+_BY_NAME = ("properties", "$defs", "definitions")
+"""The keywords whose keys are names that the user chose, and whose values are schemas."""
+_VALUES = ("const", "default", "enum", "examples")
+"""The keywords whose values are not schemas."""
+_MAX_KNOWN = 1000
+"""Number of schemas per endpoint that are remembered."""
+
+
+class SchemaForm(IntEnum):
+    """How much of a schema a server's grammar gets."""
+
+    WHOLE = 0
+    REDUCED = 1
+    """The schema without the keywords that grammars may not support; the messages contain the whole one."""
+    DESCRIBED = 2
+    """Nothing: the schema is only in the messages."""
+
+
+_CONSEQUENCES = {
+    SchemaForm.REDUCED: "keywords that it may not support are left out from now on",
+    SchemaForm.DESCRIBED: "it is written into the messages from now on",
+}
+
+
+class SchemaNegotiation:
+    """Finds the most of a call's schemas that the server's grammar supports.
+
+    Attributes:
+        form: The form to send.
+    """
+
+    __slots__ = ("_can_describe", "_is_refused", "_known", "_schemas", "form")
+
+    def __init__(self, schemas: Sequence[JSON], known: dict[bytes, SchemaForm], *, can_describe: bool) -> None:
+        """Start with what is known.
+
+        Args:
+            schemas: Those of which the server makes a grammar.
+            known: What to send instead of schemas that a server refused, by their fingerprint; updated by `accepted`.
+            can_describe: Whether the schemas may be sent in the messages alone.
+        """
+        self._schemas = schemas
+        self._known = known
+        self._can_describe = can_describe
+        self._is_refused = False
+        self.form = known.get(_fingerprint(schemas), SchemaForm.WHOLE) if known and schemas else SchemaForm.WHOLE
+
+    def refused(self) -> bool:
+        """Change to the next form; return whether there is one."""
+        is_reducible = self.form is SchemaForm.WHOLE and reduce_schema(self._schemas) != self._schemas
+        following = SchemaForm.REDUCED if is_reducible else SchemaForm.DESCRIBED
+        is_last = following is self.form or (following is SchemaForm.DESCRIBED and not self._can_describe)
+        if not self._schemas or is_last:
+            return False
+        self.form, self._is_refused = following, True
+        return True
+
+    def accepted(self) -> None:
+        """Remember the form for later calls, if an earlier one was refused."""
+        if not self._is_refused:
+            return
+        if len(self._known) >= _MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[_fingerprint(self._schemas)] = self.form
+        logger.info("The server's grammar does not support a schema: %s.", _CONSEQUENCES[self.form])
+
+
+def reduce_schema(schema: Any) -> Any:
+    """Return a schema without the keywords that grammars may not support: it allows more than the original."""
+    if isinstance(schema, list):
+        return [reduce_schema(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    left_out = _UNSUPPORTED
+    if "patternProperties" in schema:  # the keys that it allows are then additional ones
+        left_out = _UNSUPPORTED | {"additionalProperties"}
+    return {key: _reduce_value(key, value) for key, value in schema.items() if key not in left_out}
+
+
+def _reduce_value(keyword: str, value: Any) -> Any:
+    if keyword in _VALUES:
+        return value
+    if keyword in _BY_NAME and isinstance(value, dict):
+        return {name: reduce_schema(schema) for name, schema in value.items()}
+    return reduce_schema(value)
+
+
+def _fingerprint(schemas: Sequence[JSON]) -> bytes:
+    return sha256(dump_json(schemas, "the schema")).digest()
