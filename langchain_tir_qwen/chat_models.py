@@ -344,8 +344,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         ```
 
         Args:
-            schema: A pydantic class or a dataclass (the answer is an instance of it), or a TypedDict or a JSON schema
-                (the answer is a dict). Optional with `json_mode`.
+            schema: A pydantic class, a dataclass or any other type that pydantic supports, such as `list[int]` (the
+                answer is an instance of it), or a TypedDict or a JSON schema (the answer is a dict, or whatever JSON
+                the schema describes). Optional with `json_mode`.
             method: `json_schema`: the server enforces the schema. `function_calling`: the model calls a tool with the
                 object as its arguments. `json_mode`: the server enforces JSON only; the prompt must describe the
                 object.
@@ -353,7 +354,8 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
             strict: Sent with the schema.
             **kwargs: Further parameters of the call.
 
-        A stream yields the object as it grows.
+        The answer is validated as JSON, by the class itself. If it is not valid, the model is asked once to correct it.
+        A stream yields the object as it grows; if it turns out not to be valid, a corrected object follows it.
 
         Raises:
             ValueError: `schema` is missing, or `method` is unknown.

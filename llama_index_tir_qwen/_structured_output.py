@@ -57,6 +57,8 @@ class StructuredPrediction(FunctionCalling):
         With the `pydantic_program_mode` `DEFAULT`, the server enforces the schema on the whole answer. With `FUNCTION`,
         the model calls a tool with the object as its arguments. With `LLM`, only the prompt asks for the object.
 
+        The answer is validated as JSON, by the class itself. If it is not valid, the model is asked once to correct it.
+
         Args:
             output_cls: A pydantic class.
             prompt: The prompt template.

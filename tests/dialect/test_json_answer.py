@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
 
-from tir_qwen._dialect.json_answer import describe_schema, explain_failure, extract_json, with_description
+from tir_qwen._dialect.json_answer import (
+    contains_json,
+    describe_error,
+    describe_schema,
+    explain_failure,
+    extract_json,
+    with_description,
+)
 
 
 def test_the_model_is_shown_the_schema() -> None:
@@ -26,6 +36,12 @@ def test_the_model_is_shown_the_schema() -> None:
         ('{"a": ', ""),
         ("", ""),
         ("}{", ""),
+        ('Use {name}:\n```json\n{"a": 1}\n```', '{"a": 1}'),
+        ('See [1]: {"a": [2]}.', '{"a": [2]}'),
+        ('{"a": 1}\n{"a": 2}', '{"a": 2}'),
+        ('{"a": 1}\n```json\n{"a": "```"}\n```', '{"a": "```"}'),
+        ('{"a": 1}\n{"a": {"b": 2}', '{"a": {"b": 2}'),
+        ('{"a": "\\ud83d \\ud83d\\ude00"}', '{"a": "\ufffd 😀"}'),
     ],
 )
 def test_a_fence_or_a_sentence_is_not_part_of_the_object(text: str, found: str) -> None:
@@ -75,3 +91,53 @@ def test_the_description_is_added_once_to_the_system_message(messages: list[Any]
     assert with_description(messages, "As JSON.") == described
     assert with_description(with_description(messages, "As JSON."), "As JSON.") == described
     assert json.dumps(messages) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[{"a": 1}]', '[{"a": 1}]'),
+        ("The list: [1, 2].", "[1, 2]"),
+        ("```json\n[1]\n```", "[1]"),
+        ("[1]\n[2", ""),
+        ('"red"', '"red"'),
+        (" 12\n", "12"),
+        ("null", "null"),
+        ("red", ""),
+        ('"\\udc00"', '"\ufffd"'),
+    ],
+)
+def test_any_json_is_found(text: str, found: str) -> None:
+    """Arrays are found within prose, too; other values if they are the whole answer."""
+    assert extract_json(text) == found
+
+
+@given(text=st.text(alphabet=list('{}[]",:`\\u d8123\n')), is_object=st.booleans())
+def test_extraction_never_fails(text: str, is_object: bool) -> None:
+    """Whatever the answer, what is extracted is a part of it."""
+    found = extract_json(text, is_object=is_object)
+    assert found in text or "\ufffd" in found
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, '{"a":' * 100_000], ids=["arrays", "objects"])
+def test_deep_nesting_is_no_json(deep: str) -> None:
+    """Nesting beyond what parsers support does not raise."""
+    assert not contains_json(deep)
+
+
+class Limited(BaseModel):
+    """Numbers with limits."""
+
+    a: list[Annotated[int, Field(ge=0)]]
+    b: int
+
+
+def test_errors_of_pydantic_are_named_with_their_places() -> None:
+    """Each error has its place and pydantic's words, up to ten; nothing of the answer is repeated."""
+    with pytest.raises(ValidationError) as caught:
+        Limited.model_validate({"a": [1, -2]})
+    assert describe_error(caught.value) == "a.1: Input should be greater than or equal to 0; b: Field required"
+    with pytest.raises(ValidationError) as caught:
+        Limited.model_validate({"a": [-1] * 14, "b": 1})
+    assert describe_error(caught.value).endswith("a.9: Input should be greater than or equal to 0; and 4 more")
+    assert describe_error(ValueError("not\n even")) == "not even"

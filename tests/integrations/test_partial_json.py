@@ -63,7 +63,9 @@ def test_a_shorter_text_can_be_read_again() -> None:
 def test_a_long_object_is_not_parsed_at_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """The longer a streamed object gets, the less often it is parsed again."""
     parsed: list[int] = []
-    monkeypatch.setattr("tir_qwen._integrations.partial_json._parse_partial", lambda text: parsed.append(len(text)) or {})
+    monkeypatch.setattr(
+        "tir_qwen._integrations.partial_json._parse_partial", lambda text: parsed.append(len(text)) or {}
+    )
     growing = PartialJSON()
     text = '{"a": "' + "x" * 100_000
     for size in range(100_000):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypeVar
 
 import pydantic.v1
 from pydantic import (
@@ -28,7 +28,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 
 class Color(Enum):
@@ -269,7 +269,12 @@ _JSON_SCHEMA = {
         "id": {"type": "string", "pattern": "^p[0-9]+$"},
         "size": {"type": "number", "exclusiveMinimum": 0, "maximum": 10},
         "unit": {"const": "mm"},
-        "pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2, "items": False},
+        "pair": {
+            "type": "array",
+            "prefixItems": [{"type": "integer"}, {"type": "string"}],
+            "minItems": 2,
+            "items": False,
+        },
     },
     "required": ["id", "size", "unit"],
     "additionalProperties": False,
@@ -296,7 +301,9 @@ class Shape(NamedTuple):
     @property
     def result(self) -> Any:
         """The user's object."""
-        return TypeAdapter(self.schema).validate_json(json.dumps(self.value)) if self.expected is None else self.expected
+        return (
+            TypeAdapter(self.schema).validate_json(json.dumps(self.value)) if self.expected is None else self.expected
+        )
 
     @property
     def is_model(self) -> bool:
@@ -325,27 +332,42 @@ SHAPES: dict[str, Shape] = {
     "optional": Shape(
         create_model("Optional", a=(int | None, None), b=(str | None, ...)), {"a": None, "b": "x"}, {"a": 1}, "b: Field"
     ),
-    "one literal": Shape(create_model("One", color=(Literal["red"], ...)), {"color": "red"}, {"color": "green"}, "'red'"),
+    "one literal": Shape(
+        create_model("One", color=(Literal["red"], ...)), {"color": "red"}, {"color": "green"}, "'red'"
+    ),
     "literals": Shape(
         create_model("Some", color=(Literal["red", 2, None], ...)), {"color": None}, {"color": "blue"}, "color: Input"
     ),
     "enum": Shape(create_model("Colored", color=(Color, ...)), {"color": "red"}, {"color": "blue"}, "'red' or 'green'"),
-    "int enum": Shape(create_model("Leveled", level=(Level, ...)), {"level": 2}, {"level": 3}, "level: Input should be 1"),
+    "int enum": Shape(
+        create_model("Leveled", level=(Level, ...)), {"level": 2}, {"level": 3}, "level: Input should be 1"
+    ),
     "times": Shape(Times, _TIMES, {**_TIMES, "day": "tomorrow"}, "day: Input should be a valid date"),
     "uuid": Shape(
-        create_model("Keyed", key=(uuid.UUID, ...)), {"key": _STRICT["key"]}, {"key": "1"}, "key: Input should be a valid UUID"
+        create_model("Keyed", key=(uuid.UUID, ...)),
+        {"key": _STRICT["key"]},
+        {"key": "1"},
+        "key: Input should be a valid UUID",
     ),
-    "decimal": Shape(create_model("Priced", price=(Decimal, ...)), {"price": "19.99"}, {"price": "much"}, "price: Input"),
+    "decimal": Shape(
+        create_model("Priced", price=(Decimal, ...)), {"price": "19.99"}, {"price": "much"}, "price: Input"
+    ),
     "tuple": Shape(
         create_model("Pair", pair=(tuple[int, str], ...)), {"pair": [1, "a"]}, {"pair": [1]}, "pair.1: Field required"
     ),
-    "open tuple": Shape(create_model("Row", row=(tuple[int, ...], ...)), {"row": [1, 2]}, {"row": ["a"]}, "row.0: Input"),
+    "open tuple": Shape(
+        create_model("Row", row=(tuple[int, ...], ...)), {"row": [1, 2]}, {"row": ["a"]}, "row.0: Input"
+    ),
     "set": Shape(create_model("Tags", tags=(set[str], ...)), {"tags": ["a", "b"]}, {"tags": [1]}, "tags.0: Input"),
-    "frozen set": Shape(create_model("Ids", ids=(frozenset[int], ...)), {"ids": [1, 2]}, {"ids": ["a"]}, "ids.0: Input"),
+    "frozen set": Shape(
+        create_model("Ids", ids=(frozenset[int], ...)), {"ids": [1, 2]}, {"ids": ["a"]}, "ids.0: Input"
+    ),
     "url": Shape(
         create_model("Link", link=(HttpUrl, ...)), {"link": "https://e2e.example/a"}, {"link": "nowhere"}, "link: Input"
     ),
-    "bytes": Shape(create_model("Raw", raw=(bytes, ...)), {"raw": "abc"}, {"raw": 1}, "raw: Input should be a valid bytes"),
+    "bytes": Shape(
+        create_model("Raw", raw=(bytes, ...)), {"raw": "abc"}, {"raw": 1}, "raw: Input should be a valid bytes"
+    ),
     "strict": Shape(Strict, _STRICT, {**_STRICT, "color": "blue"}, "color: Input should be"),
     "limits": Shape(Limits, _LIMITS, {**_LIMITS, "share": 1.5}, "share: Input should be less than or equal to 1"),
     "pattern": Shape(Limits, _LIMITS, {**_LIMITS, "code": "abc"}, "code: String should match pattern"),
@@ -358,9 +380,14 @@ SHAPES: dict[str, Shape] = {
         "counts.a: Input should be a valid integer",
     ),
     "enum keys": Shape(
-        create_model("Counts", counts=(dict[Color, int], ...)), {"counts": {"red": 1}}, {"counts": {"blue": 1}}, "counts.blue"
+        create_model("Counts", counts=(dict[Color, int], ...)),
+        {"counts": {"red": 1}},
+        {"counts": {"blue": 1}},
+        "counts.blue",
     ),
-    "union": Shape(create_model("Either", value=(int | str | list[int], ...)), {"value": [1]}, {"value": {}}, "value.int"),
+    "union": Shape(
+        create_model("Either", value=(int | str | list[int], ...)), {"value": [1]}, {"value": {}}, "value.int"
+    ),
     "union of models": Shape(
         create_model("Pet", pet=(Cat | Dog, ...)),
         {"pet": {"kind": "dog", "tricks": ["sit"]}},
@@ -380,7 +407,9 @@ SHAPES: dict[str, Shape] = {
         {"text": "?", "answers": [1]},
         "answers.0: Input should be",
     ),
-    "generic": Shape(Page[Point], {"items": [{"x": 1, "y": 0}], "next": None}, {"items": [1]}, "items.0: Input should be"),
+    "generic": Shape(
+        Page[Point], {"items": [{"x": 1, "y": 0}], "next": None}, {"items": [1]}, "items.0: Input should be"
+    ),
     "aliases": Shape(Aliases, {"fullName": "Ada", "badge-no": 7}, {"fullName": "Ada"}, "badge-no: Field required"),
     "unicode keys": Shape(Unicode, {"नाम": "आशा", "größe": 1.5}, {"नाम": "आशा"}, "größe: Field required"),
     "no extras": Shape(Closed, {"name": "a"}, {"name": "a", "age": 1}, "age: Extra inputs are not permitted"),
@@ -392,9 +421,12 @@ SHAPES: dict[str, Shape] = {
     "other classes": Shape(Nested, _PLACES, {**_PLACES, "address": "home"}, "address: Input is not a valid IPv4"),
     "25 deep": Shape(_deep(25), _deep_value(25), {"inner": {}}, "inner.inner: Field required"),
     "200 fields": Shape(
-        create_model("Many", **_MANY), dict.fromkeys(_MANY, 1), {**dict.fromkeys(_MANY, 1), "field_7": "x"}, "field_7: Input"
+        create_model("Many", **_MANY),
+        dict.fromkeys(_MANY, 1),
+        {**dict.fromkeys(_MANY, 1), "field_7": "x"},
+        "field_7: Input",
     ),
-    "nothing": Shape(create_model("Nothing", __doc__="Nothing is required."), {}, [1], "an object"),
+    "nothing": Shape(create_model("Nothing", __doc__="Nothing is required."), {}, [1], "object"),
     "root list": Shape(RootModel[list[int]], [1, 2, 3], [1, "b"], "1: Input should be a valid integer"),
     "root list of one": Shape(RootModel[list[Point]], [{"x": 1, "y": 2}], {"x": 1}, "Input should be a valid array"),
     "root dict": Shape(RootModel[dict[str, int]], {"a": 1, "b": 2}, {"a": "b"}, "a: Input should be a valid integer"),
@@ -409,7 +441,9 @@ SHAPES: dict[str, Shape] = {
     ),
     "root enum": Shape(RootModel[Color], "green", "blue", "Input should be 'red' or 'green'"),
     "root number": Shape(RootModel[int], 7, "seven", "Input should be a valid integer"),
-    "root limits": Shape(RootModel[Annotated[float, Field(ge=0, le=1)]], 0.25, 2, "Input should be less than or equal to 1"),
+    "root limits": Shape(
+        RootModel[Annotated[float, Field(ge=0, le=1)]], 0.25, 2, "Input should be less than or equal to 1"
+    ),
     "list": Shape(list[int], [1, 2], ["a"], "0: Input should be a valid integer"),
     "list of models": Shape(list[Point], [{"x": 1, "y": 0}], {"x": 1}, "Input should be a valid array"),
     "dict": Shape(dict[str, int], {"a": 1}, {"a": "b"}, "a: Input should be a valid integer"),
@@ -422,7 +456,9 @@ SHAPES: dict[str, Shape] = {
         {"name": "E2E", "addresses": [{"street": "A", "built": "new"}]},
         "addresses.0.built: Input should be a valid date",
     ),
-    "typed dict": Shape(Trip, {"to": "Leh", "days": 3}, {"to": "Leh", "days": "3"}, "days: Input should be a valid integer"),
+    "typed dict": Shape(
+        Trip, {"to": "Leh", "days": 3}, {"to": "Leh", "days": "3"}, "days: Input should be a valid integer"
+    ),
     "old model": Shape(
         OldModel,
         {"day": "2026-11-29", "color": "red", "count": 1},
@@ -431,9 +467,7 @@ SHAPES: dict[str, Shape] = {
         OldModel(day=datetime.date(2026, 11, 29), color=Color.RED, count=1),
     ),
     "json schema": Shape(_JSON_SCHEMA, _PART, {**_PART, "size": 0}, "/size is not greater than 0", _PART),
-    "json schema extras": Shape(
-        _JSON_SCHEMA, _PART, {**_PART, "x": 1}, "it must not have the key 'x'", _PART
-    ),
+    "json schema extras": Shape(_JSON_SCHEMA, _PART, {**_PART, "x": 1}, "it must not have the key 'x'", _PART),
     "json schema pair": Shape(_JSON_SCHEMA, _PART, {**_PART, "pair": [1, 2]}, "/pair/1 is not of type string", _PART),
     "json schema list": Shape(
         {"title": "Names", "type": "array", "items": {"type": "string"}, "maxItems": 2},

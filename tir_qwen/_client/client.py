@@ -64,6 +64,10 @@ class Client(BaseClient):
                   run, with what is wrong with them; unset: only for a whole answer, if a stream has lost a part of one.
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
+                - `validate`: a function that is called with the JSON of the answer, or without a `response_format` with
+                  the arguments of a tool call, such as `Person.model_validate_json`. If it raises ValueError, the model
+                  is asked once to correct the answer. A stream that has passed the answer on then continues with a
+                  line break and the corrected one.
 
         Raises:
             ConfigurationError: An argument is unknown or malformed; nothing was sent.

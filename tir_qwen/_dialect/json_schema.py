@@ -162,7 +162,7 @@ class _Matcher:
             if "propertyNames" in schema and self.find_mismatch(key, schema["propertyNames"], path, frozenset()):
                 yield f"{place} must not have the key {key!r}"
             schemas = [properties[key]] if key in properties else []
-            schemas += [patterns[pattern] for pattern in patterns if _keeps_to(key, pattern, _STRING["pattern"][0])]
+            schemas += [subschema for pattern, subschema in patterns.items() if _matches(key, pattern)]
             if not schemas:
                 if schema.get("additionalProperties") is False:
                     yield f"{place} must not have the key {key!r}"
@@ -206,6 +206,13 @@ def _keeps_to(value: Any, limit: Any, keeps_to: Callable[[Any, Any], bool]) -> b
         return isinstance(limit, bool) or keeps_to(value, limit)
     except (TypeError, ValueError, ArithmeticError, re.error):  # a mistake in the schema
         return True
+
+
+def _matches(key: str, pattern: str) -> bool:
+    try:
+        return re.search(pattern, key) is not None
+    except re.error:  # a mistake in the schema
+        return False
 
 
 def _are_equal(one: Any, other: Any) -> bool:

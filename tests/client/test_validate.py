@@ -1,0 +1,217 @@
+"""`validate`: the caller decides whether an answer is valid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from tests.support.server import (
+    MESSAGES,
+    Driver,
+    Loopback,
+    both_clients,
+    in_turn,
+    response,
+    said,
+    whole_and_streamed,
+)
+from tir_qwen import Completion, ConfigurationError, StreamInterruptedError
+from tir_qwen._response.accumulator import Accumulator
+
+
+class Even(BaseModel):
+    """An even number."""
+
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError("must be even")
+        return value
+
+
+FORMAT = {"type": "json_schema", "json_schema": {"name": "Even", "schema": Even.model_json_schema()}}
+TOOL = {"type": "function", "function": {"name": "store", "parameters": Even.model_json_schema()}}
+END = b"data: [DONE]\n\n"
+COMPLAINT = (
+    "Give this answer as one JSON object that follows the JSON schema. The last one is not valid: number: Value error,"
+    " must be even."
+)
+
+
+def whole(message: dict[str, Any]) -> bytes:
+    """Return a whole answer of three tokens."""
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return response({"id": "x", "choices": [choice], "usage": {"completion_tokens": 3, "total_tokens": 3}})
+
+
+def streamed_text(*parts: str, finish_reason: str = "stop") -> bytes:
+    """Return a stream of these parts, with a usage of three tokens."""
+    usage = b'data: {"id": "x", "choices": [], "usage": {"completion_tokens": 3, "total_tokens": 3}}\n\n'
+    events = [*map(said, parts), said("", finish_reason), usage, END]
+    return response(b"".join(events), content_type="text/event-stream")
+
+
+def text(content: str, streamed: bool) -> bytes:
+    """Return an answer, in two parts if it is streamed."""
+    return streamed_text(content[:5], content[5:]) if streamed else whole({"content": content})
+
+
+def call(arguments: dict[str, Any], streamed: bool) -> bytes:
+    """Return an answer that calls the tool."""
+    function = {"name": "store", "arguments": json.dumps(arguments)}
+    calls = [{"index": 0, "id": "a", "type": "function", "function": function}]
+    if not streamed:
+        return whole({"content": "", "tool_calls": calls})
+    choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}
+    events = b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n" + END
+    return response(events, content_type="text/event-stream")
+
+
+def ask(driver: Driver, client: Any, streamed: bool, **params: Any) -> Completion:
+    """Ask for a whole or a streamed answer."""
+    if not streamed:
+        return driver.complete(client, **params)
+    accumulator = Accumulator()
+    for delta in driver.deltas(client, **params):
+        accumulator.add(delta)
+    return accumulator.completion()
+
+
+def exchange(
+    driver: Driver, answers: list[bytes], streamed: bool, **params: Any
+) -> tuple[Completion, list[dict[str, Any]]]:
+    """Return the answer and the bodies of the requests."""
+    with Loopback(in_turn(*answers)) as server:
+        client = driver.make(base_url=server.base_url)
+        completion = ask(driver, client, streamed, **{"validate": Even.model_validate_json, **params})
+        return completion, [request.json() for request in server.received]
+
+
+@whole_and_streamed
+@both_clients
+def test_a_valid_answer_takes_one_request(driver: Driver, streamed: bool) -> None:
+    """A valid answer is passed on."""
+    answer = text('{"number": 4}', streamed)
+    completion, bodies = exchange(driver, [answer], streamed, response_format=FORMAT)
+    assert (completion.content, completion.finish_reason, len(bodies)) == ('{"number": 4}', "stop", 1)
+    assert completion.usage == {"completion_tokens": 3, "total_tokens": 3}
+
+
+@whole_and_streamed
+@both_clients
+def test_an_invalid_answer_is_sent_back(driver: Driver, streamed: bool) -> None:
+    """An answer that is not valid is corrected once; a stream continues with a line break and the corrected answer."""
+    answers = [text('{"number": 3}', streamed), text('{"number": 4}', streamed)]
+    completion, (first, second) = exchange(driver, answers, streamed, response_format=FORMAT)
+    assert completion.content == ('{"number": 3}\n{"number": 4}' if streamed else '{"number": 4}')
+    assert completion.usage == {"completion_tokens": 6, "total_tokens": 6}
+    assert completion.finish_reason == "stop"
+    draft = {"role": "assistant", "content": '{"number": 3}'}
+    assert second["messages"] == [*first["messages"], draft, {"role": "user", "content": COMPLAINT}]
+    assert second["response_format"] == FORMAT
+
+
+@whole_and_streamed
+@both_clients
+def test_the_second_answer_is_final(driver: Driver, streamed: bool) -> None:
+    """There is no third request."""
+    completion, bodies = exchange(driver, [text('{"number": 3}', streamed)] * 2, streamed, response_format=FORMAT)
+    assert completion.content.splitlines()[-1] == '{"number": 3}'
+    assert len(bodies) == 2
+
+
+@whole_and_streamed
+@both_clients
+def test_the_answer_stands_if_the_second_request_fails(driver: Driver, streamed: bool) -> None:
+    """If the model cannot be asked again, the first answer is the answer."""
+    answers = [text('{"number": 3}', streamed), response({"error": {"message": "No."}}, "400 Bad Request")]
+    completion, bodies = exchange(driver, answers, streamed, response_format=FORMAT)
+    assert (completion.content, completion.finish_reason, len(bodies)) == ('{"number": 3}', "stop", 2)
+    assert completion.usage == {"completion_tokens": 3, "total_tokens": 3}
+
+
+@both_clients
+def test_a_stream_that_breaks_in_the_second_answer_fails(driver: Driver) -> None:
+    """Once the corrected answer has begun, an error ends the call, with all that has arrived."""
+    refused = response({"error": {"message": "No."}}, "400 Bad Request")
+    cut = response(said('{"num'), content_type="text/event-stream")
+    answers = [streamed_text('{"number": 3}'), cut, refused]
+    with Loopback(in_turn(*answers)) as server:
+        client = driver.make(base_url=server.base_url)
+        with pytest.raises(StreamInterruptedError, match="stopped before its end"):
+            ask(driver, client, True, response_format=FORMAT, validate=Even.model_validate_json)
+
+
+@whole_and_streamed
+@both_clients
+def test_arguments_of_a_tool(driver: Driver, streamed: bool) -> None:
+    """Without a `response_format`, the arguments of a tool call are validated."""
+    answers = [call({"number": 3}, streamed), call({"number": 4}, streamed)]
+    completion, (first, second) = exchange(driver, answers, streamed, tools=[TOOL], tool_choice="required")
+    problem = "its arguments are not valid: number: Value error, must be even"
+    assert [(one.arguments, one.error) for one in completion.tool_calls] == [
+        ('{"number": 3}', problem),
+        ('{"number": 4}', None),
+    ]
+    *before, answer, result = second["messages"]
+    assert before == first["messages"]
+    assert answer["tool_calls"][0]["function"] == {"name": "store", "arguments": '{"number": 3}'}
+    error = f"Error: this tool call was not run: {problem}. Correct it, or answer without it."
+    assert result == {"role": "tool", "tool_call_id": "a", "content": error}
+    assert second["tool_choice"] == "required"
+
+
+@both_clients
+def test_arguments_are_not_validated_beside_a_response_format(driver: Driver) -> None:
+    """With a `response_format`, the answer is validated and tool calls are not."""
+    answer = call({"number": 3}, False)
+    completion, bodies = exchange(driver, [answer], False, tools=[TOOL], response_format=FORMAT)
+    assert [one.error for one in completion.tool_calls] == [None]
+    assert len(bodies) == 1
+
+
+@both_clients
+def test_no_second_request_for_calls(driver: Driver) -> None:
+    """`retry_tool_calls=False` turns the second request for a tool call off."""
+    answer = call({"number": 3}, False)
+    completion, bodies = exchange(driver, [answer], False, tools=[TOOL], retry_tool_calls=False)
+    assert [one.error for one in completion.tool_calls] == [None]
+    assert len(bodies) == 1
+
+
+@both_clients
+def test_other_errors_of_the_validator_are_the_users(driver: Driver) -> None:
+    """A mistake in the validator is not sent to the model."""
+
+    def validate(text: str) -> None:
+        raise KeyError(text)
+
+    with pytest.raises(KeyError):
+        exchange(driver, [whole({"content": "{}"})], False, response_format=FORMAT, validate=validate)
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        ({}, "validate needs a response_format of JSON, or tools."),
+        ({"response_format": {"type": "text"}}, "validate needs a response_format of JSON, or tools."),
+        ({"tools": [TOOL], "tool_choice": "none"}, "validate needs a response_format of JSON, or tools."),
+        ({"response_format": FORMAT, "n": 2}, "n must be 1 where validate is given."),
+        ({"response_format": FORMAT, "validate": "Even"}, "validate must be a function."),
+    ],
+)
+@both_clients
+def test_meaningless_combinations_are_rejected(driver: Driver, params: dict[str, Any], problem: str) -> None:
+    """What cannot be validated is rejected before anything is sent."""
+    with Loopback(in_turn()) as server:
+        client = driver.make(base_url=server.base_url)
+        with pytest.raises(ConfigurationError) as caught:
+            driver.complete(client, MESSAGES, **{"validate": str, **params})
+    assert str(caught.value) == problem
+    assert server.received == []
