@@ -29,7 +29,7 @@ FOREIGN_VARIABLES = ("PYTHON", "E2E_TIR_", "MODEL_API_", "TIR_QWEN_")
 # Some packages of the extra `test` require more than the lowest versions. suite_lowest installs only these tools, and
 # leaves out the test files that import anything else.
 TOOLS = (
-    *("hypothesis", "jinja2", "pandas", "pyarrow", "pytest>=9", "pytest-asyncio", "pytest-xdist"),
+    *("hypothesis", "jinja2", "jsonschema", "pandas", "pyarrow", "pytest>=9", "pytest-asyncio", "pytest-xdist"),
     *("pyyaml", "socksio", "vcrpy>=8,<10"),
 )
 NOT_INSTALLED = (
