@@ -32,6 +32,8 @@ _ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
     SystemMessage: "system",
     ToolMessage: "tool",
 }
+REPLACED_CONTENT = "replaced_content"
+"""The additional argument that says how many characters at the start of a streamed message's text were not valid."""
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 
@@ -76,6 +78,8 @@ def message_to_wire(message: BaseMessage, position: int = 0) -> dict[str, Any]:
     if message.name:
         wire["name"] = message.name
     if isinstance(message, AIMessage):
+        if replaced := message.additional_kwargs.get(REPLACED_CONTENT):
+            wire["content"] = content[replaced:].lstrip("\n")
         if calls := [*_calls_to_wire(message)]:
             wire["tool_calls"] = calls
     elif isinstance(message, ToolMessage):
@@ -170,20 +174,31 @@ def chunk_from_delta(delta: Delta, tool_calls: ToolCallChunks) -> ChatGeneration
 
     When LangChain merges chunks, it concatenates the strings in their metadata, so each field must be in only one of
     them, as it is in deltas. The exception is the provider: core expects it in every chunk and does not concatenate it.
+    Content that was not valid stays in the sum, and a corrected one follows it.
     """
     facts = response_metadata(delta.response) if delta.response else {}
     if delta.finish_reason or delta.logprobs:
         facts |= _metadata(delta.finish_reason, delta.stop_reason, delta.logprobs)
+    content = delta.content
     fields: dict[str, Any] = {}  # only fields that are set, since pydantic validates empty ones too
     if delta.reasoning:
         fields["additional_kwargs"] = {"reasoning_content": delta.reasoning}
+    if delta.replaces:
+        content = f"\n{content}"
+        fields.setdefault("additional_kwargs", {})[REPLACED_CONTENT] = delta.replaces
     if delta.last:
         fields |= {"usage_metadata": usage_metadata(delta.usage), "chunk_position": "last"}
     metadata = {"model_provider": PROVIDER, **facts}
-    message = AIMessageChunk(content=delta.content, response_metadata=metadata, **fields)
+    message = AIMessageChunk(content=content, response_metadata=metadata, **fields)
     if delta.tool_calls:
         tool_calls.add_to(message, delta.tool_calls)
     return ChatGenerationChunk(message=message, generation_info=facts or None)
+
+
+def valid_text(message: BaseMessage) -> str:
+    """Return the text of a message; of a sum of chunks, without content that was not valid."""
+    replaced = message.additional_kwargs.get(REPLACED_CONTENT)
+    return message.text[replaced:].lstrip() if replaced else message.text
 
 
 def response_metadata(response: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass
 from functools import partial
 from inspect import getdoc
 from operator import itemgetter
-from typing import Any
+from typing import Any, NewType, get_origin
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
@@ -16,6 +16,7 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.output_parsers import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_function, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_pydantic_v1_subclass, is_pydantic_v2_subclass
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter
@@ -24,6 +25,7 @@ from typing_extensions import is_typeddict
 
 from tir_qwen._integrations import OutputSchema, parse_json
 
+from ._messages import REPLACED_CONTENT, valid_text
 from ._tool_calls import read_invalid_call, split_mark
 
 
@@ -33,8 +35,9 @@ def read_schema(schema: Any) -> OutputSchema:
     References within the schema are kept, so it may be recursive: vLLM's grammars support that.
 
     Args:
-        schema: A pydantic class (of either version), a dataclass, a TypedDict, a JSON schema, an OpenAI function, a
-            Python function, or any other type that pydantic supports, such as `list[int]`.
+        schema: A pydantic class (of either version), a dataclass, a TypedDict, a JSON schema, an OpenAI function, or
+            any other type that pydantic supports, such as `list[int]`. Of a tool or a function, which is not called,
+            the object is the arguments.
     """
     if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
         return OutputSchema(schema.__name__, schema.model_json_schema(), schema.model_validate_json)
@@ -45,11 +48,10 @@ def read_schema(schema: Any) -> OutputSchema:
         return _read_json_schema(schema)
     if is_typeddict(schema):
         return _read_typed_dict(schema)
-    try:
-        adapter = TypeAdapter(schema)
-        json = adapter.json_schema()
-    except PydanticUserError:  # a function or a tool, whose arguments are the object
+    if isinstance(schema, BaseTool) or _is_function(schema):  # pydantic would call a function
         return _read_json_schema(convert_to_openai_function(schema))
+    adapter = TypeAdapter(schema)
+    json = adapter.json_schema()
     # pydantic before 2.13 omits the docstring. For a dataclass without one, it is generated from the signature.
     name = getattr(schema, "__name__", "answer")
     if is_dataclass(schema) and (text := getdoc(schema)) and not text.startswith(f"{name}("):
@@ -57,8 +59,13 @@ def read_schema(schema: Any) -> OutputSchema:
     return OutputSchema(name, json, adapter.validate_json)
 
 
-def any_json() -> OutputSchema:
-    """Return the schema of any JSON; a server that enforces it writes an object."""
+def _is_function(schema: Any) -> bool:
+    is_type = isinstance(schema, (type, NewType)) or get_origin(schema) is not None
+    return callable(schema) and not is_type
+
+
+def any_object() -> OutputSchema:
+    """Return the schema of any object; from a server that does not enforce it, any JSON is accepted."""
     return OutputSchema("answer", {"type": "object"}, from_json, is_plain=True)
 
 
@@ -179,6 +186,9 @@ class _GrowingObject:
     def add(self, chunk: str | BaseMessage) -> Iterator[Any]:
         if isinstance(chunk, str):
             text, finish_reason = chunk, None
+        elif self._text and chunk.additional_kwargs.get(REPLACED_CONTENT):
+            text, finish_reason = chunk.text.lstrip(), None
+            self._text, self._partial_json = "", self._parser.answer_schema.partial_json()
         elif isinstance(chunk, AIMessageChunk) and chunk.tool_call_chunks:
             text = self._read_call(chunk.tool_call_chunks)
             finish_reason = chunk.response_metadata.get("finish_reason")
@@ -230,7 +240,7 @@ def _json_text(generation: Generation) -> tuple[str, str | None, str | None]:
             arguments[call["index"]] = arguments.get(call["index"], "") + (call["args"] or "")
         calls = sorted(map(split_mark, arguments.values()), key=lambda call: call[1] is not None)  # valid ones first
         text, error = calls[0] if calls else ("", None)
-        return text or message.text, finish_reason, error
+        return text or valid_text(message), finish_reason, error
     if message.tool_calls:
         return to_json(message.tool_calls[0]["args"]).decode(), finish_reason, None
     if message.invalid_tool_calls:

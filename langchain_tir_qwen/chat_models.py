@@ -365,7 +365,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         # Imported on demand: not every program needs it, and it takes a tenth of the import time.
         from ._structured_output import (  # noqa: PLC0415
             StructuredOutputParser,
-            any_json,
+            any_object,
             read_schema,
             traced_schema,
             with_raw,
@@ -373,7 +373,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
         if schema is None and method != "json_mode":
             raise ValueError(f"schema is required with method={method!r}.")
-        wanted = any_json() if schema is None else read_schema(schema)
+        wanted = any_object() if schema is None else read_schema(schema)
         kwargs["ls_structured_output_format"] = {
             "kwargs": {"method": method, "strict": strict},
             "schema": traced_schema(schema, wanted, strict),

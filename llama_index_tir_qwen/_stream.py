@@ -40,7 +40,7 @@ class ResponseStream:
             response = response_from_completion(self._accumulator.completion())
             response.delta = ""
             return response
-        self._content += delta.content
+        self._content = delta.content if delta.replaces else self._content + delta.content
         self._reasoning += delta.reasoning
         for piece in delta.tool_calls:
             call = self._calls.get(piece.index)

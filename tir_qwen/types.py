@@ -6,7 +6,7 @@ stay the plain JSON objects that the server sent, so that fields of newer server
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -15,6 +15,9 @@ JSON = dict[str, Any]
 
 Messages = Sequence[Mapping[str, Any]]
 """A conversation in wire format: dicts with a `role` and a `content`, oldest first."""
+
+Validate = Callable[[str], object]
+"""Raises ValueError if the JSON text in its argument is not valid."""
 
 
 class Usage(TypedDict, total=False):
@@ -68,6 +71,8 @@ class Delta:
         response: Metadata of the whole response, each field once: `id`, `created` and `model` in the first delta, all
             others (`system_fingerprint`, `prompt_logprobs`, `kv_transfer_params`, ...) in the last.
         last: Whether this is the last delta of the answer.
+        replaces: How many characters of the content so far, which is all of it, are replaced by the content from here
+            on: that was not valid (only with `validate`).
     """
 
     index: int = 0
@@ -80,6 +85,7 @@ class Delta:
     usage: Usage | None = None
     response: JSON | None = None
     last: bool = False
+    replaces: int = 0
 
 
 @dataclass(slots=True)

@@ -299,7 +299,7 @@ def test_repair_names_the_problem(driver: Driver, streamed: bool, text: str) -> 
         driver.close(client)
     assert completion.content == PARIS
     request = (
-        "Give this answer as one JSON object that follows the JSON schema. The last one is not valid: it has no 'city'."
+        "This answer is not valid: it has no 'city'. Give it again as one JSON object that follows the JSON schema."
     )
     first = [DESCRIBED, *MESSAGES]
     draft = [{"role": "assistant", "content": text}, {"role": "user", "content": request}]

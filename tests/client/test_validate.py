@@ -39,8 +39,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "Even", "schema": Even.
 TOOL = {"type": "function", "function": {"name": "store", "parameters": Even.model_json_schema()}}
 END = b"data: [DONE]\n\n"
 COMPLAINT = (
-    "Give this answer as one JSON object that follows the JSON schema. The last one is not valid: number: Value error,"
-    " must be even."
+    "This answer is not valid: number: must be even. Give it again as one JSON object that follows the JSON schema."
 )
 
 
@@ -106,10 +105,10 @@ def test_a_valid_answer_takes_one_request(driver: Driver, streamed: bool) -> Non
 @whole_and_streamed
 @both_clients
 def test_an_invalid_answer_is_sent_back(driver: Driver, streamed: bool) -> None:
-    """An answer that is not valid is corrected once; a stream continues with a line break and the corrected answer."""
+    """An answer that is not valid is corrected once; what a stream has passed on is replaced."""
     answers = [text('{"number": 3}', streamed), text('{"number": 4}', streamed)]
     completion, (first, second) = exchange(driver, answers, streamed, response_format=FORMAT)
-    assert completion.content == ('{"number": 3}\n{"number": 4}' if streamed else '{"number": 4}')
+    assert completion.content == '{"number": 4}'
     assert completion.usage == {"completion_tokens": 6, "total_tokens": 6}
     assert completion.finish_reason == "stop"
     draft = {"role": "assistant", "content": '{"number": 3}'}
@@ -122,7 +121,7 @@ def test_an_invalid_answer_is_sent_back(driver: Driver, streamed: bool) -> None:
 def test_the_second_answer_is_final(driver: Driver, streamed: bool) -> None:
     """There is no third request."""
     completion, bodies = exchange(driver, [text('{"number": 3}', streamed)] * 2, streamed, response_format=FORMAT)
-    assert completion.content.splitlines()[-1] == '{"number": 3}'
+    assert completion.content == '{"number": 3}'
     assert len(bodies) == 2
 
 
@@ -138,14 +137,44 @@ def test_the_answer_stands_if_the_second_request_fails(driver: Driver, streamed:
 
 @both_clients
 def test_a_stream_that_breaks_in_the_second_answer_fails(driver: Driver) -> None:
-    """Once the corrected answer has begun, an error ends the call, with all that has arrived."""
+    """Once the corrected answer has begun, an error ends the call, with what has arrived of it."""
     refused = response({"error": {"message": "No."}}, "400 Bad Request")
     cut = response(said('{"num'), content_type="text/event-stream")
     answers = [streamed_text('{"number": 3}'), cut, refused]
     with Loopback(in_turn(*answers)) as server:
         client = driver.make(base_url=server.base_url)
-        with pytest.raises(StreamInterruptedError, match="stopped before its end"):
+        with pytest.raises(StreamInterruptedError) as caught:
             ask(driver, client, True, response_format=FORMAT, validate=Even.model_validate_json)
+    assert caught.value.partial is not None
+    assert caught.value.partial.content == '{"num'
+
+
+@both_clients
+def test_what_a_stream_replaces(driver: Driver) -> None:
+    """The first delta of the corrected answer says how much of the content it replaces."""
+    answers = [streamed_text('{"number"', ": 3}"), streamed_text('{"number"', ": 4}")]
+    with Loopback(in_turn(*answers)) as server:
+        client = driver.make(base_url=server.base_url)
+        deltas = [*driver.deltas(client, response_format=FORMAT, validate=Even.model_validate_json)]
+    parts = [(delta.content, delta.replaces) for delta in deltas if delta.content]
+    assert parts == [('{"number"', 0), (": 3}", 0), ('{"number"', 13), (": 4}", 0)]
+
+
+@pytest.mark.parametrize("draft", ['{"number": 3,}', "{'number': 3}", '{"number": [3]}', '[{"number": 4}]', "4"])
+@whole_and_streamed
+@both_clients
+def test_malformed_answers(driver: Driver, streamed: bool, draft: str) -> None:
+    """Whatever was wrong with the first answer, the corrected one takes its place."""
+    answers = [text(draft, streamed), text('{"number": 4}', streamed)]
+    completion, bodies = exchange(driver, answers, streamed, response_format=FORMAT)
+    assert (completion.content, len(bodies)) == ('{"number": 4}', 2)
+
+
+@both_clients
+def test_several_answers_are_not_validated(driver: Driver) -> None:
+    """With `n` above 1, answers are passed on as they are."""
+    completion, bodies = exchange(driver, [whole({"content": '{"number": 3}'})], False, response_format=FORMAT, n=2)
+    assert (completion.content, len(bodies)) == ('{"number": 3}', 1)
 
 
 @whole_and_streamed
@@ -154,7 +183,7 @@ def test_arguments_of_a_tool(driver: Driver, streamed: bool) -> None:
     """Without a `response_format`, the arguments of a tool call are validated."""
     answers = [call({"number": 3}, streamed), call({"number": 4}, streamed)]
     completion, (first, second) = exchange(driver, answers, streamed, tools=[TOOL], tool_choice="required")
-    problem = "its arguments are not valid: number: Value error, must be even"
+    problem = "its arguments are not valid: number: must be even"
     assert [(one.arguments, one.error) for one in completion.tool_calls] == [
         ('{"number": 3}', problem),
         ('{"number": 4}', None),
@@ -165,6 +194,35 @@ def test_arguments_of_a_tool(driver: Driver, streamed: bool) -> None:
     error = f"Error: this tool call was not run: {problem}. Correct it, or answer without it."
     assert result == {"role": "tool", "tool_call_id": "a", "content": error}
     assert second["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize(
+    ("draft", "problem"),
+    [
+        ("I store it.", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
+        ('{"number": 3}', "number: must be even"),
+        ("", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
+    ],
+)
+@both_clients
+def test_text_instead_of_a_call(driver: Driver, draft: str, problem: str) -> None:
+    """If the model had to call the tool, text that is not the arguments is sent back."""
+    answers = [whole({"content": draft}), call({"number": 4}, False)]
+    completion, (first, second) = exchange(driver, answers, False, tools=[TOOL], tool_choice="required")
+    assert [one.arguments for one in completion.tool_calls] == ['{"number": 4}']
+    said = [{"role": "assistant", "content": draft}] if draft else []
+    request = f"This answer is not a valid call of the tool: {problem}. Call the tool."
+    assert second["messages"] == [*first["messages"], *said, {"role": "user", "content": request}]
+
+
+@both_clients
+def test_arguments_as_text(driver: Driver) -> None:
+    """Valid arguments as text take one request, as does any text if the tool need not be called."""
+    text = '{"number": 4}'
+    completion, bodies = exchange(driver, [whole({"content": text})], False, tools=[TOOL], tool_choice="required")
+    assert (completion.content, len(bodies)) == (text, 1)
+    completion, bodies = exchange(driver, [whole({"content": "Hello."})], False, tools=[TOOL])
+    assert (completion.content, len(bodies)) == ("Hello.", 1)
 
 
 @both_clients
@@ -199,11 +257,15 @@ def test_other_errors_of_the_validator_are_the_users(driver: Driver) -> None:
 @pytest.mark.parametrize(
     ("params", "problem"),
     [
-        ({}, "validate needs a response_format of JSON, or tools."),
-        ({"response_format": {"type": "text"}}, "validate needs a response_format of JSON, or tools."),
-        ({"tools": [TOOL], "tool_choice": "none"}, "validate needs a response_format of JSON, or tools."),
-        ({"response_format": FORMAT, "n": 2}, "n must be 1 where validate is given."),
-        ({"response_format": FORMAT, "validate": "Even"}, "validate must be a function."),
+        ({}, "validate needs a response_format of JSON, or a single tool."),
+        ({"response_format": {"type": "text"}}, "validate needs a response_format of JSON, or a single tool."),
+        ({"tools": [TOOL], "tool_choice": "none"}, "validate needs a response_format of JSON, or a single tool."),
+        ({"tools": [TOOL, TOOL]}, "validate needs a response_format of JSON, or a single tool."),
+        (
+            {"tools": [TOOL], "tool_choice": "required", "response_format": FORMAT},
+            "validate needs a response_format of JSON, or a single tool.",
+        ),
+        ({"response_format": FORMAT, "validate": "Even"}, "validate must be a function that is not asynchronous."),
     ],
 )
 @both_clients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -108,6 +109,11 @@ def test_the_forms_of_a_tool(params: dict[str, Any], forms: list[Any]) -> None:
     """A tool that must be called is sent in the messages at last, unless it must be native."""
     sent = refuse_all(Capabilities(), params)
     assert [body.get("tools") for body in sent] == forms
+    if len(forms) > 1:
+        described = "The arguments of each tool must follow its JSON schema:\n" + json.dumps(
+            {"tag": SCHEMA}, separators=(",", ":")
+        )
+        assert sent[1]["messages"] == [{"role": "system", "content": described}, *MESSAGES]
     if None in forms:
         assert sent[-1]["messages"] == messages_with_tools(MESSAGES, [TOOL], "required")
 
@@ -136,6 +142,10 @@ def test_a_strict_tool() -> None:
         "JSON schema conversion failed: failed to convert schema to grammar",
         "Failed to compile json schema",
         "Grammar compilation error: unsupported keyword",
+        "JSON schema contains a pattern with negative lookahead",
+        "Unsupported keyword in schema: minItems",
+        "The provided JSON schema contains features not supported by Outlines.",
+        'Failed to transform json schema into a grammar: Unsupported type ["string", "null"]',
     ],
 )
 def test_refusals_of_a_schema(text: str) -> None:
@@ -156,6 +166,10 @@ def test_refusals_of_a_schema(text: str) -> None:
         'Failed to transform json schema into a grammar: Unsupported type "nonsense"',
         "EngineCore encountered an issue. See stack trace (above) for the root cause.",
         "temperature must be non-negative",
+        "Failed to parse tool call arguments against schema",
+        "Unknown format: audio/mp3 for input_audio",
+        "Failed to convert the grammar from GBNF: backend is out of memory",
+        "Error parsing request: json_schema is not a known field",
     ],
 )
 def test_mistakes_of_the_user_are_reported(text: str) -> None:

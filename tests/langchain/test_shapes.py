@@ -55,9 +55,8 @@ def test_an_invalid_answer_is_sent_back_with_the_words_of_the_validator(name: st
     result = chain.invoke("?") if form == "whole" else [*chain.stream("?")][-1]
 
     assert result == shape.result
-    first, second = (body["messages"] for body in lab.bodies)
-    assert second[: len(first)] == first
-    answer, complaint = second[len(first) :]
+    _, second = (body["messages"] for body in lab.bodies)
+    answer, complaint = second[-2:]
     assert answer["role"] == "assistant"
     assert shape.complaint in complaint["content"]
     assert complaint["role"] == ("tool" if method == "function_calling" else "user")

@@ -321,6 +321,13 @@ def test_an_object_is_compared_with_a_schema_in_steps_by_its_depth() -> None:
         )
 
 
+def test_equal_items_are_found_in_steps_by_their_number() -> None:
+    """The items of an array are not compared with each other."""
+    few, many = ([*range(number)] for number in (100, 800))
+    schema = {"uniqueItems": True}
+    assert steps(lambda: find_mismatch(few, schema)) * MOST > steps(lambda: find_mismatch(many, schema))
+
+
 REFUSALS = {
     "titles": "<html" + "<title>" * 9000,
     "titles without an end": "<html" + "<title" * 9000,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from .._request.body import Body
 from .._request.endpoint import DEFAULT_MODEL
 from ..timeouts import Timeout, timeout_from
-from ..types import JSON, Messages
+from ..types import JSON, Messages, Validate
 from .parameters import CallParameters, IgnoredParameters
 from .retry import RetryPolicy
 from .validation import (
@@ -39,7 +39,7 @@ class CallOptions:
     tool_calling: str = "auto"
     schema_in: str = "request"
     retry_tool_calls: bool | None = None
-    validate: Callable[[str], object] | None = None
+    validate: Validate | None = None
 
 
 def read_arguments(

@@ -189,6 +189,7 @@ class Call:
         self._decoder = ResponseDecoder(self._secrets, self._dialect.decoding_options, self._request.content)
         self._rewritten_requests += 1
         self._heard = 0
+        self._started_answer = False
 
 
 def _warn_of_unusable_answer(completion: Completion) -> None:

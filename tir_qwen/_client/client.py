@@ -65,9 +65,8 @@ class Client(BaseClient):
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
                 - `validate`: a function that is called with the JSON of the answer, or without a `response_format` with
-                  the arguments of a tool call, such as `Person.model_validate_json`. If it raises ValueError, the model
-                  is asked once to correct the answer. A stream that has passed the answer on then continues with a
-                  line break and the corrected one.
+                  the arguments of the only tool, such as `Person.model_validate_json`. If it raises ValueError, the
+                  model is asked once to correct the answer; other exceptions are raised. Not used if `n` is above 1.
 
         Raises:
             ConfigurationError: An argument is unknown or malformed; nothing was sent.
@@ -98,6 +97,9 @@ class Client(BaseClient):
                 print(delta.content, end="", flush=True)
         print(delta.usage)
         ```
+
+        If `validate` raises ValueError for content that has been passed on, the corrected content follows, from a delta
+        whose `replaces` is set.
 
         The request is sent when the generator is first advanced. The last delta contains the token counts
         (`stream_options=None` turns them off). Closing the generator early closes the connection, which makes the

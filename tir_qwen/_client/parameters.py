@@ -7,10 +7,10 @@ from typing import Any, Literal, TypedDict
 
 from ..errors import TIRError
 from ..timeouts import Timeout
+from ..types import Validate
 
 TimeoutLike = float | Timeout | Mapping[str, float | None] | None
 OnRetry = Callable[[TIRError, float], Any] | None
-Validate = Callable[[str], object] | None
 
 
 class OptionParameters(TypedDict, total=False):
@@ -32,9 +32,10 @@ class OptionParameters(TypedDict, total=False):
     lost a part of a call."""
     schema_in: Literal["request", "messages", "both"] | None
     """Where the schema of a `response_format` is sent; `request` is the default."""
-    validate: Validate
-    """Called with the JSON of the answer, or without a `response_format` with the arguments of a tool call. If it
-    raises ValueError, the model is asked once to correct the answer, with the words of the error."""
+    validate: Validate | None
+    """Called with the JSON of the answer, or without a `response_format` with the arguments of the only tool. If it
+    raises ValueError, the model is asked once to correct the answer, with the words of the error. Not used if `n` is
+    above 1."""
 
 
 class IgnoredParameters(TypedDict, total=False):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from inspect import iscoroutinefunction
 from math import isfinite
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal
 
 from ..errors import ConfigurationError
-from .parameters import CallParameters, OnRetry, TimeoutLike, Validate
+from ..types import Validate
+from .parameters import CallParameters, OnRetry, TimeoutLike
 
 _CONSTRUCTOR_ARGUMENTS = {
     "access_token",
@@ -95,7 +97,10 @@ _CHECKS: dict[Any, _Check] = {
     Literal["request", "messages", "both"] | None: _is_one_of("request", "messages", "both"),
     Literal["left", "right"] | None: _is_one_of("left", "right"),
     OnRetry: (callable, "a function"),
-    Validate: (callable, "a function"),
+    Validate | None: (
+        lambda value: callable(value) and not iscoroutinefunction(value),
+        "a function that is not asynchronous",
+    ),
     TimeoutLike: (_is_any, ""),
 }
 """How to check a value of each type, and what to call the type in an error. None is valid for all of them."""

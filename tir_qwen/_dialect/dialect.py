@@ -17,9 +17,9 @@ from ..errors import APIStatusError, BadRequestError, ContextOverflowError, Serv
 from ..types import JSON, Completion
 from .capabilities import Capabilities, is_about_value, reasoning_field_read, refuses
 from .grammar import SchemaForm, SchemaNegotiation, reduce_schema
-from .json_answer import contains_json, describe_schema, with_description
-from .json_schema import expects_json, expects_object, extract_schema
+from .json_answer import contains_json, describe_schema, describe_tools, with_description
 from .prompted_tools import messages_with_tools
+from .response_format import expects_json, expects_object, extract_schema
 from .thinking_switch import add_soft_switch, has_soft_switch
 
 
@@ -76,8 +76,13 @@ class Dialect:
     @property
     def prompts_tools(self) -> bool:
         """Whether tools are offered in the messages."""
-        is_native = self._used.tools and not (self._body.tools and self._schemas.form is SchemaForm.DESCRIBED)
+        is_native = self._used.tools and self._tools_form is not SchemaForm.DESCRIBED
         return self._tool_calling == "prompted" or (self._tool_calling == "auto" and not is_native)
+
+    @property
+    def _tools_form(self) -> SchemaForm:
+        """The form of the tools, which are whole if the schema of the answer is enforced."""
+        return SchemaForm.WHOLE if extract_schema(self._body.response_format) else self._schemas.form
 
     @property
     def enforces_schema(self) -> bool:
@@ -138,11 +143,12 @@ class Dialect:
         if not isinstance(error, (BadRequestError, ServerStreamError)) or isinstance(error, ContextOverflowError):
             return False
         text = server_text(error)
-        if is_about_grammar(text) and self._schemas.refused():
+        refused = [name for name in self._dispensable_capabilities() if refuses(text, name)]
+        is_about_field = bool(refused) and not is_about_value(text)
+        if not is_about_field and is_about_grammar(text) and self._schemas.refused():
             return True
         if isinstance(error, ServerStreamError):
             return False
-        refused = [name for name in self._dispensable_capabilities() if refuses(text, name)]
         self._given_up |= dict.fromkeys(refused, not is_about_value(text))
         return bool(refused)
 
@@ -211,7 +217,8 @@ class Dialect:
         if self.prompts_tools or not self._used.parallel_switch:
             body.parallel_tool_calls = None
         if not self.prompts_tools:
-            if self._schemas.form is SchemaForm.REDUCED:
+            if self._tools_form is SchemaForm.REDUCED:
+                body.messages = with_description(body.messages, describe_tools(body.tools))
                 body.tools = [reduce_schema(tool) for tool in body.tools]
             return
         tools, choice, body.tools, body.tool_choice = body.tools, body.tool_choice, (), None

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from .._request.body import Body
 from ..errors import ConfigurationError, TIRError
-from ..types import Completion, Delta
+from ..types import Completion, Delta, Validate
 from .capabilities import Capabilities
-from .json_schema import expects_json
-from .structured_output import StructuredOutputFlow, Validate, needs_structured_output
+from .response_format import expects_json
+from .structured_output import StructuredOutputFlow, needs_structured_output
 from .tool_call_retry import ToolCallRetry
 
 
@@ -63,18 +63,19 @@ def plan(
         stream: Whether the answer is to be streamed.
         retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream has lost
             one.
-        validate: Decides whether the JSON of an answer is valid: that of a `response_format`, otherwise the arguments
-            of a tool call.
+        validate: Raises ValueError if the JSON of an answer is not valid: that of a `response_format`, otherwise the
+            arguments of the only tool. Not used with several answers.
 
     Raises:
-        ConfigurationError: There is nothing to validate, or several answers.
+        ConfigurationError: It is not clear what to validate.
     """
-    can_call = bool(body.tools) and body.tool_choice != "none" and (body.n or 1) == 1
-    if validate and not (expects_json(body.response_format) or can_call):
-        raise ConfigurationError("validate needs a response_format of JSON, or tools.")
-    if validate and (body.n or 1) > 1:
-        raise ConfigurationError("n must be 1 where validate is given.")
-    validate_calls = None if body.response_format or retry_tool_calls is False else validate
+    is_structured = needs_structured_output(body)
+    is_single = (body.n or 1) == 1
+    can_call = bool(body.tools) and body.tool_choice != "none" and is_single
+    validates_calls = len(body.tools) == 1 and body.tool_choice != "none" and not expects_json(body.response_format)
+    if validate and not (is_structured or validates_calls or not is_single):
+        raise ConfigurationError("validate needs a response_format of JSON, or a single tool.")
+    validate_calls = validate if validates_calls and is_single and retry_tool_calls is not False else None
     retry: Callable[[Body], ToolCallRetry] | None = None
     for_lost_calls = stream and retry_tool_calls is not False
     if can_call and (for_lost_calls or retry_tool_calls or validate_calls):
@@ -85,6 +86,6 @@ def plan(
             for_lost_calls=for_lost_calls,
             validate=validate_calls,
         )
-    if needs_structured_output(body):
+    if is_structured:
         return StructuredOutputFlow(body, stream=stream, validate=validate, retry_tool_calls=retry)
     return retry(body) if retry else None

@@ -103,7 +103,7 @@ class SchemaNegotiation:
         if not self._is_refused:
             return
         if len(self._known) >= _MAX_KNOWN:
-            del self._known[next(iter(self._known))]
+            self._known.clear()  # which is simpler than the oldest ones, and safe in threads
         self._known[_fingerprint(self._schemas)] = self.form
         logger.info("The server's grammar does not support a schema: %s.", _CONSEQUENCES[self.form])
 

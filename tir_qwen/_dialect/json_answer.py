@@ -7,19 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import ValidationError, from_json
 
 from .._json import dump_json
 from ..types import JSON
 from .json_schema import describes_objects
 
-_OPENING = re.compile(r"[{\[]")
-_BRACE = re.compile(r"{")
-_CLOSING = re.compile(r"[}\]](?=[^}\]]*\Z)")
-_FENCE = "```"
+_OBJECT = re.compile(r'\{\s*(?:["}]|\Z)')
+_OBJECT_OR_ARRAY = re.compile(r'\{\s*(?:["}]|\Z)|\[\s*(?:[\[{"\]\d-]|true\b|false\b|null\b|\Z)')
+"""How an object begins, or an array."""
 _DECODER = json.JSONDecoder()  # pydantic's parser does not say where a value ends
-_MAX_ERRORS = 10
-"""Number of a validator's errors that are named."""
+_MAX_LENGTH = 1000
+"""Maximum number of characters of a validator's error to report."""
 
 
 def describe_schema(schema: JSON | None, when: str = "Give your answer") -> str:
@@ -33,6 +32,13 @@ def describe_schema(schema: JSON | None, when: str = "Give your answer") -> str:
     kind = "object" if describes_objects(schema) else "value"
     text = dump_json(schema, "the schema").decode()
     return f"{when} as one JSON {kind} that follows this JSON schema, and nothing else:\n{text}"
+
+
+def describe_tools(tools: Sequence[Mapping[str, Any]]) -> str:
+    """Return a prompt to follow the schemas of tools, of which a server gets only a part."""
+    schemas = {tool["function"]["name"]: tool["function"].get("parameters", {}) for tool in tools}
+    text = dump_json(schemas, "the tools").decode()
+    return f"The arguments of each tool must follow its JSON schema:\n{text}"
 
 
 def with_description(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mapping[str, Any]]:
@@ -52,7 +58,9 @@ def with_description(messages: Sequence[Mapping[str, Any]], text: str) -> list[M
 
 
 def extract_json(text: str, *, is_object: bool = False) -> str:
-    """Return the JSON in an answer, without surrounding Markdown fences or prose; of several values, the last one.
+    """Return the JSON in an answer, without surrounding Markdown fences or prose.
+
+    If there is none, or several values, the result is not JSON.
 
     Args:
         text: The answer.
@@ -61,31 +69,25 @@ def extract_json(text: str, *, is_object: bool = False) -> str:
     whole = _well_formed(text.strip())
     if _is_json(whole):
         return whole
-    start = find_last_value(whole, is_object=is_object)
-    end = _CLOSING.search(whole, start)
-    return _well_formed(whole[start : end.end()]) if end else ""
+    start = find_json(whole, is_object=is_object)
+    found = _well_formed(whole[start : max(whole.rfind("}"), whole.rfind("]")) + 1])
+    if _is_json(found):
+        return found
+    try:
+        _, end = _DECODER.raw_decode(whole, start)
+    except (ValueError, RecursionError):
+        return found
+    has_another = find_json(whole, end, is_object=is_object) < len(whole)
+    return found if has_another else whole[start:end]
 
 
-def find_value(text: str, start: int = 0, *, is_object: bool = False) -> int:
-    """Return the position of the first brace, or bracket, in `text`; the end of `text` if there is none."""
-    found = (_BRACE if is_object else _OPENING).search(text, start)
-    return found.start() if found else len(text)
+def find_json(text: str, start: int = 0, *, is_object: bool = False) -> int:
+    """Return the position at which the first object or array begins; the end of `text` if there is none.
 
-
-def find_last_value(text: str, start: int = 0, *, is_object: bool = False) -> int:
-    """Return the position at which the last object or array in `text` begins; the end of `text` if there is none.
-
-    Only the last one may be incomplete. It is at the beginning, after another one, or in a Markdown fence.
+    Braces and brackets of prose, as in `{name}`, do not begin one.
     """
-    last, following = len(text), find_value(text, start, is_object=is_object)
-    while following < len(text):
-        last = following
-        try:
-            _, end = _DECODER.raw_decode(text, last)
-        except (ValueError, RecursionError):
-            end = text.find(_FENCE, last)
-        following = find_value(text, end, is_object=is_object) if end >= 0 else len(text)
-    return last
+    found = (_OBJECT if is_object else _OBJECT_OR_ARRAY).search(text, start)
+    return found.start() if found else len(text)
 
 
 def contains_json(text: str, *, is_object: bool = False) -> bool:
@@ -99,24 +101,26 @@ def explain_failure(text: str, finish_reason: str | None, error: Exception) -> s
     if finish_reason == "length":
         return "max_tokens (or the context window) truncated the answer before its object was complete"
     if not extract_json(text):
-        return "the answer contains no JSON object"
+        return "the answer contains no JSON"
     return f"the answer is not the requested object: {error}"
 
 
 def describe_error(error: ValueError) -> str:
-    """Return a validator's error in one line, with the place of each of pydantic's errors."""
-    errors = getattr(error, "errors", None)
-    if not callable(errors):
-        return " ".join(str(error).split())
-    lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in errors()]
-    more = [f"and {len(lines) - _MAX_ERRORS} more"] if len(lines) > _MAX_ERRORS else []
-    return " ".join("; ".join([*lines[:_MAX_ERRORS], *more]).split())
+    """Return a validator's error in one line, with the places of pydantic's errors; it may quote the answer."""
+    text = str(error)
+    if isinstance(error, ValidationError):
+        text = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+            for one in error.errors(include_url=False, include_context=False)
+        )
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]}..."
 
 
 def _is_json(text: str) -> bool:
     try:
         from_json(text)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: lone surrogates
         return False
     return True
 

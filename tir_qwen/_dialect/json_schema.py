@@ -1,9 +1,10 @@
-"""JSON schemas: what a `response_format` asks for, and whether a value follows a schema."""
+"""JSON schemas: whether a value follows one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from operator import ge, gt, le, lt
 from typing import Any
 
@@ -24,7 +25,7 @@ _NUMBER: _Bounds = {
     "maximum": (le, "is greater than {}"),
     "exclusiveMinimum": (gt, "is not greater than {}"),
     "exclusiveMaximum": (lt, "is not less than {}"),
-    "multipleOf": (lambda value, step: abs(value / step - round(value / step)) < 1e-9, "is not a multiple of {}"),
+    "multipleOf": (lambda value, step: Decimal(str(value)) % Decimal(str(step)) == 0, "is not a multiple of {}"),
 }
 _STRING: _Bounds = {
     "minLength": (lambda value, least: len(value) >= least, "has fewer than {} characters"),
@@ -40,25 +41,6 @@ _OBJECT: _Bounds = {
     "maxProperties": (lambda value, most: len(value) <= most, "has more than {} keys"),
 }
 """For each type of value: keywords that limit it, whether a value keeps to the limit, and the words if it does not."""
-
-
-def extract_schema(response_format: Mapping[str, Any] | None) -> JSON | None:
-    """Return the schema of a `response_format`; None if it has none."""
-    schema: JSON | None = ((response_format or {}).get("json_schema") or {}).get("schema")
-    return schema
-
-
-def expects_json(response_format: Mapping[str, Any] | None) -> bool:
-    """Whether a `response_format` asks for JSON."""
-    return (response_format or {}).get("type") in ("json_schema", "json_object")
-
-
-def expects_object(response_format: Mapping[str, Any] | None) -> bool:
-    """Whether a `response_format` asks for a JSON object."""
-    if not expects_json(response_format):
-        return False
-    schema = extract_schema(response_format)
-    return schema is None or describes_objects(schema)
 
 
 def describes_objects(schema: JSON) -> bool:
@@ -86,7 +68,10 @@ def find_mismatch(value: Any, schema: Any) -> str | None:
     Not checked are `format`, `contains`, `not`, `if`, `dependent...`, `unevaluated...`, and references to other
     documents. As in vLLM's grammars, several branches of a `oneOf` may match. Mistakes in the schema are ignored.
     """
-    return _Matcher(schema).find_mismatch(value, schema, "", frozenset())
+    try:
+        return _Matcher(schema).find_mismatch(value, schema, "", frozenset())
+    except RecursionError:
+        return "it is nested too deeply"
 
 
 class _Matcher:
@@ -103,14 +88,14 @@ class _Matcher:
     def find_mismatch(self, value: Any, schema: Any, path: str, followed: frozenset[str]) -> str | None:
         """Match the `value` at `path`; `followed` contains the references that led to this schema."""
         if schema is False:
-            return f"{_place(path)} must not be there"
+            return f"{path or 'it'} is not allowed"
         if not isinstance(schema, dict):
             return None
         if not isinstance(value, (dict, list)):
             return next(self._mismatches(value, schema, path, followed), None)
         key = (id(value), id(schema))
         if key not in self._known:
-            self._known[key] = None  # while it is being found out
+            self._known[key] = None  # in progress: a cycle counts as a match
             self._known[key] = next(self._mismatches(value, schema, path, followed), None)
         return self._known[key]
 
@@ -118,7 +103,7 @@ class _Matcher:
         reference = schema.get("$ref")
         if isinstance(reference, str) and reference not in followed:
             yield from self._all(value, [_resolve(reference, self._root)], path, followed | {reference})
-        place = _place(path)
+        place = path or "it"
         types = schema.get("type")
         names = [name for name in ([types] if isinstance(types, str) else _as_list(types)) if isinstance(name, str)]
         if names and not any(_is_instance(value, name) for name in names):
@@ -134,9 +119,9 @@ class _Matcher:
         elif isinstance(value, list):
             yield from self._within_array(value, schema, path)
         elif isinstance(value, str):
-            yield from _beyond(value, schema, _STRING, place)
+            yield from _exceeded_limits(value, schema, _STRING, place)
         elif not isinstance(value, bool):
-            yield from _beyond(value, schema, _NUMBER, place)
+            yield from _exceeded_limits(value, schema, _NUMBER, place)
 
     def _combinations(self, value: Any, schema: JSON, path: str, followed: frozenset[str]) -> Iterator[str]:
         yield from self._all(value, _as_list(schema.get("allOf")), path, followed)
@@ -152,11 +137,11 @@ class _Matcher:
         return filter(None, self._each(value, schemas, path, followed))
 
     def _within_object(self, value: JSON, schema: JSON, path: str) -> Iterator[str]:
-        place = _place(path)
+        place = path or "it"
         for key in _as_list(schema.get("required")):
             if isinstance(key, str) and key not in value:
                 yield f"{place} has no {key!r}"
-        yield from _beyond(value, schema, _OBJECT, place)
+        yield from _exceeded_limits(value, schema, _OBJECT, place)
         properties, patterns = _as_dict(schema.get("properties")), _as_dict(schema.get("patternProperties"))
         for key, item in value.items():
             if "propertyNames" in schema and self.find_mismatch(key, schema["propertyNames"], path, frozenset()):
@@ -170,9 +155,10 @@ class _Matcher:
             yield from self._all(item, schemas, f"{path}/{key}", frozenset())
 
     def _within_array(self, value: list[Any], schema: JSON, path: str) -> Iterator[str]:
-        yield from _beyond(value, schema, _ARRAY, _place(path))
-        if schema.get("uniqueItems") is True and not _are_unique(value):
-            yield f"{_place(path)} has equal items"
+        place = path or "it"
+        yield from _exceeded_limits(value, schema, _ARRAY, place)
+        if schema.get("uniqueItems") is True and len({*map(_hashable, value)}) < len(value):
+            yield f"{place} has equal items"
         items = schema.get("items")
         first, others = _as_list(schema.get("prefixItems")), items
         if isinstance(items, list):  # until draft 2019-09
@@ -180,10 +166,6 @@ class _Matcher:
         for number, item in enumerate(value):
             expected = first[number] if number < len(first) else others
             yield from self._all(item, [expected], f"{path}/{number}", frozenset())
-
-
-def _place(path: str) -> str:
-    return path or "it"
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -194,16 +176,16 @@ def _as_dict(value: Any) -> JSON:
     return value if isinstance(value, dict) else {}
 
 
-def _beyond(value: Any, schema: JSON, bounds: _Bounds, place: str) -> Iterator[str]:
+def _exceeded_limits(value: Any, schema: JSON, bounds: _Bounds, place: str) -> Iterator[str]:
     """Describe the limits of a schema that a value exceeds."""
-    for keyword, (keeps_to, words) in bounds.items():
-        if keyword in schema and not _keeps_to(value, schema[keyword], keeps_to):
+    for keyword, (is_within, words) in bounds.items():
+        if keyword in schema and not _is_within(value, schema[keyword], is_within):
             yield f"{place} {words.format(schema[keyword])}"
 
 
-def _keeps_to(value: Any, limit: Any, keeps_to: Callable[[Any, Any], bool]) -> bool:
+def _is_within(value: Any, limit: Any, is_within: Callable[[Any, Any], bool]) -> bool:
     try:
-        return isinstance(limit, bool) or keeps_to(value, limit)
+        return isinstance(limit, bool) or is_within(value, limit)
     except (TypeError, ValueError, ArithmeticError, re.error):  # a mistake in the schema
         return True
 
@@ -216,11 +198,16 @@ def _matches(key: str, pattern: str) -> bool:
 
 
 def _are_equal(one: Any, other: Any) -> bool:
-    return bool(one == other) and isinstance(one, bool) is isinstance(other, bool)
+    return bool(_hashable(one) == _hashable(other))
 
 
-def _are_unique(values: list[Any]) -> bool:
-    return not any(_are_equal(value, other) for at, value in enumerate(values) for other in values[:at])
+def _hashable(value: Any) -> Any:
+    """Return something that is equal for equal JSON values, and only for these."""
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return (value,) if isinstance(value, bool) else value
 
 
 def _is_instance(value: Any, type_name: str) -> bool:

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from pydantic_core import from_json
 
 from .._request.body import Body
 from ..errors import ConfigurationError, TIRError
-from ..types import Completion, Delta
+from ..types import Completion, Delta, Validate
 from .json_answer import describe_error, describe_schema, extract_json, with_description
-from .json_schema import expects_json, expects_object, extract_schema, find_mismatch
+from .json_schema import find_mismatch
+from .response_format import expects_json, expects_object, extract_schema
 from .tool_call_retry import ToolCallRetry
 from .usage import add_usage
 
@@ -30,22 +32,24 @@ _WHEN = "When no further tool is needed, give your final answer"
 _FENCE = "```"
 _NOT_JSON = "it is not JSON"
 
-Validate = Callable[[str], object]
-"""Raises ValueError if the JSON in its argument is not valid."""
-
 
 def needs_structured_output(body: Body) -> bool:
     """Whether the answer must be JSON, and the model is not forced to call a tool instead."""
     if not expects_json(body.response_format):
         return False
-    return body.tool_choice in (None, "auto") if body.tools else (body.n or 1) == 1
+    return body.tool_choice in (None, "auto") if offers_tools(body) else (body.n or 1) == 1
+
+
+def offers_tools(body: Body) -> bool:
+    """Whether the model may call tools."""
+    return bool(body.tools) and body.tool_choice != "none"
 
 
 class StructuredOutputFlow:
     """The requests of a call whose answer must be JSON; see `flow.Flow`.
 
-    A stream that begins with an object or an array is passed on. If it turns out not to be valid, it continues with a
-    line break and the corrected answer.
+    A stream that begins with an object or an array is passed on. If it turns out not to be valid, the corrected answer
+    follows, and its first delta says that it replaces the other one.
     """
 
     def __init__(
@@ -61,55 +65,61 @@ class StructuredOutputFlow:
         Args:
             body: The request.
             stream: Whether the answer is streamed.
-            validate: Decides whether an answer is valid; None: its schema does, but not for an answer passed on.
+            validate: Raises ValueError if the JSON of an answer is not valid. If None, answers are checked against the
+                schema, except for streams that are passed on.
             retry_tool_calls: Creates the flow of the request with tools.
         """
         self._body = body
-        self._has_tools = bool(body.tools)
+        self._has_tools = offers_tools(body)
         if self._has_tools and (body.n or 1) > 1:
             raise ConfigurationError("n must be 1 where tools and response_format are given together.")
         self._schema = extract_schema(body.response_format)
         self._is_object = expects_object(body.response_format)
         self._validate = validate
-        self._messages = body.messages
-        if self._has_tools:
-            self._messages = with_description(body.messages, describe_schema(self._schema, _WHEN))
-        self._tool_call_retry = retry_tool_calls(self._draft_request) if retry_tool_calls else None
         self._stream = stream
+        self._draft_request: Body | None = None  # with tools: the request without `response_format`
+        self._tool_call_retry: ToolCallRetry | None = None
+        if self._has_tools:
+            messages = with_description(body.messages, describe_schema(self._schema, _WHEN))
+            self._draft_request = replace(body, messages=messages, response_format=None)
+            self._tool_call_retry = retry_tool_calls(self._draft_request) if retry_tool_calls else None
         self._passes_through: bool | None = None  # whether deltas are passed on at once; None: not known yet
-        self._content = ""
-        self._held_back: list[Delta] = []
-        self._before_correction = ""  # what separates a corrected answer from the one that was passed on
-        self._object_is_requested = False  # by the second request
-        self._second_answer_began = False
+        self._content = ""  # what is held back of the current answer
+        self._held_back: list[Delta] = []  # the end of the current answer
+        self._first_answer: tuple[str, list[Delta]] | None = None  # these two of the first answer, during the second
+        self._to_replace = 0  # number of characters that were passed on and are not valid
 
     @property
     def first_request(self) -> Body:
         """The body of the first request."""
-        return self._draft_request if self._has_tools else self._body
-
-    @property
-    def _draft_request(self) -> Body:
-        return replace(self._body, messages=self._messages, response_format=None)
+        return self._draft_request or self._body
 
     @property
     def asks_whole(self) -> bool:
         """Whether the next request is for a whole answer, even if the call is a stream."""
-        return self._tool_call_retry is not None and self._tool_call_retry.asks_whole and not self._object_is_requested
+        return self._tool_call_retry is not None and self._tool_call_retry.asks_whole and self._first_answer is None
 
     def feed(self, delta: Delta) -> Delta | None:
         """Return the part of a delta to pass on now: all of it but its end, if the stream is the JSON itself."""
-        if self._object_is_requested:
-            return self._second_delta(delta)
-        if self._tool_call_retry is None:
-            return self._first_delta(delta)
-        fed = self._tool_call_retry.feed(delta)
-        return fed and self._first_delta(fed)
+        if self._first_answer is None:
+            fed = self._tool_call_retry.feed(delta) if self._tool_call_retry else delta
+            return fed and self._pass_on(fed)
+        _, first_end = self._first_answer
+        if delta.last:
+            delta.usage = add_usage(first_end[-1].usage if first_end else None, delta.usage)
+        else:
+            delta.response = None  # already reported by the first answer
+        visible = self._pass_on(delta)
+        if visible and visible.content:
+            visible.replaces, self._to_replace = self._to_replace, 0
+        return visible
 
-    def _first_delta(self, delta: Delta) -> Delta | None:
+    def _pass_on(self, delta: Delta) -> Delta | None:
+        """Hold back what may be discarded, and return the rest."""
         if self._passes_through is None and delta.content:
             delta = self._look_at_start(delta)
-        if self._passes_through and (self._validate is None or not (delta.finish_reason or delta.last)):
+        is_final = self._validate is None or self._first_answer is not None
+        if self._passes_through and (is_final or not (delta.finish_reason or delta.last)):
             return delta
         if delta.last:
             self._held_back.append(delta)
@@ -122,6 +132,17 @@ class StructuredOutputFlow:
         is_visible = delta.content or delta.reasoning or delta.tool_calls or delta.response or delta.logprobs
         return delta if is_visible else None
 
+    def _look_at_start(self, delta: Delta) -> Delta:
+        """Detect whether the answer starts with an object or an array, or with a Markdown fence around it."""
+        start = (self._content + delta.content).lstrip()
+        if start.startswith(("{", _FENCE) if self._is_object else ("{", "[", _FENCE)):
+            self._passes_through = self._stream and (not self._has_tools or self._first_answer is not None)
+        elif not _FENCE.startswith(start):
+            self._passes_through = False
+        if self._passes_through:
+            delta, self._content = replace(delta, content=self._content + delta.content), ""
+        return delta
+
     def _hold_content_back(self, delta: Delta) -> Delta:
         self._content += delta.content
         if delta.reasoning or not delta.logprobs:
@@ -131,47 +152,44 @@ class StructuredOutputFlow:
 
     def next_request(self, completion: Completion) -> Body | None:
         """Return the body of the request that must follow this answer; None if the call is complete."""
-        if self._object_is_requested:
-            return None
-        if self._tool_call_retry and (request := self._tool_call_retry.next_request(completion)):
+        retry = self._tool_call_retry if self._first_answer is None else None
+        if retry and (request := retry.next_request(completion)):
             return request
-        is_final = self._passes_through and self._validate is None
-        if is_final or completion.tool_calls or completion.finish_reason == "length":
+        answer = completion.content
+        if (
+            completion.tool_calls
+            or completion.finish_reason == "length"
+            or (self._passes_through and not self._validate)
+        ):
             return None
-        draft = completion.content
-        problem = self._find_problem(draft)
+        found, problem = self._find_json(answer)
         if problem is None and not self._passes_through:
-            self._content = extract_json(draft, is_object=self._is_object)
+            self._content = found
         has_stop_strings = bool(self._body.stop)  # they would truncate the second answer too
-        if problem is None or not draft.strip() or has_stop_strings:
+        if problem is None or self._first_answer is not None or has_stop_strings:
             return None
-        self._object_is_requested = True
-        self._before_correction = "\n" if self._passes_through else ""
-        correction = {"role": "user", "content": self._correction(problem)}
+        self._to_replace = len(answer) if self._passes_through else 0
+        self._first_answer = self._content, self._held_back
+        self._content, self._held_back, self._passes_through = "", [], None
+        return self._correcting_request(answer, problem)
+
+    def _correcting_request(self, answer: str, problem: str) -> Body:
+        wanted = f"one JSON {'object' if self._is_object else 'value'}"
+        wanted += " that follows the JSON schema" if self._schema else ""
+        text = f"This answer is not valid: {problem.rstrip('.')}. Give it again as {wanted}."
+        if problem == _NOT_JSON:
+            text = f"Give {'this' if answer.strip() else 'your'} answer as {wanted}."
+        messages = [*self.first_request.messages]
+        if answer.strip():
+            messages.append({"role": "assistant", "content": answer})
         return replace(
             self._body,
-            messages=[*self._messages, {"role": "assistant", "content": draft}, correction],
+            messages=[*messages, {"role": "user", "content": text}],
             tools=(),
             tool_choice=None,
             parallel_tool_calls=None,
             enable_thinking=False,
         )
-
-    def _correction(self, problem: str) -> str:
-        follows = " that follows the JSON schema" if self._schema else ""
-        request = f"Give this answer as one JSON {'object' if self._is_object else 'value'}{follows}."
-        return request if problem == _NOT_JSON else f"{request} The last one is not valid: {problem.rstrip('.')}."
-
-    def _second_delta(self, delta: Delta) -> Delta:
-        """Return a delta of the second answer as a delta of the combined answer."""
-        self._second_answer_began = True
-        if delta.content:
-            delta.content, self._before_correction = self._before_correction + delta.content, ""
-        if delta.last:
-            delta.usage = add_usage(self._held_back[-1].usage, delta.usage)
-        else:
-            delta.response = None  # already reported by the first answer
-        return delta
 
     def request_failed(self, error: TIRError) -> None:
         """Fall back to the answer before this request.
@@ -179,46 +197,40 @@ class StructuredOutputFlow:
         Raises:
             TIRError: `error`, if it ended the first answer, or the later one had begun.
         """
-        if self._tool_call_retry and not self._object_is_requested:
+        if self._first_answer is None:
+            if self._tool_call_retry is None:
+                raise error
             self._tool_call_retry.request_failed(error)
             return
-        if not self._object_is_requested or self._second_answer_began:
+        if self._passes_through or self._content or self._held_back:
             raise error
         logger.warning("An answer that is not the requested object could not be corrected: %s", error)
+        self._content, self._held_back = self._first_answer
 
     def remaining(self) -> Iterator[Delta]:
-        """Yield what was held back, unless a later answer took its place."""
-        for delta in self._tool_call_retry.remaining() if self._tool_call_retry else ():
-            if visible := self._first_delta(delta):
+        """Yield what was held back of the last answer."""
+        for delta in self._tool_call_retry.remaining() if self._tool_call_retry and not self._first_answer else ():
+            if visible := self._pass_on(delta):
                 yield visible
-        if self._second_answer_began:
-            return
         if self._content:
-            yield Delta(content=self._content)
+            yield Delta(content=self._content, replaces=self._to_replace)
         yield from self._held_back
 
-    def _look_at_start(self, delta: Delta) -> Delta:
-        """Detect whether the answer starts with an object or an array, or with a Markdown fence around it."""
-        start = (self._content + delta.content).lstrip()
-        if start.startswith(("{", _FENCE) if self._is_object else ("{", "[", _FENCE)):
-            self._passes_through = self._stream and not self._has_tools
-        elif not _FENCE.startswith(start):
-            self._passes_through = False
-        if self._passes_through:
-            delta, self._content = replace(delta, content=self._content + delta.content), ""
-        return delta
-
-    def _find_problem(self, text: str) -> str | None:
-        """Explain why `text` does not contain valid JSON; return None if it does."""
+    def _find_json(self, text: str) -> tuple[str, str | None]:
+        """Return the JSON in an answer, and what is wrong with it, if anything."""
+        if self._validate is not None:
+            with suppress(ValueError):  # the answer is usually nothing but valid JSON
+                self._validate(text)
+                return text, None
         found = extract_json(text, is_object=self._is_object)
         try:
             value = from_json(found)
         except ValueError:
-            return _NOT_JSON
+            return found, _NOT_JSON
         if self._validate is None:
-            return find_mismatch(value, self._schema or {"type": "object"})
+            return found, find_mismatch(value, self._schema or {"type": "object"})
         try:
             self._validate(found)
         except ValueError as error:
-            return describe_error(error)
-        return None
+            return found, describe_error(error)
+        return found, None

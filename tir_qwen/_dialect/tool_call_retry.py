@@ -6,7 +6,7 @@ An agent would otherwise end there, with an empty answer: it goes on only for ca
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,9 @@ from .._request.body import Body
 from .._request.tool_calls import error_result, tool_call_to_wire
 from .._response.arguments import LOST, REPEATED, TRUNCATED
 from ..errors import TIRError
-from ..types import JSON, Choice, Completion, Delta, ToolCallDelta, Usage
+from ..types import JSON, Choice, Completion, Delta, ToolCallDelta, Usage, Validate
 from .capabilities import Capabilities
-from .json_answer import describe_error
+from .json_answer import describe_error, extract_json
 from .usage import add_usage
 
 logger = logging.getLogger("tir_qwen")
@@ -42,7 +42,7 @@ class ToolCallRetry:
         *,
         for_invalid_calls: bool,
         for_lost_calls: bool,
-        validate: Callable[[str], object] | None = None,
+        validate: Validate | None = None,
     ) -> None:
         """Start a call.
 
@@ -63,8 +63,10 @@ class ToolCallRetry:
         self._calls: dict[int, list[ToolCallDelta]] = {}  # the parts of each call so far
         self._first_index = 0  # of the calls of the current answer
         self._answer_began = False
+        self._text: list[str] = []  # of the current answer
         self._has_text = self._has_reasoning = False
         self._before_text = self._before_reasoning = ""  # what separates the texts of a later answer from those before
+        self._to_replace = 0  # number of characters of text that should have been a call
         self._held_back: list[Delta] = []  # the end of the current answer
         self._earlier_end: list[Delta] = []  # the end of the answer before
         self._usage: Usage | None = None  # of the answers before
@@ -78,6 +80,7 @@ class ToolCallRetry:
             self._calls.setdefault(part.index, []).append(part)
         if delta.finish_reason and self._validate:
             delta = replace(delta, tool_calls=[*delta.tool_calls, *self._invalid_calls(self._validate)])
+        self._text.append(delta.content)
         self._has_text = self._has_text or bool(delta.content.strip())
         self._has_reasoning = self._has_reasoning or bool(delta.reasoning)
         if delta.finish_reason and self._must_ask_again(delta):
@@ -99,11 +102,18 @@ class ToolCallRetry:
         self._before_text = "\n" if self._has_text else ""
         self._before_reasoning = "\n" if self._has_reasoning else ""
         self._answer_began = False
+        text = "".join(self._text)
+        self._text.clear()
         if self._is_repeated:
             logger.info("A stream has lost a tool call or a part of it: a whole answer is requested.")
             return replace(self.first_request, stream_options=None)
         logger.info("The model is asked again: its answer contains no tool call that can be run.")
-        messages = [*self.first_request.messages, *_correction(completion.first, errors)]
+        if errors:
+            correction = _correction(completion.first, errors)
+        else:
+            correction = self._correction_of_text(text)
+            self._to_replace, self._before_text = len(text), ""
+        messages = [*self.first_request.messages, *correction]
         stream_options = None if self.asks_whole else self.first_request.stream_options
         return replace(self.first_request, messages=messages, stream_options=stream_options)
 
@@ -126,7 +136,7 @@ class ToolCallRetry:
         """Return the error of each call of the current answer; None for those that can be run."""
         return [parts[-1].error for index, parts in self._calls.items() if index >= self._first_index]
 
-    def _invalid_calls(self, validate: Callable[[str], object]) -> list[ToolCallDelta]:
+    def _invalid_calls(self, validate: Validate) -> list[ToolCallDelta]:
         """Return what marks the calls of the current answer whose arguments are not valid."""
         invalid = []
         for index, parts in self._calls.items():
@@ -149,10 +159,29 @@ class ToolCallRetry:
             self._may_ask_whole, self._is_repeated = False, True
             self.asks_whole = True  # from now on: later streams would lose the same
             return True
-        if errors and self._may_correct:
+        is_invalid = bool(errors) or (end.finish_reason != "length" and self._find_problem("".join(self._text)))
+        if is_invalid and self._may_correct:
             self._may_correct, self._is_repeated = False, False
             return True
         return False
+
+    def _find_problem(self, text: str) -> str | None:
+        """Explain what is wrong with the text of an answer that should be the call of a tool; None if it need not be.
+
+        Some servers return the arguments of such a call as text.
+        """
+        if not self._validate or self.first_request.tool_choice in (None, "auto"):
+            return None
+        try:
+            self._validate(extract_json(text))
+        except ValueError as error:
+            return describe_error(error)
+        return None
+
+    def _correction_of_text(self, text: str) -> list[JSON]:
+        request = f"This answer is not a valid call of the tool: {self._find_problem(text)}. Call the tool."
+        answer: list[JSON] = [{"role": "assistant", "content": text}] if text.strip() else []
+        return [*answer, {"role": "user", "content": request}]
 
     def _continue(self, delta: Delta) -> Delta:
         """Return a delta of a later answer as a delta of the whole one."""
@@ -167,6 +196,7 @@ class ToolCallRetry:
         else:
             if delta.content:
                 changes["content"], self._before_text = self._before_text + delta.content, ""
+                changes["replaces"], self._to_replace = self._to_replace, 0
             if delta.reasoning:
                 changes["reasoning"], self._before_reasoning = self._before_reasoning + delta.reasoning, ""
         renumbered = [replace(part, index=self._first_index + part.index) for part in delta.tool_calls]

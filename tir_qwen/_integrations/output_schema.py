@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 
 from pydantic_core import from_json, to_json
@@ -39,12 +41,11 @@ class OutputSchema:
             description: What the object is; default: the description of the JSON schema.
         """
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64]
-        self.json = json
-        self._description: str = json.get("description", "") if description is None else description
+        self.json: JSON = from_json(to_json(json, inf_nan_mode="strings"))  # a default may be infinite
+        self._description: str = self.json.get("description", "") if description is None else description
         self._build = build
         self._is_plain = is_plain
         self._is_object = describes_objects(json)
-        self._is_wrapped = False
 
     @property
     def validator(self) -> Validator:
@@ -56,8 +57,9 @@ class OutputSchema:
 
         Raises:
             ValueError: The value is not valid.
+            Exception: Whatever else a validator raises.
         """
-        return self._build(to_json(_unwrap(from_json(text))).decode() if self._is_wrapped else text)
+        return self._build(text)
 
     def parse(self, text: str, finish_reason: str | None = None) -> Any:
         """Build the object from an answer.
@@ -65,6 +67,10 @@ class OutputSchema:
         Raises:
             ValueError: The answer contains no such object; the message says if max_tokens truncated it.
         """
+        try:
+            return self.build(text)  # an answer is usually nothing but JSON
+        except (ValueError, TypeError):
+            pass
         try:
             return self.build(extract_json(text, is_object=self._is_object))
         except (ValueError, TypeError) as error:
@@ -76,11 +82,11 @@ class OutputSchema:
 
     def build_partial(self, value: Any) -> Any:
         """Return the object so far, from what has been parsed; None if it cannot be built yet."""
-        try:
-            part = _unwrap(value) if self._is_wrapped else value
-            return part if part is None or self._is_plain else self._build(to_json(part).decode())
-        except (ValueError, TypeError):
-            return None
+        if value is None or self._is_plain:
+            return value
+        with suppress(Exception):  # validators may not expect parts
+            return self.build(to_json(value).decode())
+        return None
 
     def as_response_format(self, strict: bool | None = None) -> JSON:
         """Return the `response_format` with which the server enforces the schema."""
@@ -113,15 +119,13 @@ class OutputSchema:
         shared: JSON = {key: self.json[key] for key in ("$defs", "definitions", "description") if key in self.json}
         inner = {key: value for key, value in self.json.items() if key not in shared}
         json: JSON = {"type": "object", "properties": {_WRAPPER: inner}, "required": [_WRAPPER], **shared}
-        schema = OutputSchema(self.name, json, self._build, is_plain=self._is_plain, description=self._description)
-        schema._is_wrapped = True
-        return schema
+        return OutputSchema(self.name, json, partial(_build_unwrapped, self._build), description=self._description)
 
 
 class Validator(str):
     """Validates JSON against a schema.
 
-    It is a string, the name of the schema, because tracers and caches write the parameters of a call down.
+    It is a `str`, the name of the schema, so that tracers and caches can serialize the parameters of a call.
     """
 
     __slots__ = ("_schema",)
@@ -133,13 +137,23 @@ class Validator(str):
         validator._schema = schema
         return validator
 
+    def __getnewargs__(self) -> tuple[OutputSchema]:  # type: ignore[override]
+        return (self._schema,)
+
     def __call__(self, text: str) -> None:
         """Validate the text of a JSON value.
+
+        Other errors are mistakes of a validator, which the model could not correct; `OutputSchema.parse` raises them.
 
         Raises:
             ValueError: It is not valid.
         """
-        self._schema.build(text)
+        try:
+            self._schema.build(text)
+        except ValueError:
+            raise
+        except Exception:  # noqa: BLE001
+            return
 
 
 def parse_json(schema: JSON | None, text: str) -> Any:
@@ -158,6 +172,8 @@ def _strict(strict: bool | None) -> JSON:
     return {} if strict is None else {"strict": strict}
 
 
-def _unwrap(value: Any) -> Any:
-    """Return the value of the wrapper's key; without one, the value itself, as a model without tools writes it."""
-    return value[_WRAPPER] if isinstance(value, dict) and value.keys() == {_WRAPPER} else value or None
+def _build_unwrapped(build: Callable[[str], Any], text: str) -> Any:
+    """Build an object from the value of the wrapper's key, or from the text, as a model without tools writes it."""
+    value = from_json(text)
+    is_wrapped = isinstance(value, dict) and value.keys() == {_WRAPPER}
+    return build(to_json(value[_WRAPPER]).decode() if is_wrapped else text)

@@ -7,13 +7,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from .._dialect.json_answer import find_last_value, find_value
+from .._dialect.json_answer import find_json
 
 _NUMBER_AT_END = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
 """A number at the end of the text, which may be incomplete."""
 _ESCAPE = re.compile(r"\\.")
-_ANOTHER_VALUE = re.compile(r"\n[{\[]")
-"""How another value may begin."""
 _ALWAYS_PARSED_UP_TO = 2048
 """Text up to this length is parsed every time it grows."""
 
@@ -21,18 +19,16 @@ _ALWAYS_PARSED_UP_TO = 2048
 class PartialJSON:
     """An object or an array that streams in: call `read` whenever more of its text has arrived.
 
-    If the text contains several, it is the last one. A long text is not parsed for every token, which would take
-    quadratic time; the value then lags by 1 or 2 percent.
+    A long text is not parsed for every token, which would take quadratic time; the value then lags by 1 or 2 percent.
     """
 
-    __slots__ = ("_is_object", "_next_length", "_parsed_length", "_start", "_value")
+    __slots__ = ("_is_object", "_next_length", "_parsed_length", "_value")
 
     def __init__(self, *, is_object: bool = True) -> None:
         """Start with nothing; `is_object`: whether only an object is expected."""
         self._is_object = is_object
         self._parsed_length = 0
         self._next_length = 1  # the length at which to parse again
-        self._start = 0  # where the value begins, or a later position
         self._value: Any = None
 
     def read(self, text: str) -> Any:
@@ -41,23 +37,10 @@ class PartialJSON:
         A number at the end is left out, since more digits may follow.
         """
         if len(text) < self._parsed_length or len(text) >= self._next_length:
-            if len(text) < self._parsed_length:
-                self._start = 0
-            self._value = self._parse(text)
+            self._value = _parse_partial(text[find_json(text, is_object=self._is_object) :])
             self._parsed_length = len(text)
             self._next_length = len(text) + max(1, (len(text) - _ALWAYS_PARSED_UP_TO) // 64)
         return self._value
-
-    def _parse(self, text: str) -> Any:
-        start = find_value(text, self._start, is_object=self._is_object)
-        if _ANOTHER_VALUE.search(text, max(self._parsed_length - 1, start)):
-            start = find_last_value(text, start, is_object=self._is_object)
-        value = _parse_partial(text[start:])
-        if value is None:
-            start = find_last_value(text, start, is_object=self._is_object)
-            value = _parse_partial(text[start:])
-        self._start = start
-        return value
 
 
 def _parse_partial(text: str) -> Any:

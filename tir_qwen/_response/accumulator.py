@@ -53,6 +53,9 @@ class _ChoiceAccumulator:
         self.stop_reason: str | int | None = None
 
     def add(self, delta: Delta) -> None:
+        if delta.replaces:
+            self.content.clear()
+            self.logprobs = None
         if delta.content:
             self.content.append(delta.content)
         if delta.reasoning:

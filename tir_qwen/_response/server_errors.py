@@ -51,13 +51,14 @@ _OVERFLOW = r"maximum context length|max_model_len|maximum model length|is too l
 _TRUNCATED_CALL = r"(?s)validation error for list\[.*Invalid JSON: EOF while parsing"
 # Grammars do not support all of JSON schema: guidance, xgrammar and outlines in vLLM 0.9 to 0.32, others elsewhere.
 _GRAMMAR_LIMIT = (
-    r"(?i)\bgrammar error|unimplemented keys|unknown format|\bxgrammar\b|look-?around|regex parse error"
-    r"|(?:error|failed to|unable to|cannot) (?:transform|convert|compil|pars|generat|serializ)\w* .{0,60}"
-    r"(?:schema|grammar|regex)|grammar compilation|invalid (?:json )?grammar|invalid schema for"
-    r"|regex uses unsupported|backreferences are"
+    r"(?i)\bgrammar error:|unimplemented keys|not supported by (?:xgrammar|outlines|guidance)|regex parse error"
+    r"|look-?(?:around|ahead|behind)|regex uses unsupported|grammar compilation error|invalid (?:json )?grammar spec"
+    r"|(?:failed to|unable to|cannot|could not) (?:transform|convert|compile|generate) (?:the |a )?(?:json )?schema"
+    r"|json schema (?:conversion failed|contains)|unsupported (?:json schema|keyword in schema)|invalid schema for"
+    r"|keyword '\w+' is not (?:permitted|supported)|error serializing structured outputs"
 )
-_SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type|does not exist|unresolv"
-"""The words for mistakes in a schema, which no other form of it could mend."""
+_SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
+"""Errors in a schema itself, which another form of it would not fix."""
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
 _ECHO = r"(?s)(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*"
 _PYDANTIC_ERROR = r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
