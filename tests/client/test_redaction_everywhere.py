@@ -164,4 +164,4 @@ def test_recorded_files() -> None:
         assert PRIVATE.search(content) is None, path.name
         hosts |= {first or second for first, second in HOSTS.findall(content)}
     assert len(FILES) > 500
-    assert hosts == {b"127.0.0.1", b"tir.invalid", b"errors.pydantic.dev"}
+    assert hosts == {b"127.0.0.1", b"tir.invalid", b"docs.example.com", b"errors.pydantic.dev"}

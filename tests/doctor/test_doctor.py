@@ -500,7 +500,7 @@ def test_the_corrected_answer_is_judged(terminal: Terminal, correction: str) -> 
 
 def test_an_empty_answer_does_not_show_an_enforced_schema(terminal: Terminal) -> None:
     """An empty answer does not show whether the schema is enforced."""
-    with Loopback(answering({"structured": whole(None, reasoning_content="Hm.")})) as server:
+    with Loopback(answering({"structured": whole("")})) as server:
         assert terminal.findings(server)["structured output"][0] == "unknown"
 
 
