@@ -217,10 +217,10 @@ def usage_metadata(usage: Usage | None) -> UsageMetadata | None:
     """Return the token counts under LangChain's names, with cached and reasoning tokens if the server reports them."""
     if not usage:
         return None
+    read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    total = usage.get("total_tokens")
     counts = UsageMetadata(
-        input_tokens=usage.get("prompt_tokens") or 0,
-        output_tokens=usage.get("completion_tokens") or 0,
-        total_tokens=usage.get("total_tokens") or 0,
+        input_tokens=read, output_tokens=written, total_tokens=read + written if total is None else total
     )
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     if cached is not None:

@@ -217,7 +217,7 @@ def _error(call: ToolCall) -> dict[str, Any]:
 
 def _counts(usage: Usage | None) -> dict[str, Any]:
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    return {name: usage.get(name) for name in names} if usage else {}
+    return {name: count for name, count in (usage or {}).items() if name in names}
 
 
 def logprobs_from_wire(logprobs: dict[str, Any] | None) -> list[list[LogProb]] | None:

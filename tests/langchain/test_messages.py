@@ -352,7 +352,7 @@ def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:
     [
         (None, None),
         ({}, None),
-        ({"prompt_tokens": 1}, {"input_tokens": 1, "output_tokens": 0, "total_tokens": 0}),
+        ({"prompt_tokens": 1}, {"input_tokens": 1, "output_tokens": 0, "total_tokens": 1}),
         (
             {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "prompt_tokens_details": None},
             {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},

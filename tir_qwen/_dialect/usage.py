@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..types import Usage
+from ..types import JSON, Usage
 
 
 def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
@@ -13,11 +13,19 @@ def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
         return first or second
     total: Any = dict(second)
     for name, value in first.items():
-        if isinstance(value, int):
-            total[name] = value + (total.get(name) or 0)
-        elif isinstance(value, dict):
-            details = total.get(name) or {}
-            added = {key: count + (details.get(key) or 0) for key, count in value.items() if count}
-            total[name] = {**details, **added}
+        if isinstance(value, dict):
+            total[name] = _add_counts(value, total.get(name))
+        elif isinstance(value, int):
+            total |= _add_counts({name: value}, total)
     usage: Usage = total
     return usage
+
+
+def _add_counts(first: JSON, second: Any) -> JSON:
+    """Return the counts of `second`, if it is an object, plus those of `first`; fields of other types are kept."""
+    total = dict(second) if isinstance(second, dict) else {}
+    for name, count in first.items():
+        other = total.get(name)
+        if isinstance(count, int) and isinstance(other, (int, type(None))):
+            total[name] = count + (other or 0)
+    return total

@@ -12,8 +12,10 @@ from .._json import parse_object
 from ..types import JSON, Delta, ToolCallDelta, Usage
 from .arguments import INTERRUPTED, TRUNCATED
 from .fields import expect, items, read_tool_call_delta
+from .message import ORDINARY_FIELDS, TEXT_TYPES, convert
+from .reported import read_logprobs
 from .text.newlines import AnswerText, NewlineTrimmer
-from .text.think_tags import ThinkSplitter
+from .text.think_tags import ThinkSplitter, split_unopened
 from .text.tool_calls import ToolCallParser, has_malformed_call, parse_tool_calls
 from .text.torn_tags import TornTagRepair
 from .tool_call_tracker import Source, ToolCallTracker
@@ -113,7 +115,8 @@ class ChoiceDecoder:
         self._options = options
         self._text_is_plain = options.text_is_plain
         self._torn_tags = TornTagRepair(options.stop_lag) if options.stop_lag else None
-        self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is the answer
+        self._think_splitter: ThinkSplitter | None = ThinkSplitter(strict=options.thinking_off)
+        # None: all further content is the answer
         self._calls = ToolCallTracker(new_id)
         self._call_parser = ToolCallParser(hold=options.text_calls != "prompted") if options.reads_calls else None
         self._reasoning = NewlineTrimmer(leading=True)
@@ -139,11 +142,12 @@ class ChoiceDecoder:
             return Delta(self._index)
         said = choice.get("delta")
         if said is None:
-            said = choice.get("message") or {}
-            self._torn_tags = None  # tags are torn in streams only
-            self._is_stream = False
+            said = self._read_message(choice)
+        elif (
+            type(said) is not dict or not said.keys() <= ORDINARY_FIELDS or type(said.get("content")) not in TEXT_TYPES
+        ):
+            said = convert(said)
         delta = Delta(self._index)
-        expect(said, dict, "delta")
         received = said
         if self._torn_tags is not None:
             said = self._repair(self._torn_tags, said)
@@ -153,20 +157,34 @@ class ChoiceDecoder:
                 self.reasoning_fields = frozenset(name for name in REASONING_FIELDS if received.get(name))
                 self._add_reasoning(delta, "")
                 self._end_think_block(delta)
-            self._add_reasoning(delta, expect(reasoning, str, "reasoning"))
+            self._add_reasoning(delta, reasoning if type(reasoning) is str else expect(reasoning, str, "reasoning"))
         if content := said.get("content"):
             self.heard += 1
-            self._add_content(delta, expect(content, str, "content"))
+            self._add_content(delta, content)
         if said.get("tool_calls"):
             self.heard += 1
             self._answer.interrupt()
             for position, call in enumerate(items(said, "tool_calls")):
                 self._add_call(delta, read_tool_call_delta(position, call), "server")
         if (logprobs := choice.get("logprobs")) is not None:
-            delta.logprobs = expect(logprobs, dict, "logprobs")
+            delta.logprobs = read_logprobs(logprobs)
         if finish_reason := choice.get("finish_reason"):
             self._finish(delta, expect(finish_reason, str, "finish_reason"), choice)
         return delta
+
+    def _read_message(self, choice: JSON) -> JSON:
+        """Return what a whole message adds: after deltas, it repeats them, except what cannot be streamed."""
+        said = convert(choice.get("message") or {})
+        if self._is_stream and self.heard:
+            is_answered = self._past_reasoning or bool(self._calls) or not self.reasoning_fields
+            return {} if is_answered else {name: said.get(name) for name in ("content", "tool_calls")}
+        self._torn_tags = None  # tags are torn in streams only
+        self._is_stream = False
+        content = said.get("content")
+        has_reasoning = any(said.get(name) for name in REASONING_FIELDS)
+        if content and not has_reasoning and not self._options.thinking_off:
+            said["reasoning"], said["content"] = split_unopened(content)
+        return said
 
     def close(self, usage: Usage | None = None) -> Delta:
         """Return what was held back, and what the token counts show, at the end of the answer."""
@@ -213,13 +231,13 @@ class ChoiceDecoder:
         self._final_choice = choice
         delta.finish_reason = finish_reason
         delta.stop_reason = choice.get("stop_reason")
-        if finish_reason == "stop" and self._calls.has_calls_from("text"):
+        if finish_reason == "function_call" or (finish_reason == "stop" and self._calls.has_calls_from("text")):
             delta.finish_reason = "tool_calls"  # as reported by servers that parse them
 
     def _repair(self, torn_tags: TornTagRepair, said: JSON) -> JSON:
         """Return the delta without remains of torn think tags."""
         reasoning = expect(said.get("reasoning_content") or said.get("reasoning") or "", str, "reasoning")
-        content = expect(said.get("content") or "", str, "content")
+        content = said.get("content") or ""
         late_reasoning = ""
         if reasoning or content:
             self.heard += 1

@@ -15,15 +15,20 @@ from typing import Any
 from pydantic_core import from_json
 
 from ..errors import MalformedChunkError, ServerStreamError, StreamInterruptedError
-from ..types import JSON, Delta, Usage
+from ..types import JSON, Delta
 from .choice import DEFAULT_OPTIONS, ChoiceDecoder, DecodingOptions
-from .fields import expect, items
+from .fields import expect, items, read_index
+from .reported import read_usage
 from .server_errors import error_from_frame
 
 _FAILURE_REASONS = frozenset({"abort", "error"})
 """Finish reasons by which vLLM reports that it could not complete the answer."""
-_FIRST_FACTS = ("id", "created", "model")
-_ORDINARY_FIELDS = frozenset({*_FIRST_FACTS, "object", "choices", "usage"})
+_FACT_TYPES: dict[str, Any] = {"id": str, "created": (int, float), "model": str}
+"""What identifies a response: these facts come with its first delta."""
+_ORDINARY_FIELDS = frozenset({*_FACT_TYPES, "object", "choices", "usage"})
+_NOTHING = (b"", b"null")
+_ANSWER_EVENTS = (b"", b"message")
+"""The types of the events that may contain a chunk; proxies send pings of another type."""
 
 
 class ChunkDecoder:
@@ -41,6 +46,7 @@ class ChunkDecoder:
         "_request",
         "_response_id",
         "_secrets",
+        "_unknown_facts",
         "_usage",
         "done",
     )
@@ -50,10 +56,11 @@ class ChunkDecoder:
     ) -> None:
         self.done = False
         self._choices: dict[int, ChoiceDecoder] = {}
-        self._first_facts: JSON | None = None  # for the first delta
-        self._last_facts: JSON | None = None  # for the last delta; None before the first chunk
+        self._unknown_facts = set(_FACT_TYPES)
+        self._first_facts: JSON = {}  # for the next delta
+        self._last_facts: JSON = {}  # for the last delta
         self._response_id: str | None = None
-        self._usage: Usage | None = None
+        self._usage: Any = None  # as the server sent it
         self._secrets = secrets
         self._request = request
         self._options = options
@@ -92,14 +99,14 @@ class ChunkDecoder:
             if data == b"[DONE]":
                 yield from self._end()
                 return
-            if not data and event != b"error":
+            if event != b"error" and (data in _NOTHING or event not in _ANSWER_EVENTS):
                 return
         chunk = self._parse(data, event)
         self._collect_facts(chunk)
         for position, choice in enumerate(items(chunk, "choices")):
             delta = self._choice_decoder(choice, position).feed(choice)
-            if self._first_facts is not None:
-                delta.response, self._first_facts = self._first_facts, None
+            if self._first_facts:
+                delta.response, self._first_facts = self._first_facts, {}
             if (
                 delta.content
                 or delta.reasoning
@@ -109,8 +116,11 @@ class ChunkDecoder:
                 or delta.response
             ):
                 yield delta
-            if delta.finish_reason in _FAILURE_REASONS:
-                raise ServerStreamError(f"the server gave up on the answer (finish_reason: {delta.finish_reason})")
+            if delta.finish_reason is not None:
+                if delta.finish_reason in _FAILURE_REASONS:
+                    raise ServerStreamError(f"the server gave up on the answer (finish_reason: {delta.finish_reason})")
+                if usage := choice.get("usage"):  # of Moonshot
+                    self._usage = chunk.get("usage") or usage
 
     def close(self) -> Iterator[Delta]:
         """Yield the remaining deltas at the end of the payloads.
@@ -136,12 +146,13 @@ class ChunkDecoder:
         if not self._choices:
             raise StreamInterruptedError("the server sent no answer")
         self.done = True
+        usage = read_usage(self._usage)
         for choice in self._choices.values():
-            delta = choice.close(self._usage if len(self._choices) == 1 else None)
+            delta = choice.close(usage if len(self._choices) == 1 else None)
             if delta.content or delta.reasoning or delta.tool_calls or delta.finish_reason:
                 yield delta
-        facts = {**(self._first_facts or {}), **(self._last_facts or {})}
-        yield Delta(usage=self._usage, response=facts or None, last=True)
+        facts = {**self._first_facts, **self._last_facts}
+        yield Delta(usage=usage, response=facts or None, last=True)
 
     def _parse(self, data: bytes, event: bytes) -> JSON:
         chunk, problem = None, "not a JSON object"
@@ -158,13 +169,26 @@ class ChunkDecoder:
 
     def _collect_facts(self, chunk: JSON) -> None:
         """Keep the metadata of the response. Usage that is sent repeatedly is cumulative, so the last one counts."""
-        if self._last_facts is None:
-            self._last_facts = {}
-            self._response_id = chunk.get("id")
-            self._first_facts = {key: chunk[key] for key in _FIRST_FACTS if chunk.get(key) is not None} or None
+        if self._unknown_facts and "choices" in chunk:
+            self._collect_first_facts(chunk)
         if usage := chunk.get("usage"):
-            self._usage = expect(usage, dict, "usage")
-        if chunk.keys() <= _ORDINARY_FIELDS:  # nearly every chunk
+            self._usage = usage
+        if not chunk.keys() <= _ORDINARY_FIELDS:
+            self._collect_last_facts(chunk)
+
+    def _collect_first_facts(self, chunk: JSON) -> None:
+        """Keep what identifies the response; Azure reports on its filter first, without it."""
+        for name, kinds in _FACT_TYPES.items():
+            if name in self._unknown_facts and chunk.get(name) and isinstance(chunk[name], kinds):
+                self._unknown_facts.remove(name)
+                self._first_facts[name] = chunk[name]
+        self._response_id = self._first_facts.get("id", self._response_id)
+
+    def _collect_last_facts(self, chunk: JSON) -> None:
+        groq = chunk.get("x_groq")
+        if isinstance(groq, dict) and groq.get("usage") and not chunk.get("usage"):
+            self._usage = groq["usage"]
+        if "choices" not in chunk:  # an event of another kind, such as a ping
             return
         for key in chunk.keys() - _ORDINARY_FIELDS:
             if chunk[key] is not None:
@@ -176,7 +200,9 @@ class ChunkDecoder:
             index = position
         decoder = self._choices.get(index) if type(index) is int else None
         if decoder is None:
-            index = expect(index, int, "index")
+            index = read_index(index)
+            decoder = self._choices.get(index)
+        if decoder is None:
             decoder = self._choices[index] = ChoiceDecoder(index, self._options, partial(self._new_id, index))
         return decoder
 

@@ -18,12 +18,13 @@ class ToolCallTracker:
     some servers repeat them.
     """
 
-    __slots__ = ("_calls", "_indices", "_new_id")
+    __slots__ = ("_calls", "_ids", "_indices", "_new_id")
 
     def __init__(self, new_id: Callable[[int], str]) -> None:
         """Start a choice; `new_id` returns the id of the call with a given index, if the server gives none."""
         self._new_id = new_id
         self._calls: dict[int, _TrackedCall] = {}
+        self._ids: set[str] = set()
         self._indices: dict[tuple[Source, int], int] = {}  # the index of each call, by its source's own index
 
     def __bool__(self) -> bool:
@@ -55,9 +56,13 @@ class ToolCallTracker:
         if call is None:
             call = self._calls[part.index] = _TrackedCall()
         call.server_id = call.server_id or part.id
+        if part.id and not call.id and part.id in self._ids:
+            part.id = self._new_id(part.index)  # TGI gives each call the id `0`
         if part.name and not call.id:
             part.id = part.id or self._new_id(part.index)
         call.id, part.id = call.id or part.id, None if call.id else part.id
+        if part.id:
+            self._ids.add(part.id)
         call.name, part.name = call.name or part.name, None if call.name else part.name
         call.error, part.error = call.error or part.error, None
         call.is_open = True

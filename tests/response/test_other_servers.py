@@ -1,0 +1,259 @@
+"""Answers of servers other than vLLM are read as their server meant them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.decode import DONE, bytewise, chunk, decode, events, stream, whole
+from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
+from tir_qwen.types import Completion, ToolCall
+
+FACTS = {"id": "chatcmpl-1", "created": 1770613777, "model": "qwen3_32b"}
+COUNTS = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+FILTER = {
+    "id": "",
+    "object": "",
+    "created": 0,
+    "model": "",
+    "choices": [],
+    "prompt_filter_results": [{"prompt_index": 0}],
+}
+CALL = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+CALLED = ("", "", [("get_weather", '{"city": "Paris"}')], "tool_calls")
+
+
+def completion(body: bytes, expected: DecodingOptions = DEFAULT_OPTIONS) -> Completion:
+    """Decode a complete answer, in one piece and byte by byte."""
+    outcome = decode(body, expected=expected)
+    assert outcome.error is None
+    assert decode(*bytewise(body), expected=expected) == outcome
+    return outcome.completion
+
+
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        # https://github.com/Azure/azure-sdk-for-go/issues/21086
+        pytest.param(events(FILTER), {"prompt_filter_results": [{"prompt_index": 0}]}, id="Azure's filter"),
+        # https://github.com/microsoft/autogen/issues/6465
+        pytest.param(
+            events(FILTER | {"choices": [{"index": 0}], "prompt_filter_results": None}), {}, id="Azure's later"
+        ),
+        pytest.param(events({"type": "ping", "id": "evt_1"}), {}, id="a ping"),
+        pytest.param(b"event: ping\ndata: 17\n\n", {}, id="a ping of another type"),
+        pytest.param(events(b"null"), {}, id="null"),
+    ],
+)
+def test_an_event_of_another_kind_may_come_first(first: bytes, more: dict[str, Any]) -> None:
+    """The id, time and model are those of the answer, whatever comes before it."""
+    answer = completion(first + stream({"content": "Hello"}))
+    assert (answer.response, answer.content, answer.finish_reason) == (FACTS | more, "Hello", "stop")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_refusal_is_the_answer(streamed: bool) -> None:
+    """OpenAI puts a refusal in a field of its own: it is the text where there is no content."""
+    refusals = [{"content": None, "refusal": text} for text in ("I can't", " help.")]
+    body = stream(*refusals) if streamed else whole({"content": None, "refusal": "I can't help."})
+    assert decode(body).said == ("", "I can't help.", [], "stop")
+    assert decode(whole({"content": "Yes.", "refusal": None})).said == ("", "Yes.", [], "stop")
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_old_function_call_is_a_tool_call(streamed: bool) -> None:
+    """Older OpenAI servers answer with a `function_call`: it is one call, with an id of ours."""
+    pieces = [{"name": "get_weather", "arguments": ""}, {"arguments": '{"city": '}, {"arguments": '"Paris"}'}]
+    body = (
+        stream(*({"content": None, "function_call": piece} for piece in pieces), finish_reason="function_call")
+        if streamed
+        else whole({"content": None, "function_call": CALL}, "function_call")
+    )
+    outcome = decode(body)
+    assert outcome.said == CALLED
+    assert outcome.completion.tool_calls[0].id.startswith("call-")
+
+
+def test_a_final_message_repeats_the_answer() -> None:
+    """A stream whose last chunk has the whole message says nothing twice."""
+    end = chunk({}, "stop")
+    del end["choices"][0]["delta"]
+    for repeated in ({"delta": None}, {}):
+        end["choices"][0] |= {"message": {"content": "Hello", "reasoning": "r"}, **repeated}
+        body = events(chunk({"reasoning": "r"}), chunk({"content": "Hel"}), chunk({"content": "lo"}), end, DONE)
+        assert decode(body).said == ("r", "Hello", [], "stop")
+        assert decode(events(chunk({"reasoning": "r"}), end, DONE)).said == ("r", "Hello", [], "stop")
+    assert decode(events(chunk({"role": "assistant"}), end, DONE)).said == ("r", "Hello", [], "stop")
+
+
+def test_usage_may_be_elsewhere() -> None:
+    """Groq reports the usage of a stream in `x_groq`, Moonshot in the last choice.
+
+    Sources: the types of Groq's SDK; https://github.com/earendil-works/pi/issues/2017.
+    """
+    groq = chunk({}, "stop", x_groq={"id": "req_1", "usage": COUNTS})
+    moonshot = chunk({}, "stop")
+    moonshot["choices"][0]["usage"] = COUNTS
+    for end in (groq, moonshot):
+        assert decode(events(chunk({"content": "a"}), end, DONE)).completion.usage == COUNTS
+
+
+TGI = {"id": 0, "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        # https://github.com/huggingface/text-generation-inference/pull/2954
+        pytest.param(TGI | {"index": 0}, id="TGI: an object"),
+        pytest.param([TGI], id="TGI: a number as id, and arguments as object"),
+        pytest.param([TGI | {"id": 7}], id="another number as id"),
+        pytest.param([TGI | {"index": "0"}], id="an index as text"),
+        pytest.param([TGI | {"index": 0.0, "id": None}], id="an index as float"),
+    ],
+)
+def test_tool_calls_of_other_shapes(calls: Any, streamed: bool) -> None:
+    """A call is read whatever the types of its list, index, id and arguments."""
+    said = {"content": None, "tool_calls": calls}
+    outcome = decode(stream(said, finish_reason="tool_calls") if streamed else whole(said, "tool_calls"))
+    assert outcome.error is None
+    call = outcome.completion.tool_calls[0]
+    assert call.id.startswith("call-")
+    assert outcome.completion.tool_calls == [ToolCall(call.id, "get_weather", '{"city":"Paris"}')]
+
+
+def test_ids_that_are_not_unique() -> None:
+    """TGI gives each call of an answer the id "0": results could not be attributed."""
+    calls = [{"id": "0", "function": CALL}, {"id": "0", "function": CALL}]
+    first, second = decode(whole({"tool_calls": calls}, "tool_calls")).completion.tool_calls
+    assert (first.id, second.id != "0") == ("0", True)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_content_in_parts(streamed: bool) -> None:
+    """Mistral's content may be a list of parts, among them the reasoning.
+
+    Source: https://docs.mistral.ai/capabilities/reasoning/
+    """
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+    texts = [
+        {"type": "text", "text": "Hel"},
+        {"type": "reference", "reference_ids": [1]},
+        {"type": "text", "text": "lo"},
+    ]
+    parts = [thinking, *texts]
+    body = stream(*({"content": [part]} for part in parts)) if streamed else whole({"content": parts})
+    assert decode(body).said == ("Hm.", "Hello", [], "stop")
+
+
+def test_indexes_of_choices_as_text() -> None:
+    """An index that is text is the same index."""
+    assert decode(events(chunk({"content": "a"}, None, 0), chunk({"content": "b"}, "stop", "0"), DONE)).said[1] == "ab"
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning", "content"),
+    [
+        # https://github.com/vllm-project/vllm/issues/22507
+        pytest.param("Hm.\n</think>\n\nHello", "Hm.", "Hello", id="as Qwen3-Thinking-2507 writes it"),
+        pytest.param("reasoning</think>answer", "reasoning", "answer", id="without newlines"),
+        pytest.param(
+            "I write `</think>`.\n</think>\n\nHello", "I write `</think>`.", "Hello", id="a mention before it"
+        ),
+        pytest.param("Hm.\n</think>", "Hm.", "", id="no answer"),
+    ],
+)
+def test_a_block_that_the_prompt_opened(text: str, reasoning: str, content: str) -> None:
+    """A whole answer is split at a closing tag without an opening one; a stream has been passed on by then."""
+    assert decode(whole({"content": text})).said == (reasoning, content, [], "stop")
+    assert decode(whole({"content": text}), expected=DecodingOptions(thinking_off=True)).said[1] == text
+    assert decode(stream(*({"content": letter} for letter in text))).said == ("", text, [], "stop")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The tag </think> ends it.",
+        "Write `</think>` there.",
+        'It is "</think>".',
+        "So:\n```\nreasons\n</think>\n```\nDone.",
+        '{"html": "a</think>b"}',
+        'I look.\n<tool_call>\n{"name": "f", "arguments": {"x": "a</think>b"}}\n</tool_call>',
+        "Write <think>\nreasons\n</think>\nthus.",
+        "<think> and </think> are tags.",
+    ],
+)
+@pytest.mark.parametrize("thinking_off", [True, False])
+def test_a_mentioned_tag_is_text(text: str, thinking_off: bool) -> None:
+    """Tags in a sentence, in code, in JSON and in calls are text."""
+    options = DecodingOptions(thinking_off=thinking_off)
+    for body in (whole({"content": text}), stream(*({"content": letter} for letter in text))):
+        assert decode(body, expected=options).said == ("", text, [], "stop")
+
+
+def test_with_thinking_off_only_the_templates_block_is_reasoning() -> None:
+    """A server that ignores the switch sends the template's block; another form is a quotation."""
+    options = DecodingOptions(thinking_off=True)
+    assert decode(whole({"content": "<think>x</think> is a block."}), expected=options).said[:2] == (
+        "",
+        "<think>x</think> is a block.",
+    )
+    assert decode(whole({"content": "<think>\nr\n</think>\n\na"}), expected=options).said[:2] == ("r", "a")
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        pytest.param([1], None, id="list"),
+        pytest.param("12", None, id="text"),
+        pytest.param(7, None, id="number"),
+        pytest.param(
+            {"prompt_tokens": 9.0, "completion_tokens": -3, "total_tokens": "12"}, {"prompt_tokens": 9}, id="odd"
+        ),
+        pytest.param(
+            {**COUNTS, "prompt_tokens_details": {"cached_tokens": 0.5, "audio_tokens": 0}},
+            {**COUNTS, "prompt_tokens_details": {"audio_tokens": 0}},
+            id="half a token",
+        ),
+        pytest.param(
+            {**COUNTS, "prompt_tokens_details": [1], "completion_tokens_details": None},
+            {**COUNTS, "completion_tokens_details": None},
+            id="details",
+        ),
+        pytest.param({**COUNTS, "total_tokens": 10**40}, {"prompt_tokens": 9, "completion_tokens": 3}, id="huge"),
+        pytest.param({**COUNTS, "queue_time": 0.03}, {**COUNTS, "queue_time": 0.03}, id="Groq's times"),
+    ],
+)
+def test_odd_counts_are_dropped(usage: Any, read: Any) -> None:
+    """Counts that are none are dropped, and the answer is kept."""
+    for body in (whole({"content": "a"}, usage=usage), events(chunk({"content": "a"}, "stop", usage=usage), DONE)):
+        outcome = decode(body)
+        assert (outcome.said, outcome.completion.usage) == (("", "a", [], "stop"), read)
+
+
+TOKEN = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": [{"token": "a", "logprob": -0.1, "bytes": [97]}]}
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "read"),
+    [
+        pytest.param([1], None, id="list"),
+        pytest.param("x", None, id="text"),
+        pytest.param({"content": "x", "refusal": None}, {"refusal": None}, id="content as text"),
+        pytest.param({"content": [None, {}, {"token": "a"}, TOKEN]}, {"content": [TOKEN]}, id="odd tokens"),
+        pytest.param({"content": [TOKEN | {"bytes": "a"}]}, {"content": [TOKEN | {"bytes": None}]}, id="odd bytes"),
+        pytest.param(
+            {"content": [TOKEN | {"top_logprobs": 1}]}, {"content": [TOKEN | {"top_logprobs": []}]}, id="odd others"
+        ),
+        pytest.param({"content": [TOKEN | {"index": 0}]}, {"content": [TOKEN]}, id="a numbered token"),
+    ],
+)
+def test_odd_log_probabilities_are_dropped(logprobs: Any, read: Any) -> None:
+    """Tokens without a text or log-probability are dropped, and the answer is kept."""
+    body = json.loads(whole({"content": "a"}))
+    body["choices"][0]["logprobs"] = logprobs
+    outcome = decode(json.dumps(body).encode())
+    assert (outcome.said, outcome.completion.first.logprobs) == (("", "a", [], "stop"), read)
