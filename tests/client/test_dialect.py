@@ -327,7 +327,7 @@ def test_the_schema_is_in_the_repair(driver: Driver) -> None:
         for _ in range(2):
             assert ask(driver, client, False, response_format=FORMAT).content == PARIS
         driver.close(client)
-    assert [body["messages"][0] for body in sent(server)] == [MESSAGES[0], DESCRIBED, DESCRIBED]
+    assert [body["messages"][0] for body in sent(server)] == [MESSAGES[0], DESCRIBED, MESSAGES[0]]
 
 
 ENFORCED = {"messages": MESSAGES, "response_format": FORMAT, **options(True)}
@@ -366,7 +366,7 @@ def test_a_sentence_before_the_object(driver: Driver) -> None:
 @whole_and_streamed
 @both_clients
 def test_thinking_is_not_switched(driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """If the server ignores the thinking switch, the first answer reveals it and later calls use `/no_think`."""
+    """If the server ignores the thinking switch, two answers reveal it and later calls use `/no_think`."""
 
     def reply(body: dict[str, Any]) -> str:
         quiet = body["messages"][-1]["content"].endswith(" /no_think")
@@ -376,8 +376,8 @@ def test_thinking_is_not_switched(driver: Driver, streamed: bool, caplog: pytest
         client = driver.make(base_url=server.base_url)
         answers = [said(ask(driver, client, streamed, enable_thinking=False)) for _ in range(3)]
         driver.close(client)
-    assert answers == [("Hm.", "Hi.", []), ("", "Hi.", []), ("", "Hi.", [])]
-    assert [body["messages"][0]["content"] for body in sent(server)] == [QUESTION, *[f"{QUESTION} /no_think"] * 2]
+    assert answers == [("Hm.", "Hi.", []), ("Hm.", "Hi.", []), ("", "Hi.", [])]
+    assert [body["messages"][0]["content"] for body in sent(server)] == [QUESTION, QUESTION, f"{QUESTION} /no_think"]
     assert caplog.messages == [
         "The server ignores enable_thinking: thinking is switched by /think and /no_think from now on.",
     ]
@@ -409,7 +409,7 @@ def test_reasoning_refused(driver: Driver, streamed: bool) -> None:
 @both_clients
 def test_a_refusal_that_stays(driver: Driver) -> None:
     """A rejection that persists is raised after one further request, and the client learns nothing from it."""
-    policy = "Blocked by the content policy: the prompt asks for tools that are forbidden."
+    policy = "Blocked by the content policy: tools are forbidden."
 
     def serve(_: Received) -> list[bytes]:
         return refusal(policy)

@@ -19,6 +19,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tir_qwen import Completion, ConfigurationError, StreamInterruptedError
+from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._response.accumulator import Accumulator
 
 
@@ -112,7 +113,8 @@ def test_an_invalid_answer_is_sent_back(driver: Driver, streamed: bool) -> None:
     assert completion.usage == {"completion_tokens": 6, "total_tokens": 6}
     assert completion.finish_reason == "stop"
     draft = {"role": "assistant", "content": '{"number": 3}'}
-    assert second["messages"] == [*first["messages"], draft, {"role": "user", "content": COMPLAINT}]
+    schema = {"role": "system", "content": describe_schema(Even.model_json_schema())}
+    assert second["messages"] == [schema, *first["messages"], draft, {"role": "user", "content": COMPLAINT}]
     assert second["response_format"] == FORMAT
 
 

@@ -177,10 +177,9 @@ def test_an_answer_that_is_not_the_object_is_sent_back_once(
     what = "it again" if problem else "this answer" if text.strip() else "your answer"
     request = f"{problem}Give {what} as one JSON object that follows the JSON schema."
     first, second = [body["messages"] for body in bodies]
-    # An answer without any object shows that the server has no grammar: the schema is in the messages from then on.
-    learnt = not tools and text in ("Paris.", '{"city": ', "[1]")
+    # The server may have ignored `response_format`, so the schema is in the messages.
+    shown = [] if tools else [{"role": "system", "content": describe_schema(SCHEMA)}]
     said = [{"role": "assistant", "content": text}] if text.strip() else []
-    shown = [{"role": "system", "content": describe_schema(SCHEMA)}] if learnt else []
     assert second == [*shown, *first, *said, {"role": "user", "content": request}]
     assert (completion.content, completion.finish_reason) == ("Sorry.", "stop")
 

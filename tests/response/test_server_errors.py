@@ -22,7 +22,7 @@ from tir_qwen import (
     PermissionDeniedError,
     RateLimitError,
 )
-from tir_qwen._response.server_errors import MAX_TEXT, error_from_response
+from tir_qwen._response.server_errors import MAX_TEXT, error_from_frame, error_from_response
 
 REFUSALS = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
 WORDS = dict(line.split(" |", 1) for line in (DATA / "refusals.txt").read_text(encoding="utf-8").splitlines())
@@ -140,9 +140,12 @@ def test_errors_of_gateways_become_one_sentence(status: int, body: Any, kind: st
     ],
 )
 def test_every_wording_of_an_overflow_is_recognized(words: str) -> None:
-    """Every wording of a context overflow raises the error that frameworks expect."""
-    assert {type(refuse(status, {"error": words})).__name__ for status in (400, 413, 422)} == {"ContextOverflowError"}
-    assert type(refuse(500, {"error": words})).__name__ == "InternalServerError"
+    """Every wording of a context overflow raises the error that frameworks expect, whatever the status."""
+    errors = [refuse(status, {"error": words}) for status in (400, 413, 422, 500)]
+    assert [(type(error).__name__, error.status_code, error.is_retryable) for error in errors] == [
+        ("ContextOverflowError", status, False) for status in (400, 413, 422, 500)
+    ]
+    assert not error_from_frame({"error": {"message": words}}).is_retryable
 
 
 nested = st.recursive(

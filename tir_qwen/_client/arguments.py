@@ -37,7 +37,7 @@ class CallOptions:
     retry_policy: RetryPolicy | None = None
     on_retry: Any = None
     tool_calling: str = "auto"
-    schema_in: str = "request"
+    schema_in: str | None = None
     retry_tool_calls: bool | None = None
     validate: Validate | None = None
 
@@ -66,7 +66,7 @@ def read_arguments(
         retry_policy=None if retries is None else RetryPolicy(retries),
         on_retry=body_fields.pop("on_retry", None),
         tool_calling=body_fields.pop("tool_calling", None) or "auto",
-        schema_in=body_fields.pop("schema_in", None) or "request",
+        schema_in=body_fields.pop("schema_in", None),
         retry_tool_calls=body_fields.pop("retry_tool_calls", None),
         validate=body_fields.pop("validate", None),
     )

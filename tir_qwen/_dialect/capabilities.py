@@ -1,10 +1,11 @@
-"""What an endpoint supports, learnt from what it rejects and ignores."""
+"""What an endpoint supports, learnt from what it rejects and ignores, and tried again from time to time."""
 
 from __future__ import annotations
 
 import logging
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from time import time
 
 from ..types import Usage
 from .grammar import SchemaForm
@@ -12,14 +13,15 @@ from .grammar import SchemaForm
 logger = logging.getLogger("tir_qwen")
 
 _FIELDS = {
-    "tools": ("tools", "tool_choice"),
-    "parallel_switch": ("parallel_tool_calls",),
-    "response_format": ("response_format",),
-    "template_kwargs": ("chat_template_kwargs", "enable_thinking"),
-    "stream_options": ("stream_options", "include_usage"),
-    "reasoning_history": ("reasoning_content", "reasoning"),
+    "tools": "tools",
+    "parallel_switch": "parallel_tool_calls",
+    "response_format": "response_format",
+    "template_kwargs": "chat_template_kwargs",
+    "thinking_switch": "enable_thinking",
+    "stream_options": "stream_options",
+    "reasoning_history": "reasoning in the history",
 }
-"""The request fields that use each capability."""
+"""What each capability is about."""
 _CONSEQUENCES = {
     "tools": "does not accept tools: they are written into the messages",
     "parallel_switch": "does not accept parallel_tool_calls: surplus calls are dropped",
@@ -29,21 +31,41 @@ _CONSEQUENCES = {
     "stream_options": "does not accept stream_options: streams have no token counts",
     "reasoning_history": "does not accept reasoning in the history: it is left out",
 }
-# Patterns of error messages. They are compiled when a request is refused, not at import.
-_NO_TOOL_PARSER = r"tool-call-parser|enable-auto-tool-choice"
-_REFUSAL = (
-    r"(?i)\bnot (?:\w+ )?(?:support|permitted|allowed|available|enabled|recogni[sz]ed|accept)|unsupported"
-    r"|unavailable|unknown|unrecogni[sz]ed|unexpected|\bextra\b|additional propert|forbidden|disabled|undocumented"
-)
-_REFUSED_VALUE = (
-    r"(?i)(?<!json_)schema|keyword '|unexpected keyword\b(?! argument)|parameter type|too many"
-    r"|\bfunction '|\bfunction \w+ in"
-)
+_CALLS, _SECONDS = 100, 600.0
+"""After how many calls that could use a capability, or how many seconds, it is tried again; doubled by each failure."""
+_MAX_PATIENCE = 64
+"""Up to how many times as much."""
+_ENOUGH_DOUBTS = 2
+"""After how many answers in a row that ignored it a capability is given up."""
+
+
+@dataclass(slots=True)
+class _Lesson:
+    """That a capability is not supported, and when to try it again."""
+
+    since: float
+    calls: int = 0
+    patience: int = 1
+
+    def is_due(self) -> bool:
+        """Count a call; return whether it should try the capability, which no other call does for some time then."""
+        self.calls += 1
+        if self.calls < _CALLS * self.patience and time() - self.since < _SECONDS * self.patience:
+            return False
+        self.calls, self.since = 0, time()
+        return True
+
+    def repeat(self) -> None:
+        """Wait longer, since it was tried in vain."""
+        self.patience = min(self.patience * 2, _MAX_PATIENCE)
 
 
 @dataclass(slots=True)
 class Capabilities:
     """What an endpoint is assumed to support: nearly everything, until it rejects or ignores something.
+
+    What has been given up is tried again after 100 calls or ten minutes, whichever is first, and after a failure after
+    twice as many. Printed, it says what has been given up.
 
     Attributes:
         tools: `tools` and `tool_choice`.
@@ -70,12 +92,45 @@ class Capabilities:
     tool_parser: bool = False
     whole_streams: bool = False
     schema_forms: dict[bytes, SchemaForm] = field(default_factory=dict)
+    _lessons: dict[str, _Lesson] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _doubts: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def mark_unsupported(self, name: str) -> None:
-        """Remember that a capability is not supported, and log the consequence once."""
+    def __str__(self) -> str:
+        """Say what has been given up, one sentence a line."""
+        limits = [f"The server {words}." for name, words in _CONSEQUENCES.items() if not getattr(self, name)]
+        return "\n".join(limits) or "The server has not rejected or ignored anything."
+
+    def to_try_again(self, names: Iterable[str]) -> set[str]:
+        """Return which of the capabilities that a call could use have been given up, but should be tried again."""
+        return {name for name in names if (lesson := self._lessons.get(name)) and lesson.is_due()}
+
+    def give_up(self, name: str) -> None:
+        """Remember that the server rejects a capability, and log the consequence."""
+        lesson = self._lessons.get(name)
+        if lesson is not None:
+            lesson.repeat()
         if getattr(self, name):
             setattr(self, name, False)
+            self._lessons[name] = _Lesson(time())
             logger.warning("The server %s from now on.", _CONSEQUENCES[name])
+
+    def doubt(self, name: str) -> None:
+        """Record that an answer ignored a capability; it is given up when the next one does so too."""
+        self._doubts[name] = self._doubts.get(name, 0) + 1
+        if name in self._lessons or self._doubts[name] >= _ENOUGH_DOUBTS:
+            self.give_up(name)
+
+    def confirm(self, name: str, *, is_trial: bool) -> None:
+        """Record that an answer shows that a capability is supported.
+
+        Args:
+            name: The capability.
+            is_trial: Whether it had been given up, and this call tried it again.
+        """
+        self._doubts.pop(name, None)
+        if is_trial and self._lessons.pop(name, None) is not None:
+            setattr(self, name, True)
+            logger.warning("The server now supports %s.", _FIELDS[name])
 
 
 def reasoning_field_read(answered_in: frozenset[str], usage: Usage) -> str | None:
@@ -94,20 +149,3 @@ def reasoning_field_read(answered_in: frozenset[str], usage: Usage) -> str | Non
     if is_old is is_new:  # 0.16 to 0.27, or a gateway that renames fields
         return None
     return "reasoning_content" if is_old else "reasoning"
-
-
-def refuses(text: str, name: str) -> bool:
-    """Whether an error message says that the server does not accept the fields of a capability."""
-    if name == "tools" and re.search(_NO_TOOL_PARSER, text):
-        return True
-    # A path into the field (tools.0.function) means that its value is wrong. Other sentences may just list fields.
-    field = rf"\b(?:{'|'.join(_FIELDS[name])})\b(?!['\"`]?(?:, |[.\[])\d)"
-    sentences = re.split(r"[.;]\s", text)
-    return any(
-        re.search(_REFUSAL, sentence) is not None and re.search(field, sentence) is not None for sentence in sentences
-    )
-
-
-def is_about_value(text: str) -> bool:
-    """Whether an error message is about the value of a field, such as the user's schema."""
-    return re.search(_REFUSED_VALUE, text) is not None

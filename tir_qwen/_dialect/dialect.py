@@ -12,15 +12,22 @@ from typing import Any, Literal
 
 from .._request.body import Body
 from .._response.choice import REASONING_FIELDS, DecodingOptions
-from .._response.server_errors import is_about_grammar, server_text
-from ..errors import APIStatusError, BadRequestError, ContextOverflowError, ServerStreamError
+from .._response.server_errors import is_about_function, is_about_grammar, server_text
+from ..errors import APIStatusError, ContextOverflowError, ServerStreamError
 from ..types import JSON, Completion
-from .capabilities import Capabilities, is_about_value, reasoning_field_read, refuses
+from .capabilities import Capabilities, reasoning_field_read
 from .grammar import SchemaForm, SchemaNegotiation, reduce_schema
 from .json_answer import contains_json, describe_schema, describe_tools, with_description
+from .mentioned_tags import keep_mentioned_tags
 from .prompted_tools import messages_with_tools
+from .refusals import is_about_choice, refuses
 from .response_format import expects_json, expects_object, extract_schema
 from .thinking_switch import add_soft_switch, has_soft_switch
+
+_SHOWN_BY_ANSWERS = {"response_format", "thinking_switch"}
+"""The capabilities that a server may accept and ignore, so that only the content of answers shows them."""
+_STATUSES = frozenset((400, 404, 422, 500, 501))
+"""The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
 
 
 class Dialect:
@@ -38,6 +45,7 @@ class Dialect:
         "_schema_in",
         "_schemas",
         "_tool_calling",
+        "_trials",
         "_used",
     )
 
@@ -47,7 +55,7 @@ class Dialect:
         capabilities: Capabilities,
         *,
         tool_calling: str = "auto",
-        schema_in: str = "request",
+        schema_in: str | None = None,
         may_repeat: bool = True,
     ) -> None:
         """Start with one call.
@@ -65,10 +73,11 @@ class Dialect:
         self._given_up: dict[str, bool] = {}  # capabilities that this call avoids; True: all other calls should too
         self._tool_calling = tool_calling
         self._schema_in = schema_in
+        self._trials: set[str] | None = None  # what this call tries again; None: not known yet
         self._schemas = SchemaNegotiation(
             _enforced_schemas(body),
             capabilities.schema_forms,
-            can_describe=expects_json(body.response_format) or tool_calling == "auto",
+            can_describe=schema_in != "request" if expects_json(body.response_format) else tool_calling == "auto",
         )
         is_free = bool(body.tools) and body.tool_choice in (None, "auto")  # forced calls are parsed in another way
         self._may_repeat = may_repeat and is_free and (body.n or 1) == 1
@@ -91,7 +100,7 @@ class Dialect:
         if not expects_json(response_format):  # it cannot be requested in the messages
             return bool(response_format.get("type") != "text")
         is_supported = self._used.response_format and self._schemas.form is not SchemaForm.DESCRIBED
-        return is_supported and self._schema_in != "messages"
+        return self._schema_in == "request" or (is_supported and self._schema_in != "messages")
 
     @property
     def decoding_options(self) -> DecodingOptions:
@@ -120,9 +129,12 @@ class Dialect:
 
     def write(self) -> Body:
         """Return the body to send."""
-        given_up: dict[str, Any] = dict.fromkeys(self._given_up, False)
-        self._used = replace(self._capabilities, **given_up)
+        if self._trials is None:
+            self._trials = self._capabilities.to_try_again(self._dispensable_capabilities())
+        changes: dict[str, Any] = {**dict.fromkeys(self._trials, True), **dict.fromkeys(self._given_up, False)}
+        self._used = replace(self._capabilities, **changes)
         body = replace(self._body)
+        body.messages = [keep_mentioned_tags(message) for message in body.messages]
         self._write_thinking(body)
         self._write_schema(body)
         if not self._used.stream_options:
@@ -140,23 +152,26 @@ class Dialect:
         Args:
             error: What the server answered with. In a stream, vLLM reports that it refuses a schema within the answer.
         """
-        if not isinstance(error, (BadRequestError, ServerStreamError)) or isinstance(error, ContextOverflowError):
+        if isinstance(error, ContextOverflowError):
+            return False
+        if isinstance(error, APIStatusError) and error.status_code not in _STATUSES:
             return False
         text = server_text(error)
-        refused = [name for name in self._dispensable_capabilities() if refuses(text, name)]
-        is_about_field = bool(refused) and not is_about_value(text)
-        if not is_about_field and is_about_grammar(text) and self._schemas.refused():
+        is_of_tool = is_about_function(text) and extract_schema(self._body.response_format) is not None
+        used = [name for name in self._dispensable_capabilities() if getattr(self._used, name)]
+        refused = [name for name in used if refuses(text, name)]
+        if not refused and not is_of_tool and is_about_grammar(text) and self._schemas.refused():
             return True
         if isinstance(error, ServerStreamError):
             return False
-        self._given_up |= dict.fromkeys(refused, not is_about_value(text))
+        self._given_up |= dict.fromkeys(refused, not is_about_choice(text))
         return bool(refused)
 
     def request_accepted(self) -> None:
         """Record for all calls what this one had to avoid: the server accepted the call without it."""
         for name, for_all_calls in self._given_up.items():
             if for_all_calls:
-                self._capabilities.mark_unsupported(name)
+                self._capabilities.give_up(name)
 
     def observe(
         self,
@@ -175,22 +190,42 @@ class Dialect:
         if reasoning_fields and completion.usage:
             self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
         self._schemas.accepted()
-        first = completion.first
+        for name in self._open_trials - _SHOWN_BY_ANSWERS:
+            self._capabilities.confirm(name, is_trial=True)
         if has_parsed_calls and self._body.tool_choice in (None, "auto"):  # forced calls need no parser
             self._capabilities.tool_parser = True
-        if not first.content.strip():
-            return
-        is_cut = first.finish_reason == "length" or self._body.stop
+        if completion.content.strip():
+            self._observe_schema(completion)
+            self._observe_thinking(completion)
+
+    def _observe_schema(self, completion: Completion) -> None:
         response_format = self._body.response_format
-        wants_json = self.enforces_schema and expects_json(response_format)
-        if wants_json and not is_cut and not contains_json(first.content, is_object=expects_object(response_format)):
-            self._capabilities.mark_unsupported("response_format")
+        is_cut = completion.finish_reason == "length" or self._body.stop
+        if is_cut or not expects_json(response_format) or not self.enforces_schema:
+            return
+        is_obeyed = contains_json(completion.content, is_object=expects_object(response_format))
+        self._record("response_format", is_obeyed)
+
+    def _observe_thinking(self, completion: Completion) -> None:
         thinking = self._body.enable_thinking
-        if thinking is None or not self._used.template_kwargs or has_soft_switch(self._body.messages):
+        is_sent = self._used.template_kwargs and self._used.thinking_switch
+        if thinking is None or not is_sent or has_soft_switch(self._body.messages):
             return
         is_constrained = self.enforces_schema or self._body.tool_choice not in (None, "auto", "none")
-        if bool(first.reasoning.strip()) is not thinking and not (thinking and is_constrained):
-            self._capabilities.mark_unsupported("thinking_switch")
+        is_obeyed = bool(completion.reasoning.strip()) is thinking
+        if is_obeyed or not (thinking and is_constrained):
+            self._record("thinking_switch", is_obeyed)
+
+    def _record(self, name: str, is_obeyed: bool) -> None:
+        if is_obeyed:
+            self._capabilities.confirm(name, is_trial=name in self._open_trials)
+        else:
+            self._capabilities.doubt(name)
+
+    @property
+    def _open_trials(self) -> set[str]:
+        """What this call tries again, and the server has not refused."""
+        return (self._trials or set()) - self._given_up.keys()
 
     def _write_thinking(self, body: Body) -> None:
         thinking = body.enable_thinking
@@ -209,7 +244,8 @@ class Dialect:
         if body.response_format is not None and schema is not None and is_reduced:
             json_schema = {**body.response_format["json_schema"], "schema": reduce_schema(schema)}
             body.response_format = {**body.response_format, "json_schema": json_schema}
-        is_described = not self.enforces_schema or (schema is not None and (is_reduced or self._schema_in == "both"))
+        is_told = self._schema_in == "both" or (is_reduced and self._schema_in != "request")
+        is_described = not self.enforces_schema or (schema is not None and is_told)
         if wants_json and is_described:
             body.messages = with_description(body.messages, describe_schema(schema))
 
@@ -226,19 +262,21 @@ class Dialect:
             body.messages = messages_with_tools(body.messages, tools, choice)
 
     def _dispensable_capabilities(self) -> list[str]:
-        """Return the capabilities that the request uses but could do without."""
+        """Return the capabilities that the call could use, and could do without."""
         body = self._body
-        is_used = {
-            "tools": bool(body.tools) and self._tool_calling == "auto" and not self.prompts_tools,
+        is_native = self._tool_calling == "auto" and self._tools_form is not SchemaForm.DESCRIBED
+        response_format = body.response_format or {}
+        can_be_described = expects_json(response_format) or response_format.get("type") == "text"
+        could_use = {
+            "tools": bool(body.tools) and is_native,
             "parallel_switch": body.parallel_tool_calls is not None and not self.prompts_tools,
-            "response_format": body.response_format is not None
-            and (expects_json(body.response_format) or body.response_format.get("type") == "text")
-            and self._schema_in != "messages",
+            "response_format": can_be_described and self._schema_in in (None, "both"),
             "template_kwargs": body.enable_thinking is not None and not body.chat_template_kwargs,
+            "thinking_switch": body.enable_thinking is not None,
             "stream_options": body.stream_options == {"include_usage": True},
             "reasoning_history": any(name in message for message in body.messages for name in REASONING_FIELDS),
         }
-        return [name for name, used in is_used.items() if used and getattr(self._used, name)]
+        return [name for name, is_usable in could_use.items() if is_usable]
 
 
 def _enforced_schemas(body: Body) -> list[JSON]:

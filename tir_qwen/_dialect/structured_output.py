@@ -180,6 +180,8 @@ class StructuredOutputFlow:
         if problem == _NOT_JSON:
             text = f"Give {'this' if answer.strip() else 'your'} answer as {wanted}."
         messages = [*self.first_request.messages]
+        if self._schema is not None:  # the server may have ignored `response_format`
+            messages = with_description(messages, describe_schema(self._schema))
         if answer.strip():
             messages.append({"role": "assistant", "content": answer})
         return replace(

@@ -45,8 +45,19 @@ _HINTS: dict[int, str] = {
     403: "Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
     404: "Check the project id, the model name and the base URL.",
 }
-# All wordings of vLLM 0.9 to 0.32 for a prompt, or prompt and max_tokens, that exceed the context window.
-_OVERFLOW = r"maximum context length|max_model_len|maximum model length|is too large: \d+|at least \d+ input tokens"
+# Wordings, in any case, for a prompt, or prompt and max_tokens, that exceed the context window.
+_OVERFLOW = (
+    # vLLM 0.9 to 0.32, OpenAI, DeepSeek, OpenRouter
+    r"maximum context length|max_model_len|maximum model length|tokens'? is too large: \d+|at least \d+ input tokens"
+    # SGLang, llama.cpp, Ollama, LM Studio, and the newer models of OpenAI
+    r"|longer than the (?:model's )?context length|exceeds the maximum allowed length"
+    r"|(?:exceeds?|larger than) (?:the )?(?:available |max )?context (?:size|length|window)"
+    r"|context size has been exceeded|context length of only"
+    # TGI, TensorRT-LLM
+    r"|`inputs` (?:tokens \+|must have less than)|should not exceed max_seq_len|prompt length \(\d+\) exceeds"
+    # DashScope, Azure, Gemini, Anthropic
+    r"|range of input length|input tokens exceed|input token count .{0,20}exceeds|prompt is too long"
+)
 # vLLM 0.9 to 0.11 parses calls with `tool_choice: required` as JSON, even truncated ones, and fails.
 _TRUNCATED_CALL = r"(?s)validation error for list\[.*Invalid JSON: EOF while parsing"
 # Grammars do not support all of JSON schema: guidance, xgrammar and outlines in vLLM 0.9 to 0.32, others elsewhere.
@@ -55,14 +66,18 @@ _GRAMMAR_LIMIT = (
     r"|look-?(?:around|ahead|behind)|regex uses unsupported|grammar compilation error|invalid (?:json )?grammar spec"
     r"|(?:failed to|unable to|cannot|could not) (?:transform|convert|compile|generate) (?:the |a )?(?:json )?schema"
     r"|json schema (?:conversion failed|contains)|unsupported (?:json schema|keyword in schema)|invalid schema for"
-    r"|keyword '\w+' is not (?:permitted|supported)|error serializing structured outputs"
+    r"|keyword '\w+' is not (?:permitted|supported)|error serializing structured outputs|schema conversion failed"
+    r"|failed to (?:compile|parse) (?:json )?grammar|grammar is (?:not valid|too large)|grammar preprocessing"
+    r"|grammar and tools are mutually exclusive"
 )
+_FUNCTION_SCHEMA = r"(?i)invalid schema for function"
 _SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
 """Errors in a schema itself, which another form of it would not fix."""
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
 _ECHO = r"(?s)(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*"
 _PYDANTIC_ERROR = r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 _PYDANTIC_WRAPPER = r"'function-wrap\[[^']*'"
+_MESSAGE_FIELDS = ("error", "message", "detail")
 _TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,1000})</title>"
 
 
@@ -83,7 +98,7 @@ def error_from_response(
     if status_code == 400 and re.search(_TRUNCATED_CALL, text[:MAX_TEXT]):
         text = "max_tokens (or the context window) truncated the tool call"
     detail = text[:MAX_TEXT]
-    if status_code in (400, 413, 422) and re.search(_OVERFLOW, detail):
+    if re.search(rf"(?i){_OVERFLOW}", detail):  # some servers answer with 500
         error_class: type[APIStatusError] = ContextOverflowError
     else:
         fallback = InternalServerError if status_code >= 500 else APIStatusError
@@ -109,7 +124,8 @@ def error_from_frame(frame: Any, secrets: Iterable[str] = (), request: bytes = b
     message = "the server reported an error in its answer"
     body = _plain_body(frame, text[:MAX_TEXT], secrets)
     error = ServerStreamError(f"{message}: {shown}" if shown else message, body=body)
-    error.is_retryable = not re.search(_GRAMMAR_LIMIT, text[:MAX_TEXT])
+    is_final = re.search(_GRAMMAR_LIMIT, text[:MAX_TEXT]) or re.search(rf"(?i){_OVERFLOW}", text[:MAX_TEXT])
+    error.is_retryable = not is_final
     return error
 
 
@@ -123,6 +139,11 @@ def is_about_grammar(text: str) -> bool:
     return re.search(_GRAMMAR_LIMIT, text) is not None and re.search(_SCHEMA_MISTAKE, text) is None
 
 
+def is_about_function(text: str) -> bool:
+    """Whether a server's text is about the schema of a tool."""
+    return re.search(_FUNCTION_SCHEMA, text) is not None
+
+
 def _parse(body: bytes) -> Any:
     try:
         return from_json(body)
@@ -133,20 +154,28 @@ def _parse(body: bytes) -> Any:
 def _find_message(parsed: Any) -> str:
     """Return the `error.message`, `error`, `message` or `detail` of a JSON body, the title of a page, or the text."""
     if isinstance(parsed, dict):
-        for key in ("error", "message", "detail"):
-            if parsed.get(key):
-                return _find_message(parsed[key])
-        return ""
-    if isinstance(parsed, list):  # validation errors of FastAPI
-        messages = [f"{item.get('loc')}: {item.get('msg')}" for item in parsed if isinstance(item, dict)]
-        return _without_echo("; ".join(messages))
-    if not isinstance(parsed, str):
-        return ""
-    parsed = parsed[:_MAX_SCANNED_TEXT]
-    if "<html" in parsed[:1000].lower():
-        title = re.search(_TITLE, parsed)
+        metadata = parsed.get("metadata")
+        raw = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: what its provider answered
+        return _find_message(next((found for found in (raw, *map(parsed.get, _MESSAGE_FIELDS)) if found), ""))
+    if isinstance(parsed, list):
+        items = [item for item in parsed if isinstance(item, dict)]
+        if items and "error" in items[0]:  # Gemini
+            return _find_message(items[0])
+        return _without_echo("; ".join(f"{item.get('loc')}: {item.get('msg')}" for item in items))  # FastAPI
+    return _message_of_text(parsed) if isinstance(parsed, str) else ""
+
+
+def _message_of_text(text: str) -> str:
+    text = text[:_MAX_SCANNED_TEXT]
+    if text.startswith(('{"', "{\n")):  # a gateway's copy of the server's body
+        try:
+            return _find_message(from_json(text))
+        except ValueError:
+            pass
+    if "<html" in text[:1000].lower():
+        title = re.search(_TITLE, text)
         return " ".join(title[1].split()) if title else "an HTML page"
-    return _without_echo(parsed)
+    return _without_echo(text)
 
 
 def _without_echo(text: str) -> str:

@@ -1,0 +1,52 @@
+"""Earlier answers that mention tags keep their text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.dialect.test_prompted_tools import prompt
+from tests.support.calls import dialect_of
+from tir_qwen._dialect.capabilities import Capabilities
+
+QUESTION = {"role": "user", "content": "What is the tag?"}
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+
+
+def prompt_of(answer: dict[str, Any], **params: Any) -> str:
+    """Return the prompt of a question after an answer, without invisible spaces."""
+    messages = [QUESTION, {"role": "assistant", **answer}, QUESTION]
+    body = dialect_of(messages, params, Capabilities()).write()
+    return prompt(body.messages, list(body.tools) or None).replace("\N{ZERO WIDTH SPACE}", "")
+
+
+@pytest.mark.parametrize("params", [{}, {"tools": [TOOL]}, {"tools": [TOOL], "tool_calling": "prompted"}], ids=str)
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ({"content": "It is </think>, at the end."}, "It is </think>, at the end."),
+        ({"content": "A </think> and a </think>."}, "A </think> and a </think>."),
+        ({"content": "See </think>.", "tool_calls": [CALL]}, "See </think>."),
+        ({"content": "<think>\nHm.\n</think>\n\nIt is </think>."}, "It is </think>."),
+        ({"content": "It is <think>."}, "It is <think>."),
+    ],
+)
+def test_the_template_keeps_the_text(answer: dict[str, Any], kept: str, params: dict[str, Any]) -> None:
+    """The text of an earlier answer is in the prompt, whatever tags it mentions."""
+    prompt = prompt_of(answer, **params)
+    assert f"<|im_start|>assistant\n{kept}" in prompt
+    assert "Hm." not in prompt
+
+
+def test_nothing_else_is_changed() -> None:
+    """Other messages, and answers that mention no closing tag, are sent as they are."""
+    messages = [
+        {"role": "system", "content": "</think>"},
+        {"role": "user", "content": "</think>"},
+        {"role": "assistant", "content": "<think>"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "a", "content": "</think>"},
+    ]
+    assert dialect_of(messages, {}, Capabilities()).write().messages == messages

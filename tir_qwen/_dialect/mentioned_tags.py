@@ -1,0 +1,23 @@
+"""Earlier answers that mention the tags around reasoning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._response.text.think_tags import CLOSE, OPEN
+
+_MENTION = f"{CLOSE[0]}\N{ZERO WIDTH SPACE}{CLOSE[1:]}"
+
+
+def keep_mentioned_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an earlier answer of which the chat template keeps the whole text.
+
+    Qwen3's template takes everything before a `</think>` for reasoning, and drops it. So the tag gets an invisible
+    space, unless the text begins with the reasoning: that is meant to be dropped.
+    """
+    content = message.get("content")
+    if message.get("role") != "assistant" or not isinstance(content, str) or CLOSE not in content:
+        return message
+    reasoning, tag, answer = content.partition(CLOSE) if content.lstrip().startswith(OPEN) else ("", "", content)
+    return {**message, "content": f"{reasoning}{tag}{answer.replace(CLOSE, _MENTION)}"}
