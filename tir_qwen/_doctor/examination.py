@@ -79,6 +79,7 @@ class Examination:
         self._client = client
         self._token = token
         self._answer_bytes = bytearray()  # of the last answer
+        self._has_reasoning = False  # if nothing is said about thinking
         client.tap = self._answer_bytes.extend
         self.report = Report(f"{client.model} at {client.endpoint}")
 
@@ -142,6 +143,7 @@ class Examination:
         yield CheckResult("answers", "ok", f"as {completion.model or 'a model without a name'}: {quote}")
         yield _speed(completion, began, first or ended, ended)
         frames = parse_frames(bytes(self._answer_bytes))
+        self._has_reasoning = bool(completion.reasoning)
         yield _reasoning(frames, completion)
         yield _usage(completion)
         yield _server(frames)
@@ -155,13 +157,15 @@ class Examination:
             yield CheckResult(name, "unknown", str(completion))
         elif not self._client.capabilities.template_kwargs:
             yield CheckResult(name, "limited", "chat_template_kwargs is refused", _SOFT_SWITCH)
-        elif not self._client.capabilities.thinking_switch:
+        elif completion.reasoning.strip():
             yield CheckResult(name, "limited", "chat_template_kwargs is ignored", _SOFT_SWITCH)
         elif not completion.content.strip():
             advice = "raise max_tokens, or leave enable_thinking unset"
             yield CheckResult(
                 name, "unknown", f"there was no answer (finish_reason {completion.finish_reason})", advice
             )
+        elif not self._has_reasoning:
+            yield CheckResult(name, "unknown", "there is no reasoning without it either")
         else:
             yield CheckResult(name, "ok", "enable_thinking=False is obeyed")
 
