@@ -62,14 +62,14 @@ def by_whom(row: Row) -> str:
     return f"{row['prompt']} by {os.getpid()}"
 
 
-def answered_by(ray: Any, server: Loopback, rows: list[Row], **settings: Any) -> Any:
+def answered_by(ray: Any, server: Loopback, rows: list[Row], workers: int = 1, **settings: Any) -> Any:
     """Return the answers to a data set that two workers process."""
     chain = RunnableLambda(by_whom) | ChatTIRQwen(base_url=server.base_url, **settings)
     return ray.data.from_items(rows, override_num_blocks=4).map_batches(
         AnswerBatch,
         fn_constructor_args=(chain,),
         batch_size=5,
-        compute=ray.data.ActorPoolStrategy(size=2),
+        compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=0.5,
     )
 
@@ -90,7 +90,7 @@ def test_two_workers_share_the_rows(ray: Any, tmp_path: Path) -> None:
 
     path = tmp_path / "answers.jsonl"
     with Loopback(answer) as server, AnswerFile(path) as file:
-        data = answered_by(ray, server, file.missing(rows), access_token="the-token", seed=7, max_retries=0)
+        data = answered_by(ray, server, file.missing(rows), 2, access_token="the-token", seed=7, max_retries=0)
         got = sorted(data.iter_rows(), key=itemgetter("id"))
         for row in got:
             file.add(row)
