@@ -194,6 +194,14 @@ def test_a_mentioned_tag_is_text(text: str, thinking_off: bool) -> None:
         assert decode(body, expected=options).said == ("", text, [], "stop")
 
 
+@pytest.mark.parametrize("space", ["", " ", "\n"])
+def test_a_block_of_any_model(space: str) -> None:
+    """Not every model begins its reasoning with a newline, as Qwen3 does."""
+    text = f"<think>{space}Okay, so.\n</think>\n\nParis."
+    for body in (whole({"content": text}), stream(*({"content": letter} for letter in text))):
+        assert decode(body).said[:2] == (f"{space.replace(chr(10), '')}Okay, so.", "Paris.")
+
+
 def test_with_thinking_off_only_the_templates_block_is_reasoning() -> None:
     """A server that ignores the switch sends the template's block; another form is a quotation."""
     options = DecodingOptions(thinking_off=True)

@@ -7,7 +7,7 @@ import re
 from .fences import CodeTracker
 
 OPEN, CLOSE = "<think>", "</think>"
-_PROSE = frozenset(" \t\r`'\".,:;!?)")
+_PROSE = frozenset(".,:;!?)")
 """What follows a tag that is mentioned, whereas text or a newline follows one that opens a block."""
 _UNOPENED = re.compile(r"(?<![ \t`'\"(\[])</think>(?![ \t`'\".,:;!?)\]])")
 _CALL = re.compile(r"<tool_call>\s*\{")
@@ -17,8 +17,8 @@ class ThinkSplitter:
     """Separates reasoning from answer in text that starts with `<think>`, sent by servers without a reasoning parser.
 
     Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it; tags quoted
-    in the answer are text. So is a tag at the start if spaces or punctuation follow it, as in a sentence about it. It
-    holds back at most the length of a tag, or white space before the first word.
+    in the answer are text. So is a tag at the start that is followed by punctuation, or by a space and a small letter,
+    as in a sentence about it. It holds back at most the length of a tag, or white space before the first word.
 
     Args:
         strict: Only a tag with a newline after it opens the reasoning, as Qwen3 writes it: thinking was switched off.
@@ -45,13 +45,15 @@ class ThinkSplitter:
         if self._state == self._START:
             stripped = text.lstrip()
             opened = stripped.startswith(OPEN)
-            after = stripped[len(OPEN) :].lstrip(" \t\r") if opened else ""
+            rest = stripped[len(OPEN) :] if opened else ""
+            after = rest.lstrip(" \t\r")
             if OPEN.startswith(stripped) or (opened and not after):
                 self._held = text
                 return None, ""
-            if opened and (after[0] == "\n" or not (self._strict or stripped[len(OPEN)] in _PROSE)):
+            is_mentioned = after[:1] in _PROSE or (after != rest and after[:1].islower())
+            if opened and (after[0] == "\n" or not (self._strict or is_mentioned)):
                 self._state = self._THINK
-                text = stripped[len(OPEN) :]
+                text = rest
             else:
                 self._state = self._ANSWER
         if self._state == self._ANSWER:
