@@ -46,6 +46,8 @@ class OutputSchema:
         self._build = build
         self._is_plain = is_plain
         self._is_object = describes_objects(json)
+        required = self.json.get("required")
+        self._required = {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
 
     @property
     def validator(self) -> Validator:
@@ -84,6 +86,8 @@ class OutputSchema:
         """Return the object so far, from what has been parsed; None if it cannot be built yet."""
         if value is None or self._is_plain:
             return value
+        if isinstance(value, dict) and not self._required <= value.keys():  # faster than to let pydantic find out
+            return None
         with suppress(Exception):  # validators may not expect parts
             return self.build(to_json(value).decode())
         return None
