@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +14,14 @@ from tests.support.server import MESSAGES, Driver, Loopback, Received, both_clie
 from tir_qwen import Completion
 from tir_qwen._dialect import capabilities as module
 from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
+from tir_qwen._response.server_errors import error_from_response
 from tir_qwen.types import Choice
 
 TOOL = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
+CALL = {"id": "a", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
 NO_PARSER = {
     "error": {"message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'}
 }
@@ -47,7 +51,7 @@ def test_time_is_enough_for_another_try(clock: Callable[[float], None]) -> None:
     assert not tries(known)
     clock(600)
     assert [tries(known), tries(known)] == [True, False]
-    known.give_up("tools")
+    known.give_up("tools", is_trial=True)
     clock(600)
     assert not tries(known)
     clock(600)
@@ -59,7 +63,7 @@ def test_calls_are_enough_for_another_try(clock: Callable[[float], None]) -> Non
     known = Capabilities()
     known.give_up("tools")
     assert [tries(known) for _ in range(100)] == [*[False] * 99, True]
-    known.give_up("tools")
+    known.give_up("tools", is_trial=True)
     assert [tries(known) for _ in range(200)] == [*[False] * 199, True]
 
 
@@ -67,7 +71,7 @@ def test_patience_is_limited(clock: Callable[[float], None]) -> None:
     """However often it fails, it is tried at least every eleven hours."""
     known = Capabilities()
     for _ in range(20):
-        known.give_up("tools")
+        known.give_up("tools", is_trial=True)
     clock(64 * 600)
     assert tries(known)
 
@@ -107,6 +111,8 @@ def serve_life(state: dict[str, Any]) -> Callable[[Received], list[bytes]]:
         body = request.json()
         if "tools" in body and not state["parser"]:
             return [response(NO_PARSER, "400 Bad Request")]
+        if "tools" in body:
+            return [response({"choices": [{"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}]})]
         if state["drops"] or "response_format" not in body:
             return [completion("Hello.")]
         return [completion('{"city": "Paris"}')]
@@ -152,6 +158,82 @@ def test_the_life_of_an_endpoint(
         "The server does not enforce response_format: the schema is written into the messages from now on.",
         "The server now supports response_format.",
     ]
+
+
+def refuse_tools(dialect: Dialect) -> bool:
+    """Let the server refuse tools; return whether the call is sent again."""
+    refused = dialect.request_refused(error_from_response(400, {}, json.dumps(NO_PARSER).encode()))
+    dialect.write()
+    dialect.request_accepted()
+    return refused
+
+
+def test_calls_at_once_are_one_lesson(clock: Callable[[float], None]) -> None:
+    """Refusals of calls that were sent before the lesson do not count as failed trials."""
+    known = Capabilities()
+    calls = [dialect_of(MESSAGES, {"tools": [TOOL]}, known) for _ in range(10)]
+    for dialect in calls:
+        dialect.write()
+    assert [refuse_tools(dialect) for dialect in calls] == [True] * 10
+    clock(600)
+    assert tries(known)
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_trial_that_fails_is_sent_without_it(clock: Callable[[float], None], status: int) -> None:
+    """Whatever the error, a call that tried something again is sent as it would have been without that."""
+    known = Capabilities()
+    first = dialect_of(MESSAGES, {"tools": [TOOL]}, known)
+    first.write()
+    refuse_tools(first)
+    clock(600)
+    dialect = dialect_of(MESSAGES, {"tools": [TOOL]}, known)
+    assert dialect.write().tools == [TOOL]
+    error = error_from_response(status, {}, b"Something went wrong.")
+    assert dialect.request_refused(error) is (status == 500)
+
+
+def test_a_trial_without_a_call_confirms_nothing(clock: Callable[[float], None]) -> None:
+    """Tools that are accepted may have been dropped; only a call shows that they were not."""
+    known = Capabilities()
+    first = dialect_of(MESSAGES, {"tools": [TOOL]}, known)
+    first.write()
+    refuse_tools(first)
+    for has_parsed_calls in (False, True):
+        clock(600)
+        dialect = dialect_of(MESSAGES, {"tools": [TOOL]}, known)
+        dialect.write()
+        dialect.observe(Completion([Choice(content="Hello.")]), has_parsed_calls=has_parsed_calls)
+        assert known.tools is has_parsed_calls
+
+
+@both_clients
+def test_an_answer_that_the_messages_explain_is_no_evidence(driver: Driver) -> None:
+    """If only the messages make the model write JSON, two calls show that `response_format` is ignored."""
+
+    def serve(request: Received) -> list[bytes]:
+        is_told = "JSON" in json.dumps(request.json()["messages"])
+        return [completion('{"city": "Paris"}' if is_told else "It is Paris.")]
+
+    with Loopback(serve) as server:
+        client = driver.make(base_url=server.base_url)
+        numbers = []
+        for _ in range(4):
+            before = len(server.received)
+            assert driver.complete(client, response_format=FORMAT).content == '{"city": "Paris"}'
+            numbers.append(len(server.received) - before)
+    assert numbers == [2, 2, 1, 1]
+
+
+def test_reasoning_by_default_proves_nothing() -> None:
+    """That thinking can be on does not show that it can be off."""
+    known = Capabilities()
+    thought = Choice(content="Paris.", reasoning="Hm.", finish_reason="stop")
+    for thinking in (False, True, False):
+        dialect = dialect_of(MESSAGES, {"enable_thinking": thinking}, known)
+        dialect.write()
+        dialect.observe(Completion([thought]))
+    assert not known.thinking_switch
 
 
 @both_clients

@@ -31,6 +31,7 @@ def prompt_of(answer: dict[str, Any], **params: Any) -> str:
         ({"content": "See </think>.", "tool_calls": [CALL]}, "See </think>."),
         ({"content": "<think>\nHm.\n</think>\n\nIt is </think>."}, "It is </think>."),
         ({"content": "It is <think>."}, "It is <think>."),
+        ({"content": [{"type": "text", "text": "It is </think>."}]}, "It is </think>."),
     ],
 )
 def test_the_template_keeps_the_text(answer: dict[str, Any], kept: str, params: dict[str, Any]) -> None:

@@ -155,64 +155,6 @@ def test_indexes_of_choices_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reasoning", "content"),
-    [
-        # https://github.com/vllm-project/vllm/issues/22507
-        pytest.param("Hm.\n</think>\n\nHello", "Hm.", "Hello", id="as Qwen3-Thinking-2507 writes it"),
-        pytest.param("reasoning</think>answer", "reasoning", "answer", id="without newlines"),
-        pytest.param(
-            "I write `</think>`.\n</think>\n\nHello", "I write `</think>`.", "Hello", id="a mention before it"
-        ),
-        pytest.param("Hm.\n</think>", "Hm.", "", id="no answer"),
-    ],
-)
-def test_a_block_that_the_prompt_opened(text: str, reasoning: str, content: str) -> None:
-    """A whole answer is split at a closing tag without an opening one; a stream has been passed on by then."""
-    assert decode(whole({"content": text})).said == (reasoning, content, [], "stop")
-    assert decode(whole({"content": text}), expected=DecodingOptions(thinking_off=True)).said[1] == text
-    assert decode(stream(*({"content": letter} for letter in text))).said == ("", text, [], "stop")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "The tag </think> ends it.",
-        "Write `</think>` there.",
-        'It is "</think>".',
-        "So:\n```\nreasons\n</think>\n```\nDone.",
-        '{"html": "a</think>b"}',
-        'I look.\n<tool_call>\n{"name": "f", "arguments": {"x": "a</think>b"}}\n</tool_call>',
-        "Write <think>\nreasons\n</think>\nthus.",
-        "<think> and </think> are tags.",
-    ],
-)
-@pytest.mark.parametrize("thinking_off", [True, False])
-def test_a_mentioned_tag_is_text(text: str, thinking_off: bool) -> None:
-    """Tags in a sentence, in code, in JSON and in calls are text."""
-    options = DecodingOptions(thinking_off=thinking_off)
-    for body in (whole({"content": text}), stream(*({"content": letter} for letter in text))):
-        assert decode(body, expected=options).said == ("", text, [], "stop")
-
-
-@pytest.mark.parametrize("space", ["", " ", "\n"])
-def test_a_block_of_any_model(space: str) -> None:
-    """Not every model begins its reasoning with a newline, as Qwen3 does."""
-    text = f"<think>{space}Okay, so.\n</think>\n\nParis."
-    for body in (whole({"content": text}), stream(*({"content": letter} for letter in text))):
-        assert decode(body).said[:2] == (f"{space.replace(chr(10), '')}Okay, so.", "Paris.")
-
-
-def test_with_thinking_off_only_the_templates_block_is_reasoning() -> None:
-    """A server that ignores the switch sends the template's block; another form is a quotation."""
-    options = DecodingOptions(thinking_off=True)
-    assert decode(whole({"content": "<think>x</think> is a block."}), expected=options).said[:2] == (
-        "",
-        "<think>x</think> is a block.",
-    )
-    assert decode(whole({"content": "<think>\nr\n</think>\n\na"}), expected=options).said[:2] == ("r", "a")
-
-
-@pytest.mark.parametrize(
     ("usage", "read"),
     [
         pytest.param([1], None, id="list"),

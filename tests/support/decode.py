@@ -13,7 +13,6 @@ from hypothesis import settings
 from tir_qwen import TIRError
 from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
 from tir_qwen._response.response import ResponseDecoder
-from tir_qwen._response.text.think_tags import split_unopened
 from tir_qwen.types import Choice, Completion, Delta
 
 FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=200)
@@ -124,11 +123,6 @@ def several(*deltas: tuple[int, dict[str, Any]], number: int = 2) -> bytes:
     """Return a stream of deltas of these choices."""
     ends = [chunk({}, "stop", index) for index in range(number)]
     return events(*(chunk(delta, None, index) for index, delta in deltas), *ends, DONE)
-
-
-def is_unambiguous(text: str) -> bool:
-    """Whether a text is the same in a stream as in a whole answer, where the prompt may have opened a think block."""
-    return split_unopened(text) == ("", text)
 
 
 def calls_of(choice: Choice) -> list[tuple[str, str]]:

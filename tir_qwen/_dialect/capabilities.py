@@ -104,29 +104,29 @@ class Capabilities:
         """Return which of the capabilities that a call could use have been given up, but should be tried again."""
         return {name for name in names if (lesson := self._lessons.get(name)) and lesson.is_due()}
 
-    def give_up(self, name: str) -> None:
-        """Remember that the server rejects a capability, and log the consequence."""
+    def give_up(self, name: str, *, is_trial: bool = False) -> None:
+        """Remember that the server does not support a capability, and log the consequence.
+
+        Args:
+            name: The capability.
+            is_trial: Whether it had been given up, and this call tried it again.
+        """
         lesson = self._lessons.get(name)
-        if lesson is not None:
+        if lesson is not None and is_trial:
             lesson.repeat()
         if getattr(self, name):
             setattr(self, name, False)
             self._lessons[name] = _Lesson(time())
             logger.warning("The server %s from now on.", _CONSEQUENCES[name])
 
-    def doubt(self, name: str) -> None:
+    def doubt(self, name: str, *, is_trial: bool = False) -> None:
         """Record that an answer ignored a capability; it is given up when the next one does so too."""
         self._doubts[name] = self._doubts.get(name, 0) + 1
-        if name in self._lessons or self._doubts[name] >= _ENOUGH_DOUBTS:
-            self.give_up(name)
+        if is_trial or self._doubts[name] >= _ENOUGH_DOUBTS:
+            self.give_up(name, is_trial=is_trial)
 
-    def confirm(self, name: str, *, is_trial: bool) -> None:
-        """Record that an answer shows that a capability is supported.
-
-        Args:
-            name: The capability.
-            is_trial: Whether it had been given up, and this call tried it again.
-        """
+    def confirm(self, name: str, *, is_trial: bool = False) -> None:
+        """Record that an answer shows that a capability is supported."""
         self._doubts.pop(name, None)
         if is_trial and self._lessons.pop(name, None) is not None:
             setattr(self, name, True)

@@ -17,14 +17,14 @@ from ..errors import APIStatusError, ContextOverflowError, ServerStreamError
 from ..types import JSON, Completion
 from .capabilities import Capabilities, reasoning_field_read
 from .grammar import SchemaForm, SchemaNegotiation, reduce_schema
-from .json_answer import contains_json, describe_schema, describe_tools, with_description
+from .json_answer import contains_json, describe_schema, describe_tools, has_description, with_description
 from .mentioned_tags import keep_mentioned_tags
 from .prompted_tools import messages_with_tools
-from .refusals import is_about_choice, refuses
+from .refusals import is_about_this_call, refuses
 from .response_format import expects_json, expects_object, extract_schema
 from .thinking_switch import add_soft_switch, has_soft_switch
 
-_SHOWN_BY_ANSWERS = {"response_format", "thinking_switch"}
+_SHOWN_BY_ANSWERS = {"tools", "response_format", "thinking_switch"}
 """The capabilities that a server may accept and ignore, so that only the content of answers shows them."""
 _STATUSES = frozenset((400, 404, 422, 500, 501))
 """The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
@@ -130,7 +130,8 @@ class Dialect:
     def write(self) -> Body:
         """Return the body to send."""
         if self._trials is None:
-            self._trials = self._capabilities.to_try_again(self._dispensable_capabilities())
+            names = self._dispensable_capabilities() if (self._body.n or 1) == 1 else ()
+            self._trials = self._capabilities.to_try_again(names)
         changes: dict[str, Any] = {**dict.fromkeys(self._trials, True), **dict.fromkeys(self._given_up, False)}
         self._used = replace(self._capabilities, **changes)
         body = replace(self._body)
@@ -164,14 +165,16 @@ class Dialect:
             return True
         if isinstance(error, ServerStreamError):
             return False
-        self._given_up |= dict.fromkeys(refused, not is_about_choice(text))
-        return bool(refused)
+        self._given_up |= dict.fromkeys(refused, not is_about_this_call(text))
+        trials = self._open_trials  # whatever the error: without them, the call would have been sent differently
+        self._given_up |= dict.fromkeys(trials, True)
+        return bool(refused or trials)
 
     def request_accepted(self) -> None:
         """Record for all calls what this one had to avoid: the server accepted the call without it."""
         for name, for_all_calls in self._given_up.items():
             if for_all_calls:
-                self._capabilities.give_up(name)
+                self._capabilities.give_up(name, is_trial=name in (self._trials or ()))
 
     def observe(
         self,
@@ -194,8 +197,11 @@ class Dialect:
             self._capabilities.confirm(name, is_trial=True)
         if has_parsed_calls and self._body.tool_choice in (None, "auto"):  # forced calls need no parser
             self._capabilities.tool_parser = True
+            if "tools" in self._open_trials:
+                self._capabilities.confirm("tools", is_trial=True)
         if completion.content.strip():
             self._observe_schema(completion)
+        if completion.content.strip() or completion.finish_reason == "length":
             self._observe_thinking(completion)
 
     def _observe_schema(self, completion: Completion) -> None:
@@ -204,7 +210,10 @@ class Dialect:
         if is_cut or not expects_json(response_format) or not self.enforces_schema:
             return
         is_obeyed = contains_json(completion.content, is_object=expects_object(response_format))
-        self._record("response_format", is_obeyed)
+        schema = extract_schema(response_format)
+        is_correction = self._schema_in is None and schema is not None and has_description(self._body.messages, schema)
+        if not (is_obeyed and is_correction):  # the model may have followed the messages
+            self._record("response_format", is_obeyed)
 
     def _observe_thinking(self, completion: Completion) -> None:
         thinking = self._body.enable_thinking
@@ -212,15 +221,15 @@ class Dialect:
         if thinking is None or not is_sent or has_soft_switch(self._body.messages):
             return
         is_constrained = self.enforces_schema or self._body.tool_choice not in (None, "auto", "none")
-        is_obeyed = bool(completion.reasoning.strip()) is thinking
-        if is_obeyed or not (thinking and is_constrained):
-            self._record("thinking_switch", is_obeyed)
+        has_reasoning = bool(completion.reasoning.strip())
+        if not thinking and (has_reasoning or completion.content.strip()):
+            self._record("thinking_switch", not has_reasoning)
+        elif thinking and not has_reasoning and not is_constrained and completion.content.strip():
+            self._record("thinking_switch", False)  # reasoning proves nothing, since it is the default
 
     def _record(self, name: str, is_obeyed: bool) -> None:
-        if is_obeyed:
-            self._capabilities.confirm(name, is_trial=name in self._open_trials)
-        else:
-            self._capabilities.doubt(name)
+        record = self._capabilities.confirm if is_obeyed else self._capabilities.doubt
+        record(name, is_trial=name in self._open_trials)
 
     @property
     def _open_trials(self) -> set[str]:
@@ -272,7 +281,7 @@ class Dialect:
             "parallel_switch": body.parallel_tool_calls is not None and not self.prompts_tools,
             "response_format": can_be_described and self._schema_in in (None, "both"),
             "template_kwargs": body.enable_thinking is not None and not body.chat_template_kwargs,
-            "thinking_switch": body.enable_thinking is not None,
+            "thinking_switch": body.enable_thinking is False,
             "stream_options": body.stream_options == {"include_usage": True},
             "reasoning_history": any(name in message for message in body.messages for name in REASONING_FIELDS),
         }

@@ -57,6 +57,11 @@ def with_description(messages: Sequence[Mapping[str, Any]], text: str) -> list[M
     return [{**first, "content": content}, *messages[1:]]
 
 
+def has_description(messages: Sequence[Mapping[str, Any]], schema: JSON) -> bool:
+    """Whether the system message already contains a schema."""
+    return with_description(messages, describe_schema(schema)) == list(messages)
+
+
 def extract_json(text: str, *, is_object: bool = False) -> str:
     """Return the JSON in an answer, without surrounding Markdown fences or prose.
 

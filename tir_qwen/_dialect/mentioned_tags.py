@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._response.text.think_tags import CLOSE, OPEN
+from .prompted_tools import message_text
 
 _MENTION = f"{CLOSE[0]}\N{ZERO WIDTH SPACE}{CLOSE[1:]}"
 
@@ -16,8 +17,8 @@ def keep_mentioned_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
     Qwen3's template takes everything before a `</think>` for reasoning, and drops it. So the tag gets an invisible
     space, unless the text begins with the reasoning: that is meant to be dropped.
     """
-    content = message.get("content")
-    if message.get("role") != "assistant" or not isinstance(content, str) or CLOSE not in content:
+    if message.get("role") != "assistant" or CLOSE not in message_text(message):
         return message
+    content = message_text(message)
     reasoning, tag, answer = content.partition(CLOSE) if content.lstrip().startswith(OPEN) else ("", "", content)
     return {**message, "content": f"{reasoning}{tag}{answer.replace(CLOSE, _MENTION)}"}

@@ -32,7 +32,7 @@ _SUBJECT_TAIL = (
 """What can follow the name of a field before it is refused, such as the value that was sent."""
 _IS_REFUSED = (
     r"(?:: extra inputs are not permitted| does not support being set| (?:is|are|was|were)(?: currently| at present)?"
-    r" (?:not (?:\w+ )?(?:support|permitted|allowed|available|enabled|recogni[sz]ed|accept)"
+    r" (?:not (?:\w+ )?(?:support|permitted|allowed(?! to)|available|enabled|recogni[sz]ed|accept)"
     r"|unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|forbidden|disabled|undocumented))"
 )
 """What says that the subject before it is refused."""
@@ -47,6 +47,10 @@ _REFUSES = (
 _OBJECT_HEAD = rf"(?::? |: ?)(?:{_ARGUMENT} )?['\"`(\[{{]*(?:[\w.]+['\"`]?, ['\"`]?)*(?:\w+\.)*"
 """What can precede a field that is an object: quotation marks, other fields of a list, the path to it."""
 _OBJECT_TAIL = r"(?! (?:with(?! this| the)|in|of|whose|that|named|longer|larger|containing|without)\b)"
+_COMBINATION = (
+    r"\b(?:in combination with|together with|combined with|with streaming|for n ?>|when (?:tools|using|stream))"
+)
+"""The words for a field that is refused only beside another one."""
 _CHOICE = (
     r"(?:this|provided) ['\"`]?tool_choice|tool_choice['\"`]?(?:=| ['\"`]| value| parameter does not support being set)"
 )
@@ -66,6 +70,8 @@ def refuses(text: str, name: str) -> bool:
     return any(re.search(is_subject, sentence) or re.search(is_object, sentence) for sentence in sentences)
 
 
-def is_about_choice(text: str) -> bool:
-    """Whether an error message refuses the value of `tool_choice`, rather than the field."""
+def is_about_this_call(text: str) -> bool:
+    """Whether an error message refuses a field only together with others, or the value of `tool_choice`."""
+    if re.search(rf"(?i){_COMBINATION}", text):
+        return True
     return re.search(rf"(?i){_CHOICE}", text) is not None and re.search(rf"(?i){_FLAG['tools']}", text) is None

@@ -15,7 +15,7 @@ from .fields import expect, items, read_tool_call_delta
 from .message import ORDINARY_FIELDS, TEXT_TYPES, convert
 from .reported import read_logprobs
 from .text.newlines import AnswerText, NewlineTrimmer
-from .text.think_tags import ThinkSplitter, split_unopened
+from .text.think_tags import ThinkSplitter
 from .text.tool_calls import ToolCallParser, has_malformed_call, parse_tool_calls
 from .text.torn_tags import TornTagRepair
 from .tool_call_tracker import Source, ToolCallTracker
@@ -115,8 +115,7 @@ class ChoiceDecoder:
         self._options = options
         self._text_is_plain = options.text_is_plain
         self._torn_tags = TornTagRepair(options.stop_lag) if options.stop_lag else None
-        self._think_splitter: ThinkSplitter | None = ThinkSplitter(strict=options.thinking_off)
-        # None: all further content is the answer
+        self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is the answer
         self._calls = ToolCallTracker(new_id)
         self._call_parser = ToolCallParser(hold=options.text_calls != "prompted") if options.reads_calls else None
         self._reasoning = NewlineTrimmer(leading=True)
@@ -180,10 +179,6 @@ class ChoiceDecoder:
             return {} if is_answered else {name: said.get(name) for name in ("content", "tool_calls")}
         self._torn_tags = None  # tags are torn in streams only
         self._is_stream = False
-        content = said.get("content")
-        has_reasoning = any(said.get(name) for name in REASONING_FIELDS)
-        if content and not has_reasoning and not self._options.thinking_off:
-            said["reasoning"], said["content"] = split_unopened(content)
         return said
 
     def close(self, usage: Usage | None = None) -> Delta:

@@ -48,9 +48,9 @@ _HINTS: dict[int, str] = {
 # Wordings, in any case, for a prompt, or prompt and max_tokens, that exceed the context window.
 _OVERFLOW = (
     # vLLM 0.9 to 0.32, OpenAI, DeepSeek, OpenRouter
-    r"maximum context length|max_model_len|maximum model length|tokens'? is too large: \d+|at least \d+ input tokens"
+    r"maximum context length|maximum model length|greater than max_model_len|tokens'? is too large: \d+|at least \d+ input tokens"
     # SGLang, llama.cpp, Ollama, LM Studio, and the newer models of OpenAI
-    r"|longer than the (?:model's )?context length|exceeds the maximum allowed length"
+    r"|longer than the (?:model's )?context length|input length .{0,40}exceeds the maximum allowed length"
     r"|(?:exceeds?|larger than) (?:the )?(?:available |max )?context (?:size|length|window)"
     r"|context size has been exceeded|context length of only"
     # TGI, TensorRT-LLM
@@ -58,6 +58,9 @@ _OVERFLOW = (
     # DashScope, Azure, Gemini, Anthropic
     r"|range of input length|input tokens exceed|input token count .{0,20}exceeds|prompt is too long"
 )
+_SHORT_OVERFLOW = "max_model_len"
+"""The word by which other messages of vLLM with status 400 say so; its errors with status 500 mention it, too."""
+_OVERFLOW_STATUSES = frozenset((400, 413, 422, 500))
 # vLLM 0.9 to 0.11 parses calls with `tool_choice: required` as JSON, even truncated ones, and fails.
 _TRUNCATED_CALL = r"(?s)validation error for list\[.*Invalid JSON: EOF while parsing"
 # Grammars do not support all of JSON schema: guidance, xgrammar and outlines in vLLM 0.9 to 0.32, others elsewhere.
@@ -71,6 +74,7 @@ _GRAMMAR_LIMIT = (
     r"|grammar and tools are mutually exclusive"
 )
 _FUNCTION_SCHEMA = r"(?i)invalid schema for function"
+_TRANSIENT = r"(?i)out of memory|shutting down|restart"
 _SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
 """Errors in a schema itself, which another form of it would not fix."""
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
@@ -98,7 +102,8 @@ def error_from_response(
     if status_code == 400 and re.search(_TRUNCATED_CALL, text[:MAX_TEXT]):
         text = "max_tokens (or the context window) truncated the tool call"
     detail = text[:MAX_TEXT]
-    if re.search(rf"(?i){_OVERFLOW}", detail):  # some servers answer with 500
+    overflow = _OVERFLOW if status_code == 500 else f"{_OVERFLOW}|{_SHORT_OVERFLOW}"
+    if status_code in _OVERFLOW_STATUSES and re.search(f"(?i){overflow}", detail):
         error_class: type[APIStatusError] = ContextOverflowError
     else:
         fallback = InternalServerError if status_code >= 500 else APIStatusError
@@ -136,7 +141,8 @@ def server_text(error: APIStatusError | ServerStreamError) -> str:
 
 def is_about_grammar(text: str) -> bool:
     """Whether a server's text says that its grammar does not support a schema, which itself is valid."""
-    return re.search(_GRAMMAR_LIMIT, text) is not None and re.search(_SCHEMA_MISTAKE, text) is None
+    is_of_schema = re.search(f"{_SCHEMA_MISTAKE}|{_TRANSIENT[4:]}", text) is None
+    return is_of_schema and re.search(_GRAMMAR_LIMIT, text) is not None
 
 
 def is_about_function(text: str) -> bool:

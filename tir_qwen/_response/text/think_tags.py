@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import re
-
-from .fences import CodeTracker
-
 OPEN, CLOSE = "<think>", "</think>"
-_PROSE = frozenset(".,:;!?)")
-"""What follows a tag that is mentioned, whereas text or a newline follows one that opens a block."""
-_UNOPENED = re.compile(r"(?<![ \t`'\"(\[])</think>(?![ \t`'\".,:;!?)\]])")
-_CALL = re.compile(r"<tool_call>\s*\{")
 
 
 class ThinkSplitter:
     """Separates reasoning from answer in text that starts with `<think>`, sent by servers without a reasoning parser.
 
     Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it; tags quoted
-    in the answer are text. So is a tag at the start that is followed by punctuation, or by a space and a small letter,
-    as in a sentence about it. It holds back at most the length of a tag, or white space before the first word.
-
-    Args:
-        strict: Only a tag with a newline after it opens the reasoning, as Qwen3 writes it: thinking was switched off.
+    in the answer are text. It holds back at most the length of a tag, or white space before the first word.
     """
 
-    __slots__ = ("_held", "_state", "_strict")
+    __slots__ = ("_held", "_state")
 
     _START, _THINK, _ANSWER = range(3)
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(self) -> None:
         self._state = self._START
         self._held = ""
-        self._strict = strict
 
     @property
     def settled(self) -> bool:
@@ -44,16 +31,12 @@ class ThinkSplitter:
         self._held = ""
         if self._state == self._START:
             stripped = text.lstrip()
-            opened = stripped.startswith(OPEN)
-            rest = stripped[len(OPEN) :] if opened else ""
-            after = rest.lstrip(" \t\r")
-            if OPEN.startswith(stripped) or (opened and not after):
+            if stripped.startswith(OPEN):
+                self._state = self._THINK
+                text = stripped[len(OPEN) :]
+            elif OPEN.startswith(stripped):
                 self._held = text
                 return None, ""
-            is_mentioned = after[:1] in _PROSE or (after != rest and after[:1].islower())
-            if opened and (after[0] == "\n" or not (self._strict or is_mentioned)):
-                self._state = self._THINK
-                text = rest
             else:
                 self._state = self._ANSWER
         if self._state == self._ANSWER:
@@ -69,36 +52,10 @@ class ThinkSplitter:
     def close(self) -> tuple[str | None, str]:
         """Return what was held back, as reasoning and as answer, at the end of the text."""
         held, self._held = self._held, ""
-        if self._state == self._START and held.lstrip().startswith(OPEN):  # cut off after the tag
-            self._state = self._THINK
-            held = held.lstrip()[len(OPEN) :]
         if self._state == self._THINK:
             return held, ""
         self._state = self._ANSWER
         return None, held
-
-
-def split_unopened(text: str) -> tuple[str, str]:
-    """Return the reasoning and the answer in a whole text whose think block was opened by the prompt.
-
-    The chat templates of Qwen3-Thinking-2507 and DeepSeek-R1 end the prompt with `<think>`, so the text has only the
-    closing tag, which servers without a reasoning parser pass on. The text is an answer that mentions the tag if the
-    tag is within code, quotation marks or a sentence, or if the text contains an opening tag, a tool call or JSON
-    before it.
-
-    A stream cannot be read like this without delaying each answer until its end: its text is the answer.
-    """
-    if CLOSE not in text or text.lstrip()[:1] in ("{", "["):
-        return "", text
-    for found in _UNOPENED.finditer(text):
-        reasoning = text[: found.start()]
-        if OPEN in reasoning or _CALL.search(reasoning):
-            break
-        code = CodeTracker()
-        code.feed(reasoning)
-        if not code.is_in_code:
-            return reasoning, text[found.end() :]
-    return "", text
 
 
 def _overlap(text: str, tag: str) -> int:
