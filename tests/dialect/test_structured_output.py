@@ -393,7 +393,7 @@ def test_tool_calls_stream_immediately() -> None:
             {"total_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 2}},
         ),
         (
-            {"total_tokens": 3, "completion_tokens": 0, "cost": 0.5},
+            {"total_tokens": 3, "completion_tokens": 0},
             {"total_tokens": 4, "prompt_tokens": 2},
             {"total_tokens": 7, "completion_tokens": 0, "prompt_tokens": 2},
         ),
