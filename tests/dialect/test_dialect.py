@@ -131,6 +131,30 @@ def test_earlier_tool_calls_become_text_without_native_tools() -> None:
     assert sent_by(dialect_of(messages, {}, Capabilities())) == (messages, {})
 
 
+@pytest.mark.parametrize(
+    ("message", "written"),
+    [
+        (
+            {
+                "role": "assistant",
+                "content": "Hm.",
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "assistant", "content": 'Hm.\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'},
+        ),
+        (
+            {"role": "tool", "tool_call_id": "c", "content": "20"},
+            {"role": "user", "content": "<tool_response>\n20\n</tool_response>"},
+        ),
+    ],
+    ids=["a call without its result", "a result without its call"],
+)
+def test_either_half_of_a_call_becomes_text(message: dict[str, Any], written: dict[str, Any]) -> None:
+    """With prompted tools, a call or a result becomes text even where the other is missing and no tool is offered."""
+    dialect = dialect_of([*ASKED, message], {"tool_calling": "prompted"}, Capabilities())
+    assert sent_by(dialect) == ([*ASKED, written], {})
+
+
 @pytest.mark.parametrize(("name", "value"), [("tool_calling", "nativ"), ("schema_in", "prompt"), ("schema_in", 1)])
 def test_an_unknown_value_of_an_option_is_refused(name: str, value: Any) -> None:
     """An invalid value raises an error that lists the valid ones."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tir_qwen._dialect.json_schema import find_mismatch
+from tir_qwen._dialect.json_schema import describes_objects, find_mismatch
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -226,3 +226,26 @@ def test_deep_nesting_is_reported() -> None:
     for _ in range(2000):
         value = [value]
     assert find_mismatch(value, {"type": "array", "items": {"$ref": "#"}}) == "it is nested too deeply"
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "object"}, True),
+        ({"properties": {"a": {}}}, True),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}}}, True),
+        ({"anyOf": [{"type": "object"}, {"properties": {}}]}, True),
+        ({"allOf": [{}, {"type": "object"}]}, True),
+        ({"enum": ["a", "b"]}, False),
+        ({"enum": [{"a": 1}, 2]}, False),
+        ({"const": "a"}, False),
+        ({"type": "array"}, False),
+        ({"type": ["object", "null"]}, False),
+        ({"anyOf": [{"type": "object"}, {"type": "null"}]}, False),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}, False),
+        ({}, False),
+    ],
+)
+def test_whether_a_schema_describes_objects(schema: Any, expected: bool) -> None:
+    """A schema describes objects if its root says so, which an enum without a type does not."""
+    assert describes_objects(schema) is expected

@@ -90,6 +90,23 @@ def test_what_follows_from_a_refusal(refusal: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "Unrecognized request argument supplied: include_usage",
+        "stream_options.include_usage: Extra inputs are not permitted",
+        "include_usage is not supported",
+    ],
+)
+def test_a_refused_option_of_a_stream_gives_up_its_options(message: str) -> None:
+    """A refusal that names `include_usage` itself gives up `stream_options`."""
+    assert outcome(400, {"error": {"message": message}}) == (
+        "BadRequestError",
+        {"stream_options"},
+        ["stream_options"],
+    )
+
+
+@pytest.mark.parametrize(
     ("status", "message"),
     [(500, "tools param requires --jinja flag"), (404, "No endpoints found that support tool use."), (501, "no tools")],
 )

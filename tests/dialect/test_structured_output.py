@@ -211,6 +211,62 @@ def test_answers_to_other_schemas_are_passed_on(driver: Driver, schema: dict[str
     assert (completion.content, len(bodies)) == (text, 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('Here: [{"city": "Paris"}].', '[{"city": "Paris"}]'),
+        ('```json\n[{"city": "Paris"}]\n```', '[{"city": "Paris"}]'),
+        ("```json\n[]\n```", "[]"),
+    ],
+)
+@both_clients
+def test_a_list_is_found_within_an_answer(driver: Driver, text: str, value: str) -> None:
+    """If the schema describes a list, the answer is the list, without the text around it."""
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "array", "items": SCHEMA}}}
+    completion, bodies = ask(driver, answers({"content": text}), tools=None, response_format=wanted)
+    assert (completion.content, len(bodies)) == (value, 1)
+
+
+@pytest.mark.parametrize(
+    ("response_format", "text", "request_text"),
+    [
+        (
+            {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "array"}}},
+            "{}",
+            "This answer is not valid: it is not of type array. "
+            "Give it again as one JSON value that follows the JSON schema.",
+        ),
+        (
+            {"type": "json_object"},
+            "[1]",
+            "This answer is not valid: it is not of type object. Give it again as one JSON object.",
+        ),
+        ({"type": "json_object"}, "Paris.", "Give this answer as one JSON object."),
+    ],
+    ids=["list", "no schema", "text without a schema"],
+)
+@both_clients
+def test_a_correction_names_the_kind_of_value(
+    driver: Driver, response_format: dict[str, Any], text: str, request_text: str
+) -> None:
+    """The second request asks for an object or for any value, and mentions the schema only if there is one."""
+    server = answers({"content": text}, {"content": "Sorry."})
+    _, bodies = ask(driver, server, tools=None, response_format=response_format)
+    first, second = [body["messages"] for body in bodies]
+    schema = response_format.get("json_schema", {}).get("schema")
+    shown = [{"role": "system", "content": describe_schema(schema)}] if schema else []
+    draft = {"role": "assistant", "content": text}
+    assert second == [*shown, *first, draft, {"role": "user", "content": request_text}]
+
+
+@pytest.mark.parametrize("tools", [[TOOL], None])
+@both_clients
+def test_an_answer_with_stop_strings_is_passed_on(driver: Driver, tools: Any) -> None:
+    """With `stop`, an invalid answer is not requested again, since the next one might be truncated too."""
+    completion, bodies = ask(driver, answers({"content": "Paris"}), tools=tools, stop=["."])
+    assert (completion.content, completion.finish_reason, len(bodies)) == ("Paris", "stop", 1)
+
+
 @both_clients
 def test_text_beside_a_tool_call_is_kept(driver: Driver) -> None:
     """Text beside a tool call is kept, even though it is not an object."""
@@ -261,6 +317,15 @@ def test_an_object_streams_immediately(contents: list[str], shown: list[str]) ->
     assert passed(plan, deltas) == [REASONING, *(Delta(content=content) for content in shown), FINISH, LAST]
     assert plan.next_request(Completion([Choice(content="".join(contents), finish_reason="stop")])) is None
     assert list(plan.remaining()) == []
+
+
+def test_a_list_streams_immediately_if_it_may_be_the_answer() -> None:
+    """A stream that starts with a list is passed on immediately if the schema describes lists, else it is held back."""
+    deltas = [Delta(content="[1"), Delta(content="]"), FINISH, LAST]
+    listed = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "array"}}}
+    for response_format, shown in ((listed, deltas), (FORMAT, [])):
+        plan = StructuredOutputFlow(read_body(MESSAGES, {"response_format": response_format}), stream=True)
+        assert passed(plan, [*deltas]) == shown
 
 
 @pytest.mark.parametrize("begin", ["`Paris` it is.", "``", "Well."])
@@ -326,6 +391,11 @@ def test_tool_calls_stream_immediately() -> None:
             {"total_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 2}},
             {"total_tokens": 4, "completion_tokens_details": None},
             {"total_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 2}},
+        ),
+        (
+            {"total_tokens": 3, "completion_tokens": 0},
+            {"total_tokens": 4, "prompt_tokens": 2},
+            {"total_tokens": 7, "completion_tokens": 0, "prompt_tokens": 2},
         ),
     ],
 )

@@ -17,10 +17,12 @@ import pydantic.v1
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration
 from pydantic import BaseModel, Field, field_validator
 
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen._messages import message_to_wire
+from langchain_tir_qwen._structured_output import StructuredOutputParser, read_schema
 from tests.support.cassette_fixtures import Server
 from tests.support.scripted_transport import Reply, Scripted, model_on, model_saying
 
@@ -154,6 +156,45 @@ def test_every_kind_of_schema_is_sent_alike(strict: bool | None, kind: str) -> N
     tool = {"type": "function", "function": {"name": name, "description": "A person.", "parameters": described, **said}}
     assert bare(by_tool) == {**asked, "tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
     assert by_mode == {**asked, "response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize("inner", [{}, {"description": "Within."}], ids=["outer", "both"])
+@pytest.mark.parametrize("key", ["parameters", "schema"])
+def test_the_description_of_a_dict_is_sent(key: str, inner: dict[str, Any]) -> None:
+    """The description beside the schema in a dict is sent within the schema, unless that has its own."""
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, **inner}
+    given = {"name": "Person", "description": "A person.", key: schema}
+    lab = Scripted(Reply('{"name": "Ravi"}'))
+    said = model_on(lab).with_structured_output(given, method="json_schema").invoke("Who?")
+
+    assert said == {"name": "Ravi"}
+    assert lab.bodies[0]["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "Person", "schema": {"description": "A person.", **schema}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "so_far"),
+    [
+        ("", None),
+        ("{", {}),
+        ('{"name": "Ra', {"name": "Ra"}),
+        ('{"name": "Ravi", "age": 3', {"name": "Ravi"}),
+        ('{"name": "Ravi", "age": 34}', {"name": "Ravi", "age": 34}),
+    ],
+)
+def test_partial_result_is_the_object_so_far(text: str, so_far: Any) -> None:
+    """A partial result is the object so far, if there is one, where a complete result raises an error."""
+    parser = StructuredOutputParser(answer_schema=read_schema(SCHEMA))
+    generations: list[Any] = [ChatGeneration(message=AIMessage(text))]
+
+    assert parser.parse_result(generations, partial=True) == so_far
+    if text.endswith("}"):
+        assert parser.parse_result(generations) == so_far
+    else:
+        with pytest.raises(OutputParserException):
+            parser.parse_result(generations)
 
 
 def test_json_mode_without_a_schema_accepts_any_object() -> None:

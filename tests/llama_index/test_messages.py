@@ -26,7 +26,12 @@ from llama_index.core.base.llms.types import (
 )
 from pydantic import BaseModel
 
-from llama_index_tir_qwen._messages import completion_from_response, messages_to_wire, response_from_completion
+from llama_index_tir_qwen._messages import (
+    completion_from_response,
+    messages_to_wire,
+    response_from_completion,
+    with_first_call,
+)
 from llama_index_tir_qwen._stream import ResponseStream
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
@@ -247,6 +252,22 @@ def test_from_completion() -> None:
         ],
         additional_kwargs={"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
     )
+
+
+def test_later_calls_are_dropped_everywhere() -> None:
+    """Without parallel calls, only the first call remains among the blocks and in the additional data."""
+    response = response_from_completion(COMPLETION)
+    whole = response.model_copy(deep=True)
+    assert with_first_call(response).message == ChatMessage(
+        role=MessageRole.ASSISTANT,
+        blocks=[
+            ThinkingBlock(content="Hm."),
+            TextBlock(text="It is sunny."),
+            ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs={"city": "Paris"}),
+        ],
+        additional_kwargs={"tool_calls": CALLS[:1]},
+    )
+    assert (response.raw, response.logprobs) == (whole.raw, whole.logprobs)
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,28 @@ async def test_growing_object_of_aliases(way: Way) -> None:
     assert type(objects[-1]) is Badge
 
 
+class Reached(BaseModel):
+    """How to reach someone."""
+
+    phone: str | None
+    email: str | None
+    name: str
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_growing_object_without_a_value_yet(way: Way, mode: str) -> None:
+    """A stream yields no object as long as none of its fields has a value."""
+    reply = reply_of(mode, '{"phone": null, "email": null, "name": "Ravi"}', "Reached", cut=6)
+
+    objects = await way(llm_saying(reply, pydantic_program_mode=mode), Reached, "Who?")
+
+    assert [one.model_dump() for one in objects] == [
+        {"phone": None, "email": None, "name": "Ra"},
+        {"phone": None, "email": None, "name": "Ravi"},
+    ]
+
+
 class Named(BaseModel):
     """Who it is."""
 

@@ -45,6 +45,14 @@ def failed(body: bytes) -> Outcome:
         pytest.param({"error": "No."}, "No.", {"message": "No."}, id="string"),
         pytest.param({"error": {"error": {"message": "No."}}}, "No.", {"message": "No."}, id="twice nested"),
         pytest.param({"error": {"detail": "No."}}, "No.", {"message": "No."}, id="detail"),
+        pytest.param({"detail": "No."}, "No.", {"message": "No."}, id="detail only"),
+        pytest.param(
+            {"detail": [{"loc": ["body", "n"], "msg": "No."}]},
+            "['body', 'n']: No.",
+            {"message": "['body', 'n']: No."},
+            id="list of details",
+        ),
+        pytest.param({"message": "No.", "code": 7}, "No.", {"message": "No.", "code": 7}, id="message only"),
         pytest.param({"error": True}, "", {"message": ""}, id="no words"),
         pytest.param({"object": "error"}, "", {"message": ""}, id="no words, flat"),
         pytest.param({"error": {"code": 7}}, "", {"message": "", "code": 7}, id="a code only"),
@@ -92,6 +100,25 @@ def test_an_error_after_the_finish_reason_is_an_error() -> None:
 def test_an_empty_error_field_is_ignored(nothing: Any) -> None:
     """A null or empty `error` field is not an error."""
     assert decode(events(chunk({"content": "a"}, "stop", error=nothing), DONE)).said == ("", "a", [], "stop")
+
+
+@pytest.mark.parametrize("field", ["message", "detail"])
+def test_a_message_beside_choices_is_no_error(field: str) -> None:
+    """A message of a gateway beside the answer's choices is not an error."""
+    for body in (
+        events(chunk({"content": "a"}, **{field: "OK"}), chunk({}, "stop", **{field: "OK"}), DONE),
+        whole({"content": "a"}, **{field: "OK"}),
+    ):
+        outcome = decode(body)
+        assert (outcome.failed, outcome.said) == (None, ("", "a", [], "stop"))
+
+
+def test_a_long_message_is_truncated() -> None:
+    """Of a long message, the first 500 characters are kept, in the error's text and in its body."""
+    words = " ".join(f"word{number}" for number in range(200))
+    error = ("ServerStreamError", f"{REPORTED}: {words[:500]}", {"message": words[:500]})
+    assert failed(events({"error": {"message": words}})).error == error
+    assert failed(json.dumps({"detail": words}).encode()).error == error
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])

@@ -214,3 +214,11 @@ def test_a_long_answer_is_scanned_once(monkeypatch: pytest.MonkeyPatch, before: 
         parser.feed(text[start : start + 4])
         assert sum(counter.characters for counter in counters) + len(steps) <= 20 * (start + 100)
     parser.close()
+
+
+@pytest.mark.parametrize("length", [1023, 1024, 1025, 2048, 2049, 5000])
+def test_a_long_text_in_one_piece_is_passed_on_whole(length: int) -> None:
+    """A long text that arrives in one piece is passed on from its first character to its last, as is a call in it."""
+    text = ("".join(map(str, range(2000))) * 2)[:length]
+    assert read(text) == [text]
+    assert read(text + written('{"name": "a", "arguments": ' + ARGUMENTS + "}")) == [text, ("a", ARGUMENTS, "")]

@@ -55,6 +55,22 @@ def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPa
     assert isinstance(caught.value, APITimeoutError)
 
 
+def test_the_limit_of_a_whole_answer_does_not_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bytes of a whole answer share ten times `first_delta`, counted from the first ones; a retry starts anew."""
+    now = 100.0
+    monkeypatch.setattr("tir_qwen._transport.deadline.monotonic", lambda: now)
+    deadline = Deadline(Timeout(first_delta=10, total=None))
+    seen = []
+    for now in (105.0, 114.0, 150.0, 199.0, 204.0):  # noqa: B007 - read by the clock
+        deadline.extend_whole_answer()
+        seen.append(deadline.expires_at)
+    assert seen == [115.0, 124.0, 160.0, 205.0, 205.0]
+    now = 300.0
+    deadline.start_request()
+    deadline.extend_whole_answer()
+    assert deadline.expires_at == 310.0
+
+
 def test_a_pause_before_a_retry_is_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt has the full `first_delta`, regardless of earlier attempts and the waits between them."""
     now = 100.0

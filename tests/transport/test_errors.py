@@ -13,11 +13,13 @@ from tests.support.server import (
     event,
     in_turn,
     record_waits,
+    response,
 )
 from tests.transport.test_engine import asynchronous, call, engines
 from tir_qwen import (
     APIConnectionError,
     APITimeoutError,
+    MalformedChunkError,
     StreamInterruptedError,
     TIRError,
 )
@@ -41,6 +43,21 @@ def test_its_errors_are_ours(engine: ModuleType, asynchronous: bool, raw: bytes,
     assert type(caught.value) is kind
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+@engines
+@asynchronous
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_corrupt_compression(engine: ModuleType, asynchronous: bool, streamed: bool) -> None:
+    """An answer whose compression is corrupt is malformed, and the error does not quote it."""
+    corrupt = response(b"\x1f\x8bno gzip", content_encoding="gzip")
+    with Loopback(in_turn(corrupt)) as server, pytest.raises(TIRError) as caught:
+        call(engine, asynchronous, streamed, {}, {"base_url": server.base_url, "max_retries": 0})
+    assert (type(caught.value), caught.value.args) == (
+        MalformedChunkError,
+        ("the compression of the answer is corrupt",),
+    )
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 UNTRUSTED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
