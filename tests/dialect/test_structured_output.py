@@ -199,6 +199,7 @@ def test_without_a_schema_any_object_is_accepted(driver: Driver) -> None:
         ({"type": "array", "items": SCHEMA}, '[{"city": "Paris"}, {"city": "Rome"}]'),
         ({"type": "array", "items": SCHEMA}, '[{"city": "Paris"}]'),
         ({"type": "string", "enum": ["Paris", "Rome"]}, '"Paris"'),
+        ({}, "[1]"),
     ],
 )
 @both_clients

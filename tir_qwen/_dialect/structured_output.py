@@ -175,7 +175,7 @@ class StructuredOutputFlow:
 
     def _correcting_request(self, answer: str, problem: str) -> Body:
         wanted = f"one JSON {'object' if self._is_object else 'value'}"
-        wanted += " that follows the JSON schema" if self._schema else ""
+        wanted += " that follows the JSON schema" if self._schema is not None else ""
         text = f"This answer is not valid: {problem.rstrip('.')}. Give it again as {wanted}."
         if problem == _NOT_JSON:
             text = f"Give {'this' if answer.strip() else 'your'} answer as {wanted}."
@@ -230,7 +230,7 @@ class StructuredOutputFlow:
         except ValueError:
             return found, _NOT_JSON
         if self._validate is None:
-            return found, find_mismatch(value, self._schema or {"type": "object"})
+            return found, find_mismatch(value, {"type": "object"} if self._schema is None else self._schema)
         try:
             self._validate(found)
         except ValueError as error:

@@ -48,7 +48,8 @@ _HINTS: dict[int, str] = {
 # Wordings, in any case, for a prompt, or prompt and max_tokens, that exceed the context window.
 _OVERFLOW = (
     # vLLM 0.9 to 0.32, OpenAI, DeepSeek, OpenRouter
-    r"maximum context length|maximum model length|greater than max_model_len|tokens'? is too large: \d+|at least \d+ input tokens"
+    r"maximum context length|maximum model length|greater than max_model_len|tokens'? is too large: \d+"
+    r"|at least \d+ input tokens"
     # SGLang, llama.cpp, Ollama, LM Studio, and the newer models of OpenAI
     r"|longer than the (?:model's )?context length|input length .{0,40}exceeds the maximum allowed length"
     r"|(?:exceeds?|larger than) (?:the )?(?:available |max )?context (?:size|length|window)"
