@@ -305,7 +305,7 @@ HTTP = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, 
 
 
 def fuzz_failure(data: bytes) -> None:
-    """Any error response becomes an error of ours with a short message and a sensible delay."""
+    """Any error response becomes an exception of this package with a short message and a reasonable delay."""
     body, draw = data[:-20], Draw(data[-20:])
     status = draw.one_of(400, 401, 404, 413, 422, 429, 500, 503, 302, 999)
     after = bytes(draw.byte() for _ in range(18)).decode("latin-1")

@@ -11,7 +11,7 @@ from ..errors import ConfigurationError, TIRError
 from ..types import Completion, Delta, Validate
 from .capabilities import Capabilities
 from .response_format import expects_json
-from .structured_output import StructuredOutputFlow, needs_structured_output
+from .structured_output import StructuredOutputFlow, needs_structured_output, offers_tools
 from .tool_call_retry import ToolCallRetry
 
 
@@ -71,8 +71,8 @@ def plan(
     """
     is_structured = needs_structured_output(body)
     is_single = (body.n or 1) == 1
-    can_call = bool(body.tools) and body.tool_choice != "none" and is_single
-    validates_calls = len(body.tools) == 1 and body.tool_choice != "none" and not expects_json(body.response_format)
+    can_call = offers_tools(body) and is_single
+    validates_calls = offers_tools(body) and len(body.tools) == 1 and not expects_json(body.response_format)
     if validate and not (is_structured or validates_calls or not is_single):
         raise ConfigurationError("validate needs a response_format of JSON, or a single tool.")
     validate_calls = validate if validates_calls and is_single and retry_tool_calls is not False else None

@@ -63,7 +63,7 @@ class ToolCallRetry:
         self._calls: dict[int, list[ToolCallDelta]] = {}  # the parts of each call so far
         self._first_index = 0  # of the calls of the current answer
         self._answer_began = False
-        self._text: list[str] = []  # of the current answer
+        self._text: list[str] = []  # of the current answer, if there is something to validate
         self._has_text = self._has_reasoning = False
         self._before_text = self._before_reasoning = ""  # what separates the texts of a later answer from those before
         self._to_replace = 0  # number of characters of text that should have been a call
@@ -80,7 +80,8 @@ class ToolCallRetry:
             self._calls.setdefault(part.index, []).append(part)
         if delta.finish_reason and self._validate:
             delta = replace(delta, tool_calls=[*delta.tool_calls, *self._invalid_calls(self._validate)])
-        self._text.append(delta.content)
+        if self._validate:
+            self._text.append(delta.content)
         self._has_text = self._has_text or bool(delta.content.strip())
         self._has_reasoning = self._has_reasoning or bool(delta.reasoning)
         if delta.finish_reason and self._must_ask_again(delta):

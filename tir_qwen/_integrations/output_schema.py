@@ -160,11 +160,11 @@ class Validator(str):
             return
 
 
-def parse_json(schema: JSON | None, text: str) -> Any:
+def parse_json(schema: JSON, text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: It does not follow the schema (None: it is not JSON).
+        ValueError: It is not JSON, or does not follow the schema.
     """
     value = from_json(text)
     if problem := find_mismatch(value, schema):

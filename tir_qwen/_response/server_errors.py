@@ -75,7 +75,7 @@ _GRAMMAR_LIMIT = (
     r"|grammar and tools are mutually exclusive"
 )
 _FUNCTION_SCHEMA = r"(?i)invalid schema for function"
-_TRANSIENT = r"(?i)out of memory|shutting down|restart"
+_TRANSIENT = r"out of memory|shutting down|restart"
 _SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
 """Errors in a schema itself, which another form of it would not fix."""
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
@@ -142,7 +142,7 @@ def server_text(error: APIStatusError | ServerStreamError) -> str:
 
 def is_about_grammar(text: str) -> bool:
     """Whether a server's text says that its grammar does not support a schema, which itself is valid."""
-    is_of_schema = re.search(f"{_SCHEMA_MISTAKE}|{_TRANSIENT[4:]}", text) is None
+    is_of_schema = re.search(f"{_SCHEMA_MISTAKE}|{_TRANSIENT}", text) is None
     return is_of_schema and re.search(_GRAMMAR_LIMIT, text) is not None
 
 
