@@ -137,6 +137,21 @@ def test_the_answer_stands_if_the_second_request_fails(driver: Driver, streamed:
     assert completion.usage == {"completion_tokens": 3, "total_tokens": 3}
 
 
+def refuse_nine(content: str) -> None:
+    """Accept any text that does not contain a nine, even none."""
+    if "9" in content:
+        raise ValueError("must not contain a nine")
+
+
+@whole_and_streamed
+@both_clients
+def test_a_failed_request_has_no_answer_to_validate(driver: Driver, streamed: bool) -> None:
+    """If the second request fails, the first answer stands, even if the validator would accept an empty one."""
+    answers = [text("nothing but 9", streamed), response({"error": {"message": "No."}}, "400 Bad Request")]
+    completion, bodies = exchange(driver, answers, streamed, response_format=FORMAT, validate=refuse_nine)
+    assert (completion.content, completion.finish_reason, len(bodies)) == ("nothing but 9", "stop", 2)
+
+
 @both_clients
 def test_a_stream_that_breaks_in_the_second_answer_fails(driver: Driver) -> None:
     """Once the corrected answer has begun, an error ends the call, with what has arrived of it."""

@@ -207,8 +207,36 @@ def test_the_form_is_remembered_for_the_schema(driver: Driver, streamed: bool) -
     assert [one["json_schema"]["name"] for one in sent] == ["a", "a", "a", "b", "b"]
     assert sent[:3] == [FORMAT, REDUCED_FORMAT, REDUCED_FORMAT]
     known = client.capabilities
-    assert [*known.schema_forms.values()] == [SchemaForm.REDUCED] * 2
+    assert [schema.form for schema in known.schema_forms.values()] == [SchemaForm.REDUCED] * 2
     assert known.response_format
+
+
+@both_clients
+def test_the_whole_schema_is_tried_again(driver: Driver) -> None:
+    """The hundredth call sends the whole schema again, and if it is refused, the two hundredth after that."""
+    refuses = [True]
+
+    def serve(request: Received) -> list[bytes]:
+        return refusing(request) if refuses[0] else [completion('{"tags": ["a"]}')]
+
+    with Loopback(serve) as server:
+        client = driver.make(base_url=server.base_url)
+
+        def forms(calls: int) -> list[int]:
+            """Return the numbers of the calls that began with the whole schema."""
+            sent = []
+            for number in range(calls):
+                before = len(server.received)
+                assert driver.complete(client, response_format=FORMAT).content == '{"tags": ["a"]}'
+                if server.received[before].json()["response_format"] == FORMAT:
+                    sent.append(number)
+            return sent
+
+        assert forms(101) == [0, 100]
+        assert forms(199) == []
+        refuses[0] = False
+        assert forms(3) == [0, 1, 2]
+    assert client.capabilities == Capabilities()
 
 
 @whole_and_streamed

@@ -12,7 +12,7 @@ import pytest
 from tests.support.calls import dialect_of
 from tests.support.server import MESSAGES, Driver, Loopback, Received, both_clients, completion, response
 from tir_qwen import Completion
-from tir_qwen._dialect import capabilities as module
+from tir_qwen._dialect import lesson as module
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.server_errors import error_from_response
@@ -158,6 +158,20 @@ def test_the_life_of_an_endpoint(
         "The server does not enforce response_format: the schema is written into the messages from now on.",
         "The server now supports response_format.",
     ]
+
+
+@pytest.mark.parametrize("choice", [{"finish_reason": "stop"}, {"finish_reason": "length"}], ids=str)
+def test_an_object_confirms_even_if_it_may_have_been_cut(
+    clock: Callable[[float], None], choice: dict[str, Any]
+) -> None:
+    """Stop strings can explain a missing object, but not one that is there."""
+    known = Capabilities()
+    known.give_up("response_format")
+    clock(600)
+    dialect = dialect_of(MESSAGES, {"response_format": FORMAT, "stop": ["\n"]}, known)
+    dialect.write()
+    dialect.observe(Completion([Choice(content='{"city": "Paris"}', **choice)]))
+    assert known == Capabilities()
 
 
 def refuse_tools(dialect: Dialect) -> bool:

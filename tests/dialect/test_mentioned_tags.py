@@ -41,6 +41,16 @@ def test_the_template_keeps_the_text(answer: dict[str, Any], kept: str, params: 
     assert "Hm." not in prompt
 
 
+def test_a_continued_answer_is_sent_as_it_is() -> None:
+    """The model goes on from the exact text of the last message; earlier ones keep their text."""
+    answer = {"role": "assistant", "content": "It is </think>"}
+    messages = [QUESTION, answer, QUESTION, answer]
+    params = {"continue_final_message": True, "add_generation_prompt": False}
+    body = dialect_of(messages, params, Capabilities()).write()
+    mention = {"role": "assistant", "content": "It is <\N{ZERO WIDTH SPACE}/think>"}
+    assert body.messages == [QUESTION, mention, QUESTION, answer]
+
+
 def test_nothing_else_is_changed() -> None:
     """Other messages, and answers that mention no closing tag, are sent as they are."""
     messages = [

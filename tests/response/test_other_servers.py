@@ -149,6 +149,12 @@ def test_content_in_parts(streamed: bool) -> None:
     assert decode(body).said == ("Hm.", "Hello", [], "stop")
 
 
+@pytest.mark.parametrize("kind", ["output_text", None, "text"])
+def test_types_of_text_parts(kind: str | None) -> None:
+    """A part of text may have the type of OpenAI's newer interface, or none."""
+    assert decode(whole({"content": [{"type": kind, "text": "Hello"}]})).said == ("", "Hello", [], "stop")
+
+
 def test_indexes_of_choices_as_text() -> None:
     """An index that is text is the same index."""
     assert decode(events(chunk({"content": "a"}, None, 0), chunk({"content": "b"}, "stop", "0"), DONE)).said[1] == "ab"

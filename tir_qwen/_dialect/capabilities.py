@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from time import time
 
 from ..types import Usage
-from .grammar import SchemaForm
+from .grammar import KnownSchema
+from .lesson import Lesson
 
 logger = logging.getLogger("tir_qwen")
 
@@ -31,33 +31,8 @@ _CONSEQUENCES = {
     "stream_options": "does not accept stream_options: streams have no token counts",
     "reasoning_history": "does not accept reasoning in the history: it is left out",
 }
-_CALLS, _SECONDS = 100, 600.0
-"""After how many calls that could use a capability, or how many seconds, it is tried again; doubled by each failure."""
-_MAX_PATIENCE = 64
-"""Up to how many times as much."""
 _ENOUGH_DOUBTS = 2
 """After how many answers in a row that ignored it a capability is given up."""
-
-
-@dataclass(slots=True)
-class _Lesson:
-    """That a capability is not supported, and when to try it again."""
-
-    since: float
-    calls: int = 0
-    patience: int = 1
-
-    def is_due(self) -> bool:
-        """Count a call; return whether it should try the capability, which no other call does for some time then."""
-        self.calls += 1
-        if self.calls < _CALLS * self.patience and time() - self.since < _SECONDS * self.patience:
-            return False
-        self.calls, self.since = 0, time()
-        return True
-
-    def repeat(self) -> None:
-        """Wait longer, since it was tried in vain."""
-        self.patience = min(self.patience * 2, _MAX_PATIENCE)
 
 
 @dataclass(slots=True)
@@ -91,8 +66,8 @@ class Capabilities:
     reasoning_field: str | None = None
     tool_parser: bool = False
     whole_streams: bool = False
-    schema_forms: dict[bytes, SchemaForm] = field(default_factory=dict)
-    _lessons: dict[str, _Lesson] = field(default_factory=dict, init=False, repr=False, compare=False)
+    schema_forms: dict[bytes, KnownSchema] = field(default_factory=dict)
+    _lessons: dict[str, Lesson] = field(default_factory=dict, init=False, repr=False, compare=False)
     _doubts: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -116,7 +91,7 @@ class Capabilities:
             lesson.repeat()
         if getattr(self, name):
             setattr(self, name, False)
-            self._lessons[name] = _Lesson(time())
+            self._lessons[name] = Lesson()
             logger.warning("The server %s from now on.", _CONSEQUENCES[name])
 
     def doubt(self, name: str, *, is_trial: bool = False) -> None:

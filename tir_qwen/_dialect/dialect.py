@@ -135,7 +135,7 @@ class Dialect:
         changes: dict[str, Any] = {**dict.fromkeys(self._trials, True), **dict.fromkeys(self._given_up, False)}
         self._used = replace(self._capabilities, **changes)
         body = replace(self._body)
-        body.messages = [keep_mentioned_tags(message) for message in body.messages]
+        body.messages = keep_mentioned_tags(body.messages, is_continued=bool(body.other.get("continue_final_message")))
         self._write_thinking(body)
         self._write_schema(body)
         if not self._used.stream_options:
@@ -206,10 +206,11 @@ class Dialect:
 
     def _observe_schema(self, completion: Completion) -> None:
         response_format = self._body.response_format
-        is_cut = completion.finish_reason == "length" or self._body.stop
-        if is_cut or not expects_json(response_format) or not self.enforces_schema:
+        if not expects_json(response_format) or not self.enforces_schema:
             return
         is_obeyed = contains_json(completion.content, is_object=expects_object(response_format))
+        if not is_obeyed and (completion.finish_reason == "length" or self._body.stop):  # it may have been cut
+            return
         schema = extract_schema(response_format)
         is_correction = self._schema_in is None and schema is not None and has_description(self._body.messages, schema)
         if not (is_obeyed and is_correction):  # the model may have followed the messages

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 from typing import Any
 
 from .._json import dump_json
 from ..types import JSON
+from .lesson import Lesson
 
 logger = logging.getLogger("tir_qwen")
 
@@ -65,6 +67,14 @@ _CONSEQUENCES = {
 }
 
 
+@dataclass(slots=True)
+class KnownSchema:
+    """The form to send of a schema that the server refused, and when to try the whole one again."""
+
+    form: SchemaForm
+    lesson: Lesson = field(default_factory=Lesson)
+
+
 class SchemaNegotiation:
     """Finds the most of a call's schemas that the server's grammar supports.
 
@@ -72,21 +82,24 @@ class SchemaNegotiation:
         form: The form to send.
     """
 
-    __slots__ = ("_can_describe", "_is_refused", "_known", "_schemas", "form")
+    __slots__ = ("_can_describe", "_fingerprint", "_is_refused", "_is_trial", "_known", "_schemas", "form")
 
-    def __init__(self, schemas: Sequence[JSON], known: dict[bytes, SchemaForm], *, can_describe: bool) -> None:
+    def __init__(self, schemas: Sequence[JSON], known: dict[bytes, KnownSchema], *, can_describe: bool) -> None:
         """Start with what is known.
 
         Args:
             schemas: Those of which the server makes a grammar.
-            known: What to send instead of schemas that a server refused, by their fingerprint; updated by `accepted`.
+            known: The schemas that the server refused, by their fingerprint; updated by `accepted`.
             can_describe: Whether the schemas may be sent in the messages alone.
         """
         self._schemas = schemas
         self._known = known
         self._can_describe = can_describe
         self._is_refused = False
-        self.form = known.get(_fingerprint(schemas), SchemaForm.WHOLE) if known and schemas else SchemaForm.WHOLE
+        self._fingerprint = _fingerprint(schemas) if known and schemas else b""
+        earlier = known.get(self._fingerprint)
+        self._is_trial = earlier is not None and earlier.lesson.is_due()
+        self.form = SchemaForm.WHOLE if earlier is None or self._is_trial else earlier.form
 
     def refused(self) -> bool:
         """Change to the next form; return whether there is one."""
@@ -99,12 +112,19 @@ class SchemaNegotiation:
         return True
 
     def accepted(self) -> None:
-        """Remember the form for later calls, if an earlier one was refused."""
+        """Remember for later calls what this one had to send, or that the whole schema is supported now."""
+        if self._is_trial and not self._is_refused:
+            self._known.pop(self._fingerprint, None)
+            return
         if not self._is_refused:
             return
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()  # which is simpler than the oldest ones, and safe in threads
-        self._known[_fingerprint(self._schemas)] = self.form
+        key = self._fingerprint or _fingerprint(self._schemas)
+        earlier = self._known.get(key)
+        if earlier is not None and self._is_trial:
+            earlier.lesson.repeat()
+        self._known[key] = KnownSchema(self.form, earlier.lesson if earlier else Lesson())
         logger.info("The server's grammar does not support a schema: %s.", _CONSEQUENCES[self.form])
 
 

@@ -8,9 +8,9 @@ import re
 # a field if the field itself is the subject or the object of the refusal. It does not if the field only says where
 # something is ("in tools", "tools[0].strict"), or if the message is about some values ("custom tools", "128 tools").
 _NAMES = {
-    "tools": r"tools|tool_choice|(?<!parallel )(?:tool (?:use|calling)|function calling)",
+    "tools": r"tools|tool_choice|(?<!parallel )(?:tool (?:use|calls?|calling)|function call(?:s|ing))",
     "parallel_switch": r"parallel_tool_calls",
-    "response_format": r"response_format(?:\.type)?|grammar(?:-based generation)?",
+    "response_format": r"response_format(?:\.type)?|grammar(?:-based generation)?|json[ _]mode|structured outputs?",
     "template_kwargs": r"chat_template_kwargs|enable_thinking",
     "stream_options": r"stream_options|include_usage",
     "reasoning_history": r"reasoning_content|reasoning",
@@ -18,7 +18,7 @@ _NAMES = {
 """What servers call the request fields that use each capability."""
 _FLAG = {
     "tools": r"tool-call-parser|enable-auto-tool-choice|param requires --jinja|cannot use tools with stream",
-    "response_format": r"GuidedDecoder is not setup",
+    "response_format": r"GuidedDecoder is not setup|unknown variant `json_schema`",
 }
 """Messages that only say what the server's operator would have to set, or that a combination is not possible."""
 _PLACE = r"(?:^|[-:,(\[{./] ?|\b(?:the|this|that|and|or|use of|param(?:eter)?|property|field|argument|option) )['\"`]?"

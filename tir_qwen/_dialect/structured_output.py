@@ -88,6 +88,7 @@ class StructuredOutputFlow:
         self._held_back: list[Delta] = []  # the end of the current answer
         self._first_answer: tuple[str, list[Delta]] | None = None  # these two of the first answer, during the second
         self._to_replace = 0  # number of characters that were passed on and are not valid
+        self._has_failed = False  # whether there is no second answer
 
     @property
     def first_request(self) -> Body:
@@ -157,7 +158,8 @@ class StructuredOutputFlow:
             return request
         answer = completion.content
         if (
-            completion.tool_calls
+            self._has_failed
+            or completion.tool_calls
             or completion.finish_reason == "length"
             or (self._passes_through and not self._validate)
         ):
@@ -208,6 +210,7 @@ class StructuredOutputFlow:
             raise error
         logger.warning("An answer that is not the requested object could not be corrected: %s", error)
         self._content, self._held_back = self._first_answer
+        self._has_failed = True
 
     def remaining(self) -> Iterator[Delta]:
         """Yield what was held back of the last answer."""

@@ -46,7 +46,7 @@ def _texts(parts: Iterable[Any], kind: str) -> Iterable[str]:
                 yield part
             continue
         expect(part, dict, "content part")
-        if part.get("type", "text") != kind:  # also references and images, which have no text
+        if (part.get("type") or "text").removeprefix("output_") != kind:  # references and images have no text
             continue
         value = part.get(kind) or ""
         if isinstance(value, list):

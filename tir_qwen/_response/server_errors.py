@@ -54,8 +54,8 @@ _OVERFLOW = (
     r"|longer than the (?:model's )?context length|input length .{0,40}exceeds the maximum allowed length"
     r"|(?:exceeds?|larger than) (?:the )?(?:available |max )?context (?:size|length|window)"
     r"|context size has been exceeded|context length of only"
-    # TGI, TensorRT-LLM
-    r"|`inputs` (?:tokens \+|must have less than)|should not exceed max_seq_len|prompt length \(\d+\) exceeds"
+    # TGI, TensorRT-LLM, SiliconFlow
+    r"|`inputs` (?:tokens \+|must have less than)|(?:not exceed|be less than) max_seq_len|prompt length \(\d+\) exceeds"
     # DashScope, Azure, Gemini, Anthropic
     r"|range of input length|input tokens exceed|input token count .{0,20}exceeds|prompt is too long"
 )

@@ -1,0 +1,33 @@
+"""What has been given up because a server did not support it, and when to try it again."""
+
+from __future__ import annotations
+
+from time import time
+
+_CALLS, _SECONDS = 100, 600.0
+"""After how many calls that could use it, or how many seconds, it is tried again; doubled by each failure."""
+_MAX_PATIENCE = 64
+"""Up to how many times as much."""
+
+
+class Lesson:
+    """That something is not supported: it is tried again after some calls, or after some time."""
+
+    __slots__ = ("_calls", "_patience", "_since")
+
+    def __init__(self) -> None:
+        self._since = time()
+        self._calls = 0
+        self._patience = 1
+
+    def is_due(self) -> bool:
+        """Count a call; return whether it should try again, which no other call does for some time then."""
+        self._calls += 1
+        if self._calls < _CALLS * self._patience and time() - self._since < _SECONDS * self._patience:
+            return False
+        self._calls, self._since = 0, time()
+        return True
+
+    def repeat(self) -> None:
+        """Wait longer, since it was tried in vain."""
+        self._patience = min(self._patience * 2, _MAX_PATIENCE)
