@@ -1,7 +1,8 @@
-"""Earlier answers that mention the tags around reasoning."""
+"""Messages that mention the tags and tokens which structure the prompt."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,14 +10,20 @@ from .._response.text.think_tags import CLOSE, OPEN
 from ..types import Messages
 from .prompted_tools import message_text
 
-_MENTION = f"{CLOSE[0]}\N{ZERO WIDTH SPACE}{CLOSE[1:]}"
+_CONTROL_TOKEN = re.compile(r"<(?=\|(?:im_start|im_end|endoftext)\|>)")
+"""The first character of a token that begins or ends a message, wherever it stands."""
+_BREAK = "<\N{ZERO WIDTH SPACE}"
 
 
 def keep_mentioned_tags(messages: Messages, *, is_continued: bool = False) -> list[Mapping[str, Any]]:
-    """Return the messages so that the chat template keeps the whole text of earlier answers.
+    """Return the messages so that the model reads what they mention as text, and all of it.
 
-    Qwen3's template takes everything before a `</think>` for reasoning, and drops it. So the tag gets an invisible
-    space, unless the text begins with the reasoning: that is meant to be dropped.
+    - A `<|im_end|>` in any text, such as a web page that a tool returns, would end the message, and what follows it
+      could pass for another one: the tokenizer does not know where a token comes from.
+    - Qwen3's chat template takes everything before a `</think>` of an earlier answer for reasoning, and drops it. Text
+      that begins with the reasoning is meant to be treated like that.
+
+    They get an invisible space.
 
     Args:
         messages: The conversation.
@@ -27,8 +34,21 @@ def keep_mentioned_tags(messages: Messages, *, is_continued: bool = False) -> li
 
 
 def _keep_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    if message.get("role") != "assistant" or CLOSE not in message_text(message):
-        return message
-    content = message_text(message)
-    reasoning, tag, answer = content.partition(CLOSE) if content.lstrip().startswith(OPEN) else ("", "", content)
-    return {**message, "content": f"{reasoning}{tag}{answer.replace(CLOSE, _MENTION)}"}
+    text = message_text(message)
+    if "<|" in text:
+        content = message["content"]
+        kept = _break_tokens(content) if isinstance(content, str) else [_break_tokens_of(part) for part in content]
+        message = {**message, "content": kept}
+    if CLOSE in text and message.get("role") == "assistant":
+        text = message_text(message)
+        reasoning, tag, answer = text.partition(CLOSE) if text.lstrip().startswith(OPEN) else ("", "", text)
+        message = {**message, "content": f"{reasoning}{tag}{answer.replace(CLOSE, f'{_BREAK}{CLOSE[1:]}')}"}
+    return message
+
+
+def _break_tokens(text: str) -> str:
+    return _CONTROL_TOKEN.sub(_BREAK, text)
+
+
+def _break_tokens_of(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**part, "text": _break_tokens(part["text"])} if part.get("text") else part
