@@ -251,6 +251,7 @@ NEWS = {
     ),
     "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
     "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
+    "opening_tag": "The server writes reasoning without an opening tag: text before </think> is reasoning from now on.",
 }
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tests.support.calls import dialect_of
-from tests.support.server import MESSAGES, Driver, Loopback, Received, both_clients, completion, response
+from tests.support.server import (
+    MESSAGES,
+    Driver,
+    Loopback,
+    Received,
+    both_clients,
+    completion,
+    in_turn,
+    response,
+    said,
+)
 from tir_qwen import Completion
 from tir_qwen._dialect import lesson as module
 from tir_qwen._dialect.capabilities import Capabilities
@@ -172,6 +182,50 @@ def test_an_object_confirms_even_if_it_may_have_been_cut(
     dialect.write()
     dialect.observe(Completion([Choice(content='{"city": "Paris"}', **choice)]))
     assert known == Capabilities()
+
+
+@both_clients
+def test_a_server_that_writes_no_opening_tag(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    """After two such answers streams are split too, until one shows that there is no reasoning to split off."""
+    caplog.set_level(logging.WARNING, "tir_qwen")
+    text = ["Hm.\n</think>\n\nIt is Paris."]
+
+    def serve(request: Received) -> list[bytes]:
+        if not request.json().get("stream"):
+            return [completion(text[0])]
+        return [response(said(text[0], "stop") + b"data: [DONE]\n\n", content_type="text/event-stream")]
+
+    def answer(streamed: bool) -> tuple[str, str]:
+        """Return reasoning and content of an answer."""
+        if not streamed:
+            whole = driver.complete(client)
+            return whole.reasoning, whole.content
+        deltas = [*driver.deltas(client)]
+        return "".join(delta.reasoning for delta in deltas), "".join(delta.content for delta in deltas)
+
+    split = ("Hm.", "It is Paris.")
+    with Loopback(serve) as server:
+        client = driver.make(base_url=server.base_url)
+        assert [answer(streamed) for streamed in (True, False, True, False)] == [("", text[0]), split, split, split]
+        assert not client.capabilities.opening_tag
+        text[0] = "It is Paris."
+        assert [answer(True) for _ in range(2)] == [(text[0], text[0]), ("", text[0])]
+    assert client.capabilities == Capabilities()
+    assert caplog.messages == [
+        "The server writes reasoning without an opening tag: text before </think> is reasoning from now on.",
+        "The server now supports an opening tag of reasoning in the text.",
+    ]
+
+
+@both_clients
+def test_mentions_of_a_closing_tag_teach_nothing(driver: Driver) -> None:
+    """Answers in between that are split in no way keep two others from counting."""
+    texts = ["Hm.\n</think>\n\nParis.", "It is Paris.", "Hm.\n</think>\n\nParis.", "<think>\nHm.\n</think>\n\nParis."]
+    with Loopback(in_turn(*[completion(text) for text in [*texts, texts[0]]])) as server:
+        client = driver.make(base_url=server.base_url)
+        for _ in range(5):
+            driver.complete(client)
+    assert client.capabilities == Capabilities()
 
 
 def refuse_tools(dialect: Dialect) -> bool:

@@ -213,3 +213,55 @@ def test_odd_log_probabilities_are_dropped(logprobs: Any, read: Any) -> None:
     body["choices"][0]["logprobs"] = logprobs
     outcome = decode(json.dumps(body).encode())
     assert (outcome.said, outcome.completion.first.logprobs) == (("", "a", [], "stop"), read)
+
+
+UNOPENED = "Hm.\nSo?\n</think>\n\nIt is Paris."
+NO_TAG = DecodingOptions(opening_tag=False)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected", "said"),
+    [
+        pytest.param({"content": UNOPENED}, DEFAULT_OPTIONS, ("Hm.\nSo?", "It is Paris."), id="reasoning"),
+        pytest.param({"content": UNOPENED}, NO_TAG, ("Hm.\nSo?", "It is Paris."), id="as is known of the server"),
+        pytest.param(
+            {"content": UNOPENED, "reasoning": "r"}, DEFAULT_OPTIONS, ("r", UNOPENED), id="the server parses reasoning"
+        ),
+        pytest.param({"content": UNOPENED}, DecodingOptions(thinking_off=True), ("", UNOPENED), id="thinking is off"),
+        pytest.param({"content": "It is Paris."}, NO_TAG, ("", "It is Paris."), id="no reasoning"),
+        pytest.param({"content": "<think>\nHm.\n</think>\n\nNo."}, NO_TAG, ("Hm.", "No."), id="an opening tag"),
+    ],
+)
+def test_whole_answers_without_an_opening_tag(
+    message: dict[str, str], expected: DecodingOptions, said: tuple[str, str]
+) -> None:
+    """Reasoning that the prompt opened is split off a whole answer (https://github.com/vllm-project/vllm/issues/22507)."""
+    assert decode(whole(message), expected=expected).said == (*said, [], "stop")
+
+
+@pytest.mark.parametrize(
+    ("parts", "finish_reason", "said"),
+    [
+        pytest.param([*UNOPENED], "stop", ("Hm.\nSo?", "It is Paris."), id="letter by letter"),
+        pytest.param([UNOPENED], "stop", ("Hm.\nSo?", "It is Paris."), id="at once"),
+        pytest.param(["Hm", "."], "length", ("Hm.", ""), id="truncated reasoning"),
+        pytest.param(["Paris", ".\n"], "stop", ("Paris.", "Paris.\n"), id="an answer that looked like reasoning"),
+        pytest.param(["Paris </th"], "stop", ("Paris </th", "Paris </th"), id="a piece of a tag"),
+    ],
+)
+def test_streams_without_an_opening_tag(parts: list[str], finish_reason: str, said: tuple[str, str]) -> None:
+    """If it is known that no tag opens the reasoning, a stream starts within it; no answer is lost if it did not."""
+    body = stream(*({"content": part} for part in parts), finish_reason=finish_reason)
+    outcome = decode(body, expected=NO_TAG)
+    assert outcome.said == (*said, [], finish_reason)
+    assert decode(*bytewise(body), expected=NO_TAG) == outcome
+
+
+def test_a_call_ends_reasoning_that_is_not_closed() -> None:
+    """Text before a tool call is reasoning if nothing has closed it."""
+    call = {"index": 0, "id": "a", "function": CALL}
+    body = stream({"content": "Hm."}, {"tool_calls": [call]}, finish_reason="tool_calls")
+    options = DecodingOptions(opening_tag=False, tools=True)
+    assert decode(body, expected=options).said == ("Hm.", *CALLED[1:])
+    labelled = stream({"content": "Hi "}, {"reasoning": "Hm."}, {"content": "Paris."})
+    assert decode(labelled, expected=NO_TAG).said == ("Hi Hm.", "Paris.", [], "stop")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.decode import FIXED, pieces_of
-from tir_qwen._response.text.think_tags import ThinkSplitter
+from tir_qwen._response.text.think_tags import ThinkSplitter, lacks_opening_tag
 
 WORDS = [
     "<think>",
@@ -38,10 +38,17 @@ def split(*pieces: str) -> tuple[str | None, str]:
     return "".join(reasonings) if reasonings else None, "".join(answer for _, answer in said)
 
 
+def is_sentence(started: str) -> bool:
+    """Whether the tag at the start is the first word of a sentence."""
+    rest = started.removeprefix("<think>")
+    word = rest.lstrip(" ")
+    return rest[:1] in [*".,:;!?"] or (word != rest and word[:1] in [*"abcdefghijklmnopqrstuvwxyz("])
+
+
 def expected_split(text: str) -> tuple[str | None, str]:
     """Return the expected reasoning and answer of a complete text."""
     started = text.lstrip()
-    if not started.startswith("<think>"):
+    if not started.startswith("<think>") or is_sentence(started):
         return None, text
     reasoning, _, answer = started.removeprefix("<think>").partition("</think>")
     return reasoning, answer
@@ -72,6 +79,14 @@ def expected_split(text: str) -> tuple[str | None, str]:
         pytest.param("<think>a</think><think>b</think>", "a", "<think>b</think>", id="a second block"),
         pytest.param("<think>a</</think>b", "a</", "b", id="a torn tag before the tag"),
         pytest.param("<think><</think>b", "<", "b", id="a bracket before the tag"),
+        pytest.param("<think> is a tag.", None, "<think> is a tag.", id="a sentence that begins with the tag"),
+        pytest.param("<think>: it opens.", None, "<think>: it opens.", id="a tag and a colon"),
+        pytest.param("<think> and </think> are", None, "<think> and </think> are", id="a sentence with both tags"),
+        pytest.param("\n<think>  (the tag)", None, "\n<think>  (the tag)", id="a tag and a bracket"),
+        pytest.param("<think> Okay</think>a", " Okay", "a", id="a space before the reasoning"),
+        pytest.param("<think>okay</think>a", "okay", "a", id="reasoning in lower case"),
+        pytest.param("<think>  ", "  ", "", id="cut off after spaces"),
+        pytest.param("<think> \nr</think>a", " \nr", "a", id="a space after the tag"),
     ],
 )
 def test_only_a_block_at_the_start_is_reasoning(text: str, reasoning: str | None, answer: str) -> None:
@@ -101,7 +116,8 @@ def test_only_a_possible_tag_is_held_back(text: str) -> None:
         whole = split(text[:at])
         held = len((whole[0] or "") + whole[1]) - len(out)
         opening = text[:at].strip()
-        assert held <= (at if "<think>".startswith(opening) else len("</think>") - 1)
+        is_undecided = "<think>".startswith(opening) or opening == "<think>"
+        assert held <= (at if is_undecided else len("</think>") - 1)
         if splitter.settled:
             assert held == 0
 
@@ -113,7 +129,7 @@ def test_once_settled_all_text_is_answer(text: str, more: str) -> None:
     splitter = ThinkSplitter()
     splitter.feed(text)
     started = text.lstrip()
-    opened = started.startswith("<think>")
+    opened = started.startswith("<think>") and not is_sentence(started)
     undecided = "<think>".startswith(started) or (opened and "</think>" not in started)
     assert splitter.settled == (not undecided)
     if splitter.settled:
@@ -134,3 +150,33 @@ def test_a_closed_splitter_can_be_continued() -> None:
         (None, "<thi"),
         (None, "nk>"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        pytest.param("Hm.\n</think>\n\nParis.", True, id="the form of Qwen3-Thinking-2507"),
+        pytest.param("Hm.\n\n</think> \nParis.", True, id="a space after the tag"),
+        pytest.param("Hm.\n</think>", True, id="no answer"),
+        pytest.param("The tag is </think>.", False, id="a tag in a sentence"),
+        pytest.param("It ends with\n</think>, the tag.", False, id="a tag at the start of a line"),
+        pytest.param("It is:\n```\nHm.\n</think>\n```", False, id="a tag in code"),
+        pytest.param("Write <think>\nHm.\n</think>\nfirst.", False, id="a quoted block"),
+        pytest.param("\n</think>\n\nParis.", False, id="nothing before the tag"),
+        pytest.param("Paris.", False, id="no tag"),
+    ],
+)
+def test_reasoning_without_an_opening_tag(text: str, lacks: bool) -> None:
+    """Only a closing tag on a line of its own, which nothing opens, ends reasoning."""
+    assert lacks_opening_tag(text) is lacks
+
+
+@FIXED
+@given(TEXTS, CUTS)
+def test_text_that_starts_within_the_reasoning(text: str, cuts: list[int]) -> None:
+    """If the prompt contains the opening tag, all text before the closing tag is reasoning."""
+    splitter = ThinkSplitter(is_open=True)
+    said = [*(splitter.feed(piece) for piece in pieces_of(text, cuts)), splitter.close()]
+    reasoning, _, answer = text.partition("</think>")
+    assert "".join(part or "" for part, _ in said) == reasoning
+    assert "".join(part for _, part in said) == answer

@@ -148,6 +148,7 @@ class Call:
             completion,
             has_parsed_calls=self._decoder.has_parsed_calls,
             reasoning_fields=self._decoder.reasoning_fields,
+            lacks_opening_tag=self._decoder.lacks_opening_tag,
         )
         _warn_of_unusable_answer(completion)
 

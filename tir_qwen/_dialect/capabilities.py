@@ -20,6 +20,7 @@ _FIELDS = {
     "thinking_switch": "enable_thinking",
     "stream_options": "stream_options",
     "reasoning_history": "reasoning in the history",
+    "opening_tag": "an opening tag of reasoning in the text",
 }
 """What each capability is about."""
 _CONSEQUENCES = {
@@ -30,6 +31,7 @@ _CONSEQUENCES = {
     "thinking_switch": "ignores enable_thinking: thinking is switched by /think and /no_think",
     "stream_options": "does not accept stream_options: streams have no token counts",
     "reasoning_history": "does not accept reasoning in the history: it is left out",
+    "opening_tag": "writes reasoning without an opening tag: text before </think> is reasoning",
 }
 _ENOUGH_DOUBTS = 2
 """After how many answers in a row that ignored it a capability is given up."""
@@ -50,6 +52,7 @@ class Capabilities:
         thinking_switch: `enable_thinking` in `chat_template_kwargs`.
         stream_options: `stream_options`.
         reasoning_history: Reasoning in earlier messages.
+        opening_tag: A `<think>` before reasoning that comes in the text. Some chat templates put it into the prompt.
         reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
         whole_streams: Streams that lose nothing of a tool call; assumed only when a whole answer has confirmed it.
         tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
@@ -63,6 +66,7 @@ class Capabilities:
     thinking_switch: bool = True
     stream_options: bool = True
     reasoning_history: bool = True
+    opening_tag: bool = True
     reasoning_field: str | None = None
     tool_parser: bool = False
     whole_streams: bool = False

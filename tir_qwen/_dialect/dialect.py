@@ -13,6 +13,7 @@ from typing import Any, Literal
 from .._request.body import Body
 from .._response.choice import REASONING_FIELDS, DecodingOptions
 from .._response.server_errors import is_about_function, is_about_grammar, server_text
+from .._response.text.think_tags import lacks_opening_tag
 from ..errors import APIStatusError, ContextOverflowError, ServerStreamError
 from ..types import JSON, Completion
 from .capabilities import Capabilities, reasoning_field_read
@@ -117,6 +118,7 @@ class Dialect:
             max_tokens=body.max_tokens,
             lossy_streams=self._may_repeat and not self._used.whole_streams,
             tools_with_parameters=_tool_names([tool for tool in body.tools if _has_parameters(tool)]),
+            opening_tag=self._used.opening_tag or body.enable_thinking is False,
         )
 
     @property
@@ -182,6 +184,7 @@ class Dialect:
         *,
         has_parsed_calls: bool = False,
         reasoning_fields: frozenset[str] = frozenset(),
+        lacks_opening_tag: bool | None = None,
     ) -> None:
         """Learn from the answer what the server did and what it ignored.
 
@@ -189,6 +192,7 @@ class Dialect:
             completion: The answer.
             has_parsed_calls: Whether it contains tool calls that the server parsed.
             reasoning_fields: The fields in which its reasoning came.
+            lacks_opening_tag: Whether its reasoning came in the text, without an opening tag; None: not known yet.
         """
         if reasoning_fields and completion.usage:
             self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
@@ -199,6 +203,7 @@ class Dialect:
             self._capabilities.tool_parser = True
             if "tools" in self._open_trials:
                 self._capabilities.confirm("tools", is_trial=True)
+        self._observe_opening_tag(completion, lacks_opening_tag)
         if completion.content.strip():
             self._observe_schema(completion)
         if completion.content.strip() or completion.finish_reason == "length":
@@ -215,6 +220,14 @@ class Dialect:
         is_correction = self._schema_in is None and schema is not None and has_description(self._body.messages, schema)
         if not (is_obeyed and is_correction):  # the model may have followed the messages
             self._record("response_format", is_obeyed)
+
+    def _observe_opening_tag(self, completion: Completion, is_lacking: bool | None) -> None:
+        if is_lacking is None and completion.content and self._body.enable_thinking is not False:
+            is_lacking = not completion.reasoning and lacks_opening_tag(completion.content)
+        if is_lacking:
+            self._capabilities.doubt("opening_tag")
+        elif is_lacking is False:
+            self._capabilities.confirm("opening_tag", is_trial=True)
 
     def _observe_thinking(self, completion: Completion) -> None:
         thinking = self._body.enable_thinking

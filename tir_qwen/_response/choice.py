@@ -15,7 +15,7 @@ from .fields import expect, items, read_tool_call_delta
 from .message import ORDINARY_FIELDS, TEXT_TYPES, convert
 from .reported import read_logprobs
 from .text.newlines import AnswerText, NewlineTrimmer
-from .text.think_tags import ThinkSplitter
+from .text.think_tags import OPEN, ThinkSplitter, lacks_opening_tag
 from .text.tool_calls import ToolCallParser, has_malformed_call, parse_tool_calls
 from .text.torn_tags import TornTagRepair
 from .tool_call_tracker import Source, ToolCallTracker
@@ -40,6 +40,7 @@ class DecodingOptions:
         max_tokens: Maximum number of tokens of the answer, if the request limited it.
         lossy_streams: The server's streams may lose parts of a tool call.
         tools_with_parameters: Names of the tools that have any.
+        opening_tag: Reasoning in the text of a stream begins with its tag.
     """
 
     tools: bool = False
@@ -52,6 +53,7 @@ class DecodingOptions:
     max_tokens: int | None = None
     lossy_streams: bool = False
     tools_with_parameters: frozenset[str] = frozenset()
+    opening_tag: bool = True
 
     @property
     def reads_calls(self) -> bool:
@@ -79,6 +81,7 @@ class ChoiceDecoder:
         finished: Whether a finish reason has arrived.
         heard: Number of non-empty deltas received, including those whose text is still held back.
         reasoning_fields: The fields in which the server put the first piece of reasoning.
+        lacks_opening_tag: Whether reasoning in the text had no opening tag; None: that is not known of a stream.
     """
 
     __slots__ = (
@@ -99,9 +102,11 @@ class ChoiceDecoder:
         "_text_is_plain",
         "_think_splitter",
         "_torn_tags",
+        "_unclosed_text",
         "_untagged_call",
         "finished",
         "heard",
+        "lacks_opening_tag",
         "reasoning_fields",
     )
 
@@ -115,7 +120,10 @@ class ChoiceDecoder:
         self._options = options
         self._text_is_plain = options.text_is_plain
         self._torn_tags = TornTagRepair(options.stop_lag) if options.stop_lag else None
-        self._think_splitter: ThinkSplitter | None = ThinkSplitter()  # None: all further content is the answer
+        is_open = not options.opening_tag
+        self._think_splitter: ThinkSplitter | None = ThinkSplitter(is_open=is_open)  # None: the rest is the answer
+        self._unclosed_text: list[str] | None = [] if is_open else None  # may turn out to be the answer
+        self.lacks_opening_tag: bool | None = None
         self._calls = ToolCallTracker(new_id)
         self._call_parser = ToolCallParser(hold=options.text_calls != "prompted") if options.reads_calls else None
         self._reasoning = NewlineTrimmer(leading=True)
@@ -156,6 +164,7 @@ class ChoiceDecoder:
                 self.reasoning_fields = frozenset(name for name in REASONING_FIELDS if received.get(name))
                 self._add_reasoning(delta, "")
                 self._end_think_block(delta)
+                self._unclosed_text = None
             self._add_reasoning(delta, reasoning if type(reasoning) is str else expect(reasoning, str, "reasoning"))
         if content := said.get("content"):
             self.heard += 1
@@ -179,7 +188,11 @@ class ChoiceDecoder:
             return {} if is_answered else {name: said.get(name) for name in ("content", "tool_calls")}
         self._torn_tags = None  # tags are torn in streams only
         self._is_stream = False
-        return said
+        self._think_splitter, self._unclosed_text = ThinkSplitter(), None
+        if self._options.thinking_off or any(said.get(name) for name in REASONING_FIELDS):
+            return said
+        self.lacks_opening_tag = lacks_opening_tag(said.get("content") or "")
+        return {**said, "content": f"{OPEN}{said['content']}"} if self.lacks_opening_tag else said
 
     def close(self, usage: Usage | None = None) -> Delta:
         """Return what was held back, and what the token counts show, at the end of the answer."""
@@ -254,8 +267,13 @@ class ChoiceDecoder:
             reasoning, answer = self._think_splitter.close()
             self._think_splitter = None
             if reasoning is not None:
-                self._add_reasoning(delta, reasoning)
+                self._add_text_reasoning(delta, reasoning)
             self._add_answer(delta, answer)
+
+    def _add_text_reasoning(self, delta: Delta, reasoning: str) -> None:
+        self._add_reasoning(delta, reasoning)
+        if self._unclosed_text is not None:
+            self._unclosed_text.append(reasoning)
 
     def _add_reasoning(self, delta: Delta, reasoning: str) -> None:
         if not self._has_reasoning:
@@ -273,9 +291,11 @@ class ChoiceDecoder:
         if self._think_splitter is not None:
             reasoning, content = self._think_splitter.feed(content)
             if reasoning is not None:
-                self._add_reasoning(delta, reasoning)
+                self._add_text_reasoning(delta, reasoning)
             if self._think_splitter.settled:
                 self._think_splitter = None
+                if self._unclosed_text is not None:
+                    self._unclosed_text, self.lacks_opening_tag = None, True
         if self._think_splitter is None:
             self._past_reasoning = True
         if self._text_is_plain:  # nearly every chunk
@@ -373,6 +393,10 @@ class ChoiceDecoder:
                 self._add_reasoning(delta, late_reasoning)
             self._add_content(delta, content)
         self._end_think_block(delta)
+        if self._unclosed_text is not None and not (cut or self._calls or self._has_answer):
+            self.lacks_opening_tag = False
+            self._add_answer(delta, "".join(self._unclosed_text))
+        self._unclosed_text = None
         if self._doubtful_reasoning and not self._has_answer and not cut:
             self._add_answer(delta, self._take_doubtful_reasoning() + self._reasoning.release())
         for found in self._remaining_text_and_calls(cut=cut):

@@ -57,6 +57,11 @@ class ResponseDecoder:
         return self._chunks.has_parsed_calls
 
     @property
+    def lacks_opening_tag(self) -> bool | None:
+        """Whether reasoning in the text had no opening tag; None: not known, or there are several choices."""
+        return self._chunks.lacks_opening_tag
+
+    @property
     def reasoning_fields(self) -> frozenset[str]:
         """The fields in which the server put reasoning."""
         return self._chunks.reasoning_fields

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
+
+from .fences import CodeTracker
+
 OPEN, CLOSE = "<think>", "</think>"
+_PROSE = re.compile(r" +[a-z(]|[.,:;!?]")
+"""What follows the tag in a sentence about it, but not in a think block."""
+_CLOSING_LINE = re.compile(r"^</think>[ \t]*$", re.MULTILINE)
 
 
 class ThinkSplitter:
     """Separates reasoning from answer in text that starts with `<think>`, sent by servers without a reasoning parser.
 
     Only a tag at the very start (after white space) opens the reasoning, and the first `</think>` ends it; tags quoted
-    in the answer are text. It holds back at most the length of a tag, or white space before the first word.
+    in the answer are text, also in a sentence that begins with one. It holds back at most the length of a tag, or white
+    space before the first word.
+
+    Args:
+        is_open: Whether the text starts within the reasoning.
     """
 
     __slots__ = ("_held", "_state")
 
     _START, _THINK, _ANSWER = range(3)
 
-    def __init__(self) -> None:
-        self._state = self._START
+    def __init__(self, *, is_open: bool = False) -> None:
+        self._state = self._THINK if is_open else self._START
         self._held = ""
 
     @property
@@ -32,8 +43,12 @@ class ThinkSplitter:
         if self._state == self._START:
             stripped = text.lstrip()
             if stripped.startswith(OPEN):
-                self._state = self._THINK
-                text = stripped[len(OPEN) :]
+                inner = stripped[len(OPEN) :]
+                if not inner.strip(" "):  # what comes next shows what it is
+                    self._held = text
+                    return None, ""
+                is_prose = _PROSE.match(inner) is not None
+                self._state, text = (self._ANSWER, text) if is_prose else (self._THINK, inner)
             elif OPEN.startswith(stripped):
                 self._held = text
                 return None, ""
@@ -54,8 +69,24 @@ class ThinkSplitter:
         held, self._held = self._held, ""
         if self._state == self._THINK:
             return held, ""
+        if self._state == self._START and (block := held.lstrip()).startswith(OPEN):
+            return block[len(OPEN) :], ""
         self._state = self._ANSWER
         return None, held
+
+
+def lacks_opening_tag(text: str) -> bool:
+    """Whether a text begins with reasoning that is closed on a line of its own, but not opened.
+
+    Some chat templates end the prompt with `<think>`, so that the answer does not begin with it.
+    """
+    found = _CLOSING_LINE.search(text)
+    if found is None:
+        return False
+    reasoning = text[: found.start()]
+    code = CodeTracker()
+    code.feed(reasoning)
+    return bool(reasoning.strip()) and OPEN not in reasoning and not code.is_in_code
 
 
 def _overlap(text: str, tag: str) -> int:
