@@ -58,6 +58,11 @@ _OVERFLOW = (
     r"|`inputs` (?:tokens \+|must have less than)|(?:not exceed|be less than) max_seq_len|prompt length \(\d+\) exceeds"
     # DashScope, Azure, Gemini, Anthropic
     r"|range of input length|input tokens exceed|input token count .{0,20}exceeds|prompt is too long"
+    # Groq and Cerebras, Moonshot, xAI, MiniMax, and newer versions of LM Studio and Ollama
+    r"|reduce the length of the messages|exceeded model token limit|maximum prompt length|context window exceeds"
+    r"|greater than the context length|exceeded (?:max )?context length"
+    # OpenAI's code, which services take over with words of their own
+    r"|context_length_exceeded"
 )
 _SHORT_OVERFLOW = "max_model_len"
 """The word by which other messages of vLLM with status 400 say so; its errors with status 500 mention it, too."""
@@ -103,8 +108,10 @@ def error_from_response(
     if status_code == 400 and re.search(_TRUNCATED_CALL, text[:MAX_TEXT]):
         text = "max_tokens (or the context window) truncated the tool call"
     detail = text[:MAX_TEXT]
+    plain_body = _plain_body(parsed, detail, secrets)
+    code = plain_body.get("code", "") if isinstance(plain_body, dict) else ""
     overflow = _OVERFLOW if status_code == 500 else f"{_OVERFLOW}|{_SHORT_OVERFLOW}"
-    if status_code in _OVERFLOW_STATUSES and re.search(f"(?i){overflow}", detail):
+    if status_code in _OVERFLOW_STATUSES and re.search(f"(?i){overflow}", f"{detail} {code}"):
         error_class: type[APIStatusError] = ContextOverflowError
     else:
         fallback = InternalServerError if status_code >= 500 else APIStatusError
@@ -117,7 +124,7 @@ def error_from_response(
             if part
         ),
         status_code=status_code,
-        body=_plain_body(parsed, detail, secrets),
+        body=plain_body,
         request_id=None if request_id is None else redact(request_id, secrets),
         retry_after=retry_after_seconds(headers),
     )
