@@ -131,7 +131,8 @@ class ContextOverflowError(BadRequestError):
     """The prompt, or the prompt together with `max_tokens`, exceeds the model's context window.
 
     Shorten the prompt or lower `max_tokens`. The message quotes the server, which usually states the limit. Most
-    servers answer with status 400; those that use 413, 422 or 500 raise this class too, and `status_code` is theirs.
+    servers answer with status 400; those that use 413, 422 or 500 raise this class too, and `status_code` is theirs. It
+    is 200 where they check the prompt only after they have begun a stream, as TGI and LM Studio do.
     """
 
 

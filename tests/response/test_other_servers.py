@@ -155,6 +155,20 @@ def test_types_of_text_parts(kind: str | None) -> None:
     assert decode(whole({"content": [{"type": kind, "text": "Hello"}]})).said == ("", "Hello", [], "stop")
 
 
+def test_an_overflow_may_come_in_a_stream() -> None:
+    """TGI and LM Studio report a prompt that is too long with status 200: it is the same error as with others.
+
+    After the answer has begun, it is an error within the answer. Source of TGI's: router/src/server.rs.
+    """
+    words = "Input validation error: `inputs` must have less than 4096 tokens. Given: 4545"
+    frame = {"error": {"message": words, "http_status_code": 422}}
+    begun = chunk({"role": "assistant", "content": ""})
+    said = f"the server reported an error in its answer: {words}", {"message": words}
+    for body in (events(frame, DONE), events(begun, frame), json.dumps(frame).encode()):
+        assert decode(body).error == ("ContextOverflowError", *said)
+    assert decode(events(begun, chunk({"content": "a"}), frame)).error == ("ServerStreamError", *said)
+
+
 def test_indexes_of_choices_as_text() -> None:
     """An index that is text is the same index."""
     assert decode(events(chunk({"content": "a"}, None, 0), chunk({"content": "b"}, "stop", "0"), DONE)).said[1] == "ab"

@@ -94,6 +94,7 @@ class ChunkDecoder:
 
         Raises:
             ServerStreamError: The payload reports an error, or an incomplete answer.
+            ContextOverflowError: The payload reports that the prompt was too long.
             MalformedChunkError: The payload is not a chunk.
             StreamInterruptedError: The stream ends before there is an answer.
         """
@@ -167,7 +168,7 @@ class ChunkDecoder:
             problem = f"not valid JSON ({error})"  # gives the position and quotes nothing
         if event == b"error" or _is_error(chunk):
             frame = data.decode("utf-8", "replace") if chunk is None else chunk
-            raise error_from_frame(frame, self._secrets, self._request)
+            raise error_from_frame(frame, self._secrets, self._request, begun=self.heard > 0)
         if not isinstance(chunk, dict):
             raise MalformedChunkError(f"a chunk of the answer is {problem}")
         return chunk

@@ -130,15 +130,27 @@ def error_from_response(
     )
 
 
-def error_from_frame(frame: Any, secrets: Iterable[str] = (), request: bytes = b"") -> ServerStreamError:
-    """Return the error for an error frame within a stream, or for an error sent with status 200."""
+def error_from_frame(
+    frame: Any, secrets: Iterable[str] = (), request: bytes = b"", *, begun: bool = True
+) -> ServerStreamError | ContextOverflowError:
+    """Return the error for an error frame within a stream, or for an error sent with status 200.
+
+    Args:
+        frame: The parsed JSON of the frame, or its text.
+        secrets: As for `error_from_response`.
+        request: As for `error_from_response`.
+        begun: Whether a part of the answer has arrived: if not, an overflow is one of the prompt.
+    """
     text = redact(_find_message(frame), secrets)
     shown = hide_echo(text, request, MAX_TEXT)
     message = "the server reported an error in its answer"
     body = _plain_body(frame, text[:MAX_TEXT], secrets)
-    error = ServerStreamError(f"{message}: {shown}" if shown else message, body=body)
-    is_final = re.search(_GRAMMAR_LIMIT, text[:MAX_TEXT]) or re.search(rf"(?i){_OVERFLOW}", text[:MAX_TEXT])
-    error.is_retryable = not is_final
+    message = f"{message}: {shown}" if shown else message
+    is_overflow = re.search(rf"(?i){_OVERFLOW}", text[:MAX_TEXT]) is not None
+    if is_overflow and not begun:  # TGI and LM Studio check the prompt after they have sent the status
+        return ContextOverflowError(message, status_code=200, body=body)
+    error = ServerStreamError(message, body=body)
+    error.is_retryable = not (is_overflow or re.search(_GRAMMAR_LIMIT, text[:MAX_TEXT]))
     return error
 
 
