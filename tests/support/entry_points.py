@@ -29,6 +29,9 @@ class Answer:
     """Tokens of the prompt, of the answer, and of both."""
     tool_calls: list[tuple[str, Any]] = field(default_factory=list)
     pieces: int = field(default=1, compare=False)
+    call_ids: list[Any] = field(default_factory=list, compare=False)
+    details: tuple[int | None, int | None] = field(default=(None, None), compare=False)
+    """Cached tokens of the prompt, and tokens of the reasoning, where the server counts them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Way:
 def from_message(message: AIMessage, pieces: int = 1) -> Answer:
     """Convert a LangChain message."""
     usage = message.usage_metadata
+    counted: Any = usage or {}
+    cached = counted.get("input_token_details", {}).get("cache_read")
     return Answer(
         content=message.text,
         reasoning=message.additional_kwargs.get("reasoning_content", ""),
@@ -60,6 +65,8 @@ def from_message(message: AIMessage, pieces: int = 1) -> Answer:
         usage=usage and (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]),
         tool_calls=[(call["name"], call["args"]) for call in message.tool_calls],
         pieces=pieces,
+        call_ids=[call["id"] for call in message.tool_calls],
+        details=(cached, counted.get("output_token_details", {}).get("reasoning")),
     )
 
 
@@ -72,17 +79,17 @@ def from_chunks(chunks: Iterable[Any]) -> Answer:
 def from_response(response: ChatResponse, pieces: int = 1) -> Answer:
     """Convert a LlamaIndex response."""
     usage = response.raw["usage"]
+    read, written = ((usage or {}).get(f"{part}_tokens_details") or {} for part in ("prompt", "completion"))
+    calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
     return Answer(
         content=response.message.content or "",
         reasoning="".join(block.content for block in response.message.blocks if isinstance(block, ThinkingBlock)),
         finish_reason=response.raw["choices"][0]["finish_reason"],
         usage=usage and (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]),
-        tool_calls=[
-            (block.tool_name, block.tool_kwargs)
-            for block in response.message.blocks
-            if isinstance(block, ToolCallBlock)
-        ],
+        tool_calls=[(block.tool_name, block.tool_kwargs) for block in calls],
         pieces=pieces,
+        call_ids=[block.tool_call_id for block in calls],
+        details=(read.get("cached_tokens"), written.get("reasoning_tokens")),
     )
 
 
