@@ -196,13 +196,13 @@ INLINE = {"reasoning": (_OK, "comes in the text, between <think> tags, and is ex
 NO_TOOLS = {
     "native tools": (
         "limited",
-        '400 Bad Request: "auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+        "does not accept tools: they are written into the messages",
     )
 }
 UNTOLD = {"server": ("unknown", "its answers do not show which version of vLLM it is")}
 GATEWAY = {
     "token counts": ("limited", "do not come with streams"),
-    "structured output": ("limited", "response_format is refused or ignored"),
+    "structured output": ("limited", "does not enforce response_format: the schema is written into the messages"),
 }
 BUT: dict[str, dict[str, tuple[str, str]]] = {
     "old": {},
@@ -215,12 +215,15 @@ BUT: dict[str, dict[str, tuple[str, str]]] = {
     "new-no-parsers": {**NEW, **INLINE, **NO_TOOLS},
     "old-strict": {
         **GATEWAY,
-        "thinking off": ("limited", "chat_template_kwargs is refused"),
-        "native tools": ("limited", "400 Bad Request: Unrecognized request argument supplied: tools"),
+        "thinking off": (
+            "limited",
+            "does not accept chat_template_kwargs: thinking is switched by /think and /no_think",
+        ),
+        "native tools": ("limited", "does not accept tools: they are written into the messages"),
     },
     "old-dropping": {
         **GATEWAY,
-        "thinking off": ("limited", "chat_template_kwargs is ignored"),
+        "thinking off": ("limited", "ignores enable_thinking: thinking is switched by /think and /no_think"),
         "native tools": ("limited", "`tools` is ignored: the prompt is as long without them"),
     },
 }

@@ -205,7 +205,7 @@ LOSSY = Reply(
     frames=[
         {"reasoning_content": "I save 2."},
         {"content": "Now."},
-        {"tool_calls": [{"index": 0, "id": "c0", "function": {"name": "save"}}]},
+        {"tool_calls": [{"index": 0, "id": "chatcmpl-tool-0", "function": {"name": "save"}}]},
         *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"count":', ' "', "hi", '"}')),
     ],
     finish_reason="tool_calls",
@@ -228,6 +228,16 @@ async def test_a_call_that_a_stream_lost_a_part_of_is_requested_whole(form: str)
     del first["stream_options"]
     assert second == {**first, "stream": False}
     assert [call["function"]["name"] for call in messages_to_wire([message])[0]["tool_calls"]] == ["save"]
+
+
+async def test_other_servers_may_cut_arguments_as_they_like() -> None:
+    """Only the ids of vLLM's own parser make a stream suspect: Anthropic's models cut arguments after the key."""
+    first = {"tool_calls": [{"index": 0, "id": "toolu_01", "function": {"name": "save"}}]}
+    parts = [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"count":', " 2}")]
+    lab = Scripted(replace(LOSSY, frames=[*LOSSY.frames[:2], first, *parts]))
+
+    assert calls_of(await _stream(model_on(lab))) == [("save", {"count": 2})]
+    assert [body["stream"] for body in lab.bodies] == [True]
 
 
 async def test_streams_are_trusted_once_a_whole_answer_confirms_them() -> None:

@@ -70,11 +70,11 @@ GOOD = {
 def kind(body: dict[str, Any]) -> str:
     """Return which of the checks this request belongs to."""
     asked = {
+        "context": body.get("max_tokens") == 10_000_000,
         "stream": body["stream"],
         "tools": "tools" in body,
         "structured": "response_format" in body,
         "described": "JSON schema" in str(body["messages"]),
-        "context": body.get("max_tokens") == 10_000_000,
         "switch": "chat_template_kwargs" in body or "/no_think" in str(body["messages"]),
     }
     return next((name for name, is_it in asked.items() if is_it), "no tools")
@@ -471,8 +471,8 @@ def test_a_server_without_schemas_is_reported(terminal: Terminal, answer: str) -
     with Loopback(answering({"structured": NO_SCHEMA[answer]})) as server:
         assert terminal.findings(server)["structured output"] == (
             "limited",
-            "response_format is refused or ignored",
-            "no action needed: the schema is written into the messages, and answers are checked",
+            "does not enforce response_format: the schema is written into the messages",
+            "",
         )
 
 
@@ -482,20 +482,49 @@ def test_an_object_of_another_schema_is_limited(terminal: Terminal) -> None:
         assert terminal.findings(server)["structured output"][0] == "limited"
 
 
-CORRECTED = {
+OBJECTS = {
     "fenced": (f"```json\n{OBJECT}\n```", ("ok", "response_format is obeyed", "")),
     "another object": ('{"result": 391}', ("limited", "the answer is an object that does not match the schema", "")),
 }
 
 
-@pytest.mark.parametrize("correction", CORRECTED)
-def test_the_corrected_answer_is_judged(terminal: Terminal, correction: str) -> None:
-    """If an object of another schema had to be corrected, the correction is judged, even within Markdown fences."""
-    said, finding = CORRECTED[correction]
-    answers = iter([whole('{"result": "391"}'), whole(said)])
-    others = answering({})
-    with Loopback(lambda got: [next(answers)] if kind(got.json()) == "structured" else others(got)) as server:
+@pytest.mark.parametrize("answer", OBJECTS)
+def test_the_first_answer_is_judged(terminal: Terminal, answer: str) -> None:
+    """Only the first answer shows whether a schema is enforced, so it is not corrected."""
+    said, finding = OBJECTS[answer]
+    with Loopback(answering({"structured": whole(said), "described": whole(OBJECT)})) as server:
         assert terminal.findings(server)["structured output"] == finding
+
+
+@pytest.mark.parametrize(
+    ("message", "length"),
+    [
+        ("'max_tokens' is too large: 10000000. This model's maximum context length is 40960 tokens.", 40960),
+        ("max_tokens=10000000cannot be greater than max_model_len=32768. Please request fewer tokens.", 32768),
+        ("The input (9 tokens) is longer than the model's context length (8192 tokens).", 8192),
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 2 and 10000000", 4096),
+        ("request (9024 tokens) exceeds the available context size (4096 tokens), try increasing it", 4096),
+    ],
+)
+def test_the_context_window_in_the_words_of_servers(terminal: Terminal, message: str, length: int) -> None:
+    """The length is found in the error, whichever other numbers it contains."""
+    with Loopback(answering({"context": refusal("400 Bad Request", message)})) as server:
+        found = terminal.findings(server)["context window"]
+    assert found == ("ok", f"{length} tokens of prompt and answer together", "")
+
+
+def test_a_server_that_accepts_any_limit_is_stopped(terminal: Terminal) -> None:
+    """If the server starts to generate millions of tokens, doctor hangs up at the first one."""
+    hung_up: list[bool] = []
+
+    def generate() -> Iterator[bytes]:
+        yield STREAM_HEAD + event("Hello")
+        hung_up.append(server.left_within(10))
+
+    with Loopback(lambda got: generate() if kind(got.json()) == "context" else answering({})(got)) as server:
+        found = terminal.findings(server)["context window"]
+        assert server.noticed()
+    assert (found, hung_up) == (("unknown", "the server does not say", "Qwen3-32B itself has 32,768"), [True])
 
 
 def test_an_empty_answer_does_not_show_an_enforced_schema(terminal: Terminal) -> None:

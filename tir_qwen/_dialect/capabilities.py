@@ -112,6 +112,11 @@ class Capabilities:
             logger.warning("The server now supports %s.", _FIELDS[name])
 
 
+def describe_limit(name: str) -> str:
+    """Return what a server does that lacks a capability, and what follows; a server is the subject of the sentence."""
+    return _CONSEQUENCES[name]
+
+
 def reasoning_field_read(answered_in: frozenset[str], usage: Usage) -> str | None:
     """Return the field in which a server reads earlier reasoning, judged by an answer; None if that is not conclusive.
 

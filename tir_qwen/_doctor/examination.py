@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
 from .._client.client import Client
+from .._dialect.capabilities import describe_limit
 from .._dialect.json_answer import extract_json
 from .._dialect.json_schema import find_mismatch
 from .._json import parse_object
@@ -36,8 +38,7 @@ COST = "This takes about seven requests and a few hundred tokens."
 _QUESTION = "What is 17 * 23?"
 _NOTE_AGE = "note when it was created: TIR's tokens expire after 365 days"
 _USE_WHOLE_ANSWERS = "use whole answers where you need token counts"
-_SOFT_SWITCH = "no action needed: /no_think is written instead"
-_PROMPTED_TOOLS = "no action needed: tools are written into the messages instead"
+_PROMPT_TOOLS = 'set tool_calling="prompted"'
 _CONNECTION_ADVICE = {
     "proxy": "check the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; NO_PROXY lists the hosts to reach without"
     " it",
@@ -62,7 +63,8 @@ _TOOL = {
 _SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
 _FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": _SCHEMA}}
 _CONTEXT_WINDOW = re.compile(
-    r"maximum context length (?:is|of) (\d+)|max_model_len[=\s]*(\d+)|maximum model length (?:is|of) (\d+)"
+    r"(?i)(?:max(?:imum)?|model's|available) (?:model |context )?(?:length|size|window)\D{1,12}?(\d+)"
+    r"|max_(?:model|seq)_len\D{1,4}?(\d+)|must be <= (\d+)"
 )
 
 
@@ -156,9 +158,9 @@ class Examination:
         elif isinstance(completion, TIRError):
             yield CheckResult(name, "unknown", str(completion))
         elif not self._client.capabilities.template_kwargs:
-            yield CheckResult(name, "limited", "chat_template_kwargs is refused", _SOFT_SWITCH)
+            yield CheckResult(name, "limited", describe_limit("template_kwargs"))
         elif completion.reasoning.strip():
-            yield CheckResult(name, "limited", "chat_template_kwargs is ignored", _SOFT_SWITCH)
+            yield CheckResult(name, "limited", describe_limit("thinking_switch"))
         elif not completion.content.strip():
             advice = "raise max_tokens, or leave enable_thinking unset"
             yield CheckResult(
@@ -171,12 +173,14 @@ class Examination:
 
     def _tools(self) -> Iterator[CheckResult]:
         question = "What is the weather in Paris? Call the function."
-        completion = self._ask(question, tools=[_TOOL], tool_calling="native", max_tokens=800)
+        completion = self._ask(question, tools=[_TOOL], max_tokens=800)
         name = "native tools"
         if isinstance(completion, BadRequestError) and not isinstance(completion, ContextOverflowError):
-            yield CheckResult(name, "limited", str(completion), _PROMPTED_TOOLS)
+            yield CheckResult(name, "limited", str(completion), _PROMPT_TOOLS)
         elif isinstance(completion, TIRError):
             yield CheckResult(name, "unknown", str(completion))
+        elif not self._client.capabilities.tools:
+            yield CheckResult(name, "limited", describe_limit("tools"))
         elif completion.tool_calls and b"<tool_call>" in bytes(self._answer_bytes):
             yield CheckResult(
                 name, "limited", "the server does not parse calls", "no action needed: they are parsed here"
@@ -185,9 +189,9 @@ class Examination:
             yield CheckResult(name, "ok", "a call came back, parsed")
         elif self._ignores_tools(question, completion):
             found = "`tools` is ignored: the prompt is as long without them"
-            yield CheckResult(name, "limited", found, 'set tool_calling="prompted"')
+            yield CheckResult(name, "limited", found, _PROMPT_TOOLS)
         else:
-            advice = 'if your agent does not call tools either, set tool_calling="prompted"'
+            advice = f"if your agent does not call tools either, {_PROMPT_TOOLS}"
             yield CheckResult(name, "unknown", "the model did not call the tool", advice)
 
     def _ignores_tools(self, question: str, completion: Completion) -> bool:
@@ -200,33 +204,39 @@ class Examination:
 
     def _structured_output(self) -> Iterator[CheckResult]:
         name = "structured output"
-        completion = self._ask("Tell me in a sentence what 17 * 23 is.", response_format=_FORMAT, max_tokens=800)
+        question = "Tell me in a sentence what 17 * 23 is."
+        # The first answer shows whether the schema is enforced. With a validator that accepts it, it is the only one.
+        completion = self._ask(question, response_format=_FORMAT, validate=lambda _: None, max_tokens=800)
         if isinstance(completion, TIRError):
             yield CheckResult(name, "unknown", str(completion))
         elif not self._client.capabilities.response_format:
-            advice = "no action needed: the schema is written into the messages, and answers are checked"
-            yield CheckResult(name, "limited", "response_format is refused or ignored", advice)
+            yield CheckResult(name, "limited", describe_limit("response_format"))
         elif completion.finish_reason == "length":
             yield CheckResult(name, "unknown", "the answer was truncated")
         elif not completion.content.strip():
             yield CheckResult(name, "unknown", "there was no answer")
         elif (answer := parse_object(extract_json(completion.content, is_object=True))) is None:
-            yield CheckResult(name, "limited", "the answer is not a JSON object")
+            yield CheckResult(name, "limited", describe_limit("response_format"))
         elif find_mismatch(answer, _SCHEMA):
             yield CheckResult(name, "limited", "the answer is an object that does not match the schema")
         else:
             yield CheckResult(name, "ok", "response_format is obeyed")
 
     def _context_window(self) -> Iterator[CheckResult]:
-        completion = self._ask("Hello", max_tokens=10_000_000)
-        found = _CONTEXT_WINDOW.search(str(completion)) if isinstance(completion, APIStatusError) else None
-        if found:
+        name = "context window"
+        try:
+            # A server that accepts any limit would generate up to it. Closing the stream stops it.
+            with closing(self._client.stream([_user("Hello")], max_tokens=10_000_000)) as deltas:
+                next(deltas, None)
+        except TIRError as error:
+            found = _CONTEXT_WINDOW.search(str(error)) if isinstance(error, APIStatusError) else None
+            if found is None:
+                yield CheckResult(name, "unknown", str(error))
+                return
             length = next(filter(None, found.groups()))
-            yield CheckResult("context window", "ok", f"{length} tokens of prompt and answer together")
-        elif isinstance(completion, TIRError):
-            yield CheckResult("context window", "unknown", str(completion))
+            yield CheckResult(name, "ok", f"{length} tokens of prompt and answer together")
         else:
-            yield CheckResult("context window", "unknown", "the server does not say", "Qwen3-32B itself has 32,768")
+            yield CheckResult(name, "unknown", "the server does not say", "Qwen3-32B itself has 32,768")
 
     def _ask(self, question: str, **params: Any) -> Completion | TIRError:
         self._answer_bytes.clear()

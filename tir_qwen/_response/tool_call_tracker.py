@@ -10,6 +10,9 @@ from .arguments import LOST, ArgumentsDecoder
 
 Source = Literal["server", "text"]
 
+_VLLM_ID = "chatcmpl-tool-"
+"""How the ids of calls begin that vLLM has parsed."""
+
 
 class ToolCallTracker:
     """Identifies and checks tool calls: pass each part to `add`, then pass on what `close` yields.
@@ -107,6 +110,8 @@ class ToolCallTracker:
         for (source, _), index in self._indices.items():
             call = self._calls[index]
             if source != "server" or not call.is_open:
+                continue
+            if call.server_id and not call.server_id.startswith(_VLLM_ID):  # servers that cut arguments as they like
                 continue
             if call.arguments.may_lack_a_value or (call.arguments.is_empty and call.name in with_parameters):
                 call.error = LOST
