@@ -39,7 +39,6 @@ from tests.support.server import (
 )
 from tests.support.stopping_servers import Stopping
 from tir_qwen import AsyncClient, InternalServerError, StreamInterruptedError
-from tir_qwen._transport.engine import _client_options
 
 TEXT = "In its cage."
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -223,8 +222,7 @@ def test_deltas_in_one_write_all_arrive_over_tls(monkeypatch: pytest.MonkeyPatch
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     words = [f"{number} " for number in range(3000)]
-    options = {**_client_options(), "verify": ssl.create_default_context(cafile=certificate)}
-    monkeypatch.setattr("tir_qwen._transport.engine._client_options", lambda: options)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with Loopback(at_once(stream(*words), *[FORMS["many heads"]] * 2), tls=context) as server:
         assert in_turn(driver, server.base_url.replace("http:", "https:"), [True] * 3) == ["".join(words), TEXT, TEXT]
         assert server.connections == 1

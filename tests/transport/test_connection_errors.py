@@ -98,8 +98,11 @@ def test_a_server_without_tls(driver: Driver) -> None:
 
     with proxy(speak_plainly, 0) as port:
         error = refused(driver, base_url=f"https://127.0.0.1:{port}/v1")
-    assert str(error).startswith(f"could not connect to 127.0.0.1:{port}: [SSL: ")
-    assert error.reason == "tls"
+    assert str(error) == (
+        f"could not connect to 127.0.0.1:{port}: the server does not speak TLS at this port: should the URL begin with"
+        " http:?"
+    )
+    assert (error.reason, error.is_retryable) == ("tls", False)
 
 
 PROXIES = [("HTTPS_PROXY", "http", REMOTE), ("HTTP_PROXY", "http", PLAIN), ("ALL_PROXY", "socks5", REMOTE)]

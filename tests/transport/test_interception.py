@@ -27,7 +27,6 @@ from tests.support.server import (
     failure,
 )
 from tir_qwen import Client, StreamInterruptedError
-from tir_qwen._transport.engine import _client_options
 
 CERTIFICATE = DATA / "self_signed.pem"
 SERVER_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -36,8 +35,7 @@ SERVER_TLS.load_cert_chain(CERTIFICATE)
 
 def trust(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make clients trust the server's certificate."""
-    options = {**_client_options(), "verify": ssl.create_default_context(cafile=CERTIFICATE)}
-    monkeypatch.setattr("tir_qwen._transport.engine._client_options", lambda: options)
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
 
 
 def receive(connection: socket.socket, end: bytes) -> bytes:

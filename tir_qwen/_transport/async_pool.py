@@ -29,7 +29,7 @@ from .connections import (
     validate_http_client,
 )
 from .deadline import Deadline
-from .engine import new_async_client
+from .engine import is_prepared, new_async_client, prepare
 from .engine_request import build_engine_request
 from .errors import error_from_engine
 from .trace import RequestTrace
@@ -97,7 +97,7 @@ class AsyncPool:
             await streaming.response.aclose()
             await streaming.body.aclose()
         finally:
-            await self._give_back(streaming.connections, streaming.client, reusable=streaming.ended)
+            await self._give_back(streaming)
 
     async def read_error(self, streaming: StreamingResponse, deadline: Deadline) -> bytes:
         """Return the beginning of an error response's body, and release the connection."""
@@ -127,6 +127,8 @@ class AsyncPool:
         if self.http_client is not None:
             return self.http_client, None
         connections = await self._running_loop_connections()
+        if not is_prepared():
+            await connections.prepare()
         if connections.places.locked():
             seconds = deadline.remaining(deadline.timeout.first_delta)
             try:
@@ -154,16 +156,17 @@ class AsyncPool:
             raise unsolicited_response_error()
         return response
 
-    async def _give_back(self, connections: Connections | None, client: Any, *, reusable: bool) -> None:
-        if connections is not None:
-            await _close(connections.release(client, reusable=reusable))
+    async def _give_back(self, streaming: StreamingResponse) -> None:
+        if streaming.connections is not None:
+            idle_seconds = streaming.idle_seconds if streaming.ended else 0.0
+            await _close(streaming.connections.release(streaming.client, idle_seconds=idle_seconds))
 
     async def _discard(
         self, connections: Connections | None, client: Any, trace: RequestTrace, failure: BaseException | None
     ) -> None:
         if connections is None:
             return
-        closing = connections.release(client, reusable=False)
+        closing = connections.release(client)
         if trace.opened_stream is not None:
             closing.append(trace.opened_stream)
         if getattr(failure, "stale", False):
@@ -210,10 +213,17 @@ class _LoopConnections(Connections):
         self.places = asyncio.Semaphore(MAX_CONNECTIONS)
         self.keeper = self._close_with_the_loop()
         self._closing = asyncio.Lock()
+        self._preparing = asyncio.Lock()
 
-    def release(self, client: Any, *, reusable: bool) -> list[Any]:
+    def release(self, client: Any, *, idle_seconds: float = 0.0) -> list[Any]:
         self.places.release()
-        return super().release(client, reusable=reusable)
+        return super().release(client, idle_seconds=idle_seconds)
+
+    async def prepare(self) -> None:
+        """Prepare the engine in another thread: reading its files would block the loop."""
+        async with self._preparing:
+            if not is_prepared():
+                await asyncio.to_thread(prepare)
 
     async def aclose(self) -> None:
         await self._close_all()

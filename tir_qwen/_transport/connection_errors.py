@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
+from math import inf
 
 from ..errors import APIConnectionError, APITimeoutError
 from .deadline import Deadline
@@ -25,6 +26,16 @@ _REASONS = {
 _OPEN_FILES_ADVICE = (
     ". Every call in progress has a connection: raise the limit of open files (ulimit -n), or make fewer calls at once"
 )
+_RETRYABLE_REFUSALS = ("408", "425", "429")
+"""The statuses with which a proxy refuses to connect now, but may do so later."""
+_TLS_ADVICE = {
+    "CERTIFICATE_REQUIRED": "the server demands a client certificate: pass an http_client that has one",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: should the URL begin with http:?",
+    "HTTP_REQUEST": "the server does not speak TLS at this port: should the URL begin with http:?",
+}
+"""What the reasons of OpenSSL mean whose texts do not say so."""
+_FINAL_TLS_REASONS = ("BAD_CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
+"""The reasons, or their ends, that another attempt would not remove, as those above."""
 _ERROR_NUMBER = r"^\[Errno -?\d+\] | \(_ssl\.c:\d+\)$"
 _SOCKS_REPLY = r"Proxy Server could not connect: ([A-Za-z ]{1,40})\."
 
@@ -36,9 +47,11 @@ def connection_error(error: BaseException, trace: RequestTrace) -> APIConnection
         return _connect_error(error, trace)
     if kind == "ProxyError":
         return _proxy_error(error, trace)
-    failure = APIConnectionError(f"the connection to {trace.route} broke before the server's response ({kind})")
-    failure.reason = "proxy" if trace.is_at_proxy else ""
-    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol")
+    tls_error = next((cause for cause in _os_errors(error) if isinstance(cause, ssl.SSLError)), None)
+    detail = _describe(tls_error) if tls_error else kind
+    failure = APIConnectionError(f"the connection to {trace.route} broke before the server's response ({detail})")
+    failure.reason = "proxy" if trace.is_at_proxy else "tls" if tls_error else ""
+    failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol") and not _is_final(tls_error)
     return failure
 
 
@@ -48,7 +61,10 @@ def timeout_error(kind: str, deadline: Deadline, trace: RequestTrace) -> APITime
         failure = deadline.timeout_error(kind, f"could not connect to {trace.peer}")
         failure.reason = "proxy" if trace.is_at_proxy else "unreachable"
     elif trace.is_at_proxy:
-        failure = deadline.timeout_error(kind, f"the proxy {trace.proxy} did not connect to {trace.server}")
+        problem = f"the proxy {trace.proxy} did not connect to {trace.server}"
+        limits = deadline.timeout
+        is_connect = limits.connect is not None and limits.connect < (limits.first_delta or inf)
+        failure = deadline.timeout_error("ConnectTimeout" if is_connect else kind, problem)
         failure.reason = "proxy"
     else:
         failure = deadline.timeout_error(kind)
@@ -67,7 +83,7 @@ def _connect_error(error: BaseException, trace: RequestTrace) -> APIConnectionEr
         reason = "proxy"
     failure = APIConnectionError(f"could not connect to {trace.peer}: {text}")
     failure.reason = reason
-    failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in text
+    failure.is_retryable = "CERTIFICATE_VERIFY_FAILED" not in text and not any(map(_is_final, causes))
     return failure
 
 
@@ -81,6 +97,7 @@ def _proxy_error(error: BaseException, trace: RequestTrace) -> APIConnectionErro
     proxy = f"the proxy {trace.proxy}".rstrip()  # unknown if a transport of the user's raised the error
     failure = APIConnectionError(f"{proxy} did not connect to {trace.server}{text}")
     failure.reason = "proxy"
+    failure.is_retryable = not status.startswith("4") or status in _RETRYABLE_REFUSALS
     return failure
 
 
@@ -104,8 +121,16 @@ def _os_errors(error: BaseException | None) -> Iterator[OSError]:
 def _describe(error: OSError) -> str:
     """Return an error's text without its number, and without the address that asyncio adds."""
     if isinstance(error, (socket.gaierror, ssl.SSLError)):
-        return re.sub(_ERROR_NUMBER, "", str(error))
+        reason = getattr(error, "reason", None) or ""
+        advice = next((advice for end, advice in _TLS_ADVICE.items() if reason.endswith(end)), None)
+        return advice or re.sub(_ERROR_NUMBER, "", str(error))
     return os.strerror(error.errno or 0)
+
+
+def _is_final(error: OSError | None) -> bool:
+    """Whether another attempt would fail in the same way."""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    return reason.endswith((*_TLS_ADVICE, *_FINAL_TLS_REASONS))
 
 
 def _reason(error: OSError) -> str:

@@ -5,6 +5,7 @@ Each connection is a client of the HTTP engine that is limited to a single conne
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +24,11 @@ MAX_CONNECTIONS = 1000
 """Maximum number of concurrent calls of a pool; further calls wait for a connection."""
 MAX_IDLE = 100
 """Maximum number of idle connections kept."""
-KEEPALIVE_SECONDS = 4.0
-"""How long an idle connection stays usable: less than the 5 s after which uvicorn closes it."""
+KEEPALIVE_SECONDS = 55.0
+"""How long an idle connection is kept: less than the minute after which many gateways close it.
+
+A server that closes it earlier, as uvicorn does after 5 s, costs one more request at most: see `is_stale`.
+"""
 MAX_ERROR_BODY = 64 * 1024
 """Maximum number of bytes read from the body of an error response."""
 MAX_ERROR_SECONDS = 5.0
@@ -54,6 +58,15 @@ class StreamingResponse:
     ended: bool = False
 
     @property
+    def idle_seconds(self) -> float:
+        """How long the connection can stay idle: less than the server says in `Keep-Alive: timeout=`."""
+        found = re.search(r"timeout=(\d{1,9})", self.response.headers.get("keep-alive", ""))
+        if found is None:
+            return KEEPALIVE_SECONDS
+        announced = float(found[1])
+        return min(max(announced - 1, announced / 2), KEEPALIVE_SECONDS)
+
+    @property
     def is_drainable(self) -> bool:
         """Whether the rest of the body can be read, with a deadline, without interfering with other calls (HTTP/2)."""
         stream = self.response.extensions.get("network_stream")
@@ -73,7 +86,8 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._idle: deque[tuple[float, Any]] = deque()  # with the time of release, most recent last
+        self._idle: deque[tuple[float, Any]] = deque()  # with the time of expiry, most recently used last
+        self._expired: list[Any] = []  # to be closed with the next one
         self._all: WeakSet[Any] = WeakSet()
         self.released = threading.Condition()
 
@@ -85,21 +99,31 @@ class Connections:
     def acquire(self, connect: Callable[[], Any]) -> Any:
         """Return the most recently used idle connection, or a new one from `connect`."""
         with self.released:
-            if self._idle:
-                return self._idle.pop()[1]
+            while self._idle:
+                expires_at, client = self._idle.pop()
+                if monotonic() < expires_at:
+                    return client
+                self._expired.append(client)
+                self._all.discard(client)
             client = connect()
             self._all.add(client)
         return client
 
-    def release(self, client: Any, *, reusable: bool) -> list[Any]:
-        """Take a connection back; return the connections that the caller has to close."""
-        now, closing = monotonic(), []
+    def release(self, client: Any, *, idle_seconds: float = 0.0) -> list[Any]:
+        """Take a connection back; return the connections that the caller has to close.
+
+        Args:
+            client: The connection.
+            idle_seconds: How long it can be kept for another call.
+        """
+        now = monotonic()
         with self.released:
-            if reusable and client in self._all:
-                self._idle.append((now, client))
+            closing, self._expired = self._expired, []
+            if idle_seconds and client in self._all:
+                self._idle.append((now + idle_seconds, client))
             else:
                 closing.append(client)
-            while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0][0] < now - KEEPALIVE_SECONDS):
+            while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0][0] <= now):
                 closing.append(self._idle.popleft()[1])
             self._all.difference_update(closing)
             self.released.notify()
@@ -120,8 +144,10 @@ class Connections:
         """
         with self.released:
             clients = list(self._all) if include_busy else [client for _, client in self._idle]
+            clients += self._expired
             self._all.clear()
             self._idle.clear()
+            self._expired.clear()
         return clients
 
 

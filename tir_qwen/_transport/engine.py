@@ -7,6 +7,7 @@ depend on httpx. `TIR_QWEN_HTTP_ENGINE=httpx` (or `httpx2`) selects one. Users m
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..timeouts import Timeout, timeout_from
+from .certificates import is_loaded, ssl_context
 from .connections import KEEPALIVE_SECONDS
 from .log_redaction import install_log_filters
 
@@ -47,14 +49,33 @@ def _is_installed(name: str) -> bool:
 
 @cache
 def _client_options() -> dict[str, Any]:
-    """Return the options shared by all clients, notably the SSL context, which takes 30 ms to create."""
-    engine = _engine()
+    """Return the options shared by all clients."""
     return {
-        "verify": engine.create_ssl_context(),
-        "limits": engine.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+        "limits": _engine().Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
         # No cookies, since each connection would have its own.
         "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
     }
+
+
+def is_prepared() -> bool:
+    """Whether an asynchronous client can be created and used without reading files, which would block its loop."""
+    return _engine.cache_info().currsize > 0 and _has_opened and is_loaded(_engine().create_ssl_context)
+
+
+def prepare() -> None:
+    """Import the engine with all that it imports later, and load the certificates; to be called in another thread.
+
+    Raises:
+        ConfigurationError: See `new_client`.
+    """
+    global _has_opened  # noqa: PLW0603 - whether modules are imported is a fact about the process
+    new_async_client()
+    with suppress(ImportError):
+        import_module("anyio._backends._asyncio")  # which anyio imports when it opens the first connection
+    _has_opened = True
+
+
+_has_opened = False
 
 
 def new_client() -> Any:
@@ -68,9 +89,10 @@ def new_async_client() -> Any:
 
 
 def _new(class_name: str) -> Any:
-    client_class = getattr(_engine(), class_name)
+    engine = _engine()
+    verify = ssl_context(engine.create_ssl_context)
     try:
-        return client_class(**_client_options())
+        return getattr(engine, class_name)(verify=verify, **_client_options())
     except (ImportError, ValueError, _engine().InvalidURL):  # its text may contain a proxy password
         pass
     raise ConfigurationError("the HTTP engine refuses HTTP_PROXY, HTTPS_PROXY or ALL_PROXY of the environment.")

@@ -121,7 +121,7 @@ class Pool:
             if streaming.connections is None or not sys.is_finalizing():
                 streaming.response.close()
         finally:
-            self._give_back(streaming.connections, streaming.client, reusable=streaming.ended)
+            self._give_back(streaming)
 
     def read_error(self, streaming: StreamingResponse, deadline: Deadline) -> bytes:
         """Return the beginning of an error response's body, and release the connection."""
@@ -175,9 +175,10 @@ class Pool:
             raise unsolicited_response_error()
         return response
 
-    def _give_back(self, connections: Connections | None, client: Any, *, reusable: bool) -> None:
-        if connections is not None:
-            _close(connections.release(client, reusable=reusable))
+    def _give_back(self, streaming: StreamingResponse) -> None:
+        if streaming.connections is not None:
+            idle_seconds = streaming.idle_seconds if streaming.ended else 0.0
+            _close(streaming.connections.release(streaming.client, idle_seconds=idle_seconds))
 
     def _discard(
         self, connections: Connections | None, client: Any, trace: RequestTrace, failure: BaseException | None
@@ -185,7 +186,7 @@ class Pool:
         """Close the connection of a request that failed."""
         if connections is None:
             return
-        closing = connections.release(client, reusable=False)
+        closing = connections.release(client)
         if trace.opened_stream is not None:
             closing.append(trace.opened_stream)  # an interrupted engine may not know about it
         if getattr(failure, "stale", False):

@@ -6,7 +6,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .body.interception import install_hooks, remove_hooks
+from .keepalive import keep_alive
 
+_CONNECTING = ("connect_tcp.started", "connect_unix_socket.started")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TUNNEL_IS_OPEN = {"proxy.start_tls.started", "socks.setup_socks5_connection.complete"}
 _PROXY_IS_CONNECTED = {"connection.connect_tcp.complete"}
@@ -32,7 +34,7 @@ class RequestTrace:
     def reused_connection(self) -> bool:
         """Whether the request was sent over a connection that had been idle."""
         return "http11.send_request_headers.started" in self._events and not any(
-            event.startswith("connection.connect") for event in self._events
+            event.endswith(_CONNECTING) for event in self._events
         )
 
     @property
@@ -72,10 +74,12 @@ class RequestTrace:
         """Record an event (the trace function of a synchronous engine)."""
         self._events.add(event)
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self.opened_stream = info["return_value"]
+            self.opened_stream = info.get("return_value")
             install_hooks(self.opened_stream)
+            if event.endswith("connect_tcp.complete"):
+                keep_alive(self.opened_stream)
         elif event.endswith("connect_tcp.started"):
-            self._connected_to = _address(info["host"], info["port"])
+            self._connected_to = _address(info.get("host", ""), info.get("port"))
         elif event == "http2.send_connection_init.started" and self.opened_stream is not None:
             remove_hooks(self.opened_stream)  # with HTTP/2, one call's reads serve other calls too
 

@@ -7,7 +7,9 @@ read. And as the engine is given the response's head without any of the body, th
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
 from math import inf
@@ -17,6 +19,8 @@ from typing import Any
 from ..deadline import Deadline, DeadlineExceededError
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
+_END_OF_HEAD = b"\r\n\r\n"
+_SWITCH = "TIR_QWEN_DIRECT_READS"
 
 
 class ReadContext:
@@ -28,15 +32,35 @@ class ReadContext:
             the head of the response.
         request_sent: Whether that request has been sent; anything sent earlier was for a proxy.
         pending_head: The head of the request, held back until its content can be sent with it.
+        write: The connection's own `write`, while there is such a head.
     """
 
-    __slots__ = ("deadline", "is_pooled", "pending_head", "request_sent")
+    __slots__ = ("_connect_expires_at", "deadline", "is_pooled", "pending_head", "request_sent", "write")
 
     def __init__(self, deadline: Deadline, *, is_pooled: bool = False) -> None:
         self.deadline = deadline
         self.is_pooled = is_pooled
         self.request_sent = False
         self.pending_head = b""
+        self.write: Any = None
+        self._connect_expires_at: float | None = None
+
+    def flush(self, timeout: float | None) -> Any:
+        """Send the head without any content, as for an engine that waits for an answer first; may be awaitable."""
+        data, self.pending_head, self.request_sent = self.pending_head, b"", True
+        try:
+            return self.write(data, timeout)
+        finally:
+            data = b""
+
+    @property
+    def expires_at(self) -> float:
+        """When the next bytes must have arrived: those of a proxy that is to connect have less time."""
+        if self.request_sent or not self.is_pooled:
+            return self.deadline.expires_at
+        if self._connect_expires_at is None:
+            self._connect_expires_at = monotonic() + self.deadline.remaining(self.deadline.timeout.connect)
+        return min(self._connect_expires_at, self.deadline.expires_at)
 
 
 current_read: ContextVar[ReadContext | None] = ContextVar("current_read", default=None)
@@ -63,6 +87,8 @@ class HookedRead:
     def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:
         """Read on behalf of the engine, whose own limit for this read is `timeout` seconds."""
         context = current_read.get()
+        if context is not None and context.pending_head:
+            context.flush(timeout)
         data = self._held or _note_bytes(context, self.direct(max_bytes, _read_timeout(context, timeout)))
         return self._up_to_head(data, context)
 
@@ -94,6 +120,8 @@ class AsyncHookedRead(HookedRead):
     async def __call__(self, max_bytes: int, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the engine's
         """Read on behalf of the engine; see `HookedRead.__call__`."""
         context = current_read.get()
+        if context is not None and context.pending_head:
+            await context.flush(timeout)
         data = self._held or _note_bytes(context, await self.direct(max_bytes, _read_timeout(context, timeout)))
         return self._up_to_head(data, context)
 
@@ -101,7 +129,7 @@ class AsyncHookedRead(HookedRead):
 class HookedWrite:
     """A network stream's `write`, as the engine calls it; returns what the stream's own does, perhaps an awaitable.
 
-    The engine writes a request's head and content separately. Joined, they take a single system call, and a single
+    The engines write a request's head and content separately. Joined, they take a single system call, and a single
     packet if they fit.
     """
 
@@ -112,9 +140,9 @@ class HookedWrite:
         """Write on behalf of the engine."""
         context = current_read.get()
         if context is not None and context.is_pooled:
-            if data.startswith(b"POST "):
-                context.pending_head, data = data, b""
-            elif context.pending_head:
+            if data.startswith(b"POST ") and data.endswith(_END_OF_HEAD):
+                context.pending_head, context.write, data = data, self.direct, b""
+            elif context.pending_head or data.startswith(b"POST "):
                 data = context.pending_head + data
                 context.pending_head, context.request_sent = b"", True
         try:
@@ -123,7 +151,7 @@ class HookedWrite:
             data = b""  # an interruption must not leave the request in its traceback's locals
 
 
-def seconds_left(deadline: Deadline, timeout: float | None = None) -> float | None:
+def seconds_left(deadline: Deadline | ReadContext, timeout: float | None = None) -> float | None:
     """Return the seconds until the deadline, or `timeout` if that is less; None if there is no limit.
 
     Raises:
@@ -142,9 +170,13 @@ def install_hooks(stream: Any) -> bool:
     read = getattr(stream, "read", None)
     if isinstance(read, HookedRead):
         return True
-    if read is not None:
-        stream.read = (AsyncHookedRead if iscoroutinefunction(read) else HookedRead)(read)
-        stream.write = HookedWrite(stream.write)
+    if read is not None and os.environ.get(_SWITCH) != "0":
+        try:
+            stream.read = (AsyncHookedRead if iscoroutinefunction(read) else HookedRead)(read)
+            stream.write = HookedWrite(stream.write)
+        except AttributeError:  # the stream has fixed attributes: the engine does without us
+            with suppress(AttributeError):
+                stream.read = read
     return False
 
 
@@ -163,7 +195,7 @@ def ensure_hooked(response: Any) -> bool:
 
 
 def _read_timeout(context: ReadContext | None, timeout: float | None) -> float | None:
-    return timeout if context is None else seconds_left(context.deadline, timeout)
+    return timeout if context is None else seconds_left(context, timeout)
 
 
 def _note_bytes(context: ReadContext | None, data: bytes) -> bytes:

@@ -1,0 +1,59 @@
+"""The TLS contexts of new connections, which contain the certificates to trust."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ConfigurationError
+
+_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_contexts: dict[tuple[Any, ...], ssl.SSLContext | None] = {}
+"""The context that all connections share, by the values of these variables; None if each has one of its own."""
+
+
+def ssl_context(create: Callable[[], Any]) -> Any:
+    """Return the context for a new connection, with the certificates that the environment names at this time.
+
+    Loading certificates takes tens of milliseconds, so it is done once. That does not apply where the operating system
+    itself verifies certificates, as on macOS and Windows: the engine's context for that lets no two handshakes run at
+    the same time, so that a server that does not answer would block the connections to others.
+
+    Args:
+        create: Creates the context that the engine uses by default.
+
+    Raises:
+        ConfigurationError: SSL_CERT_FILE or SSL_CERT_DIR does not name certificates.
+    """
+    key = _key(create)
+    if key not in _contexts:
+        _contexts[key] = _shared_context(create)
+    return _contexts[key] or create()
+
+
+def is_loaded(create: Callable[[], Any]) -> bool:
+    """Whether `ssl_context` need not read files."""
+    return _key(create) in _contexts
+
+
+def _key(create: Callable[[], Any]) -> tuple[Any, ...]:
+    return create, *map(os.environ.get, _VARIABLES)
+
+
+def _shared_context(create: Callable[[], Any]) -> ssl.SSLContext | None:
+    problem = ""
+    try:
+        context = create()
+    except OSError as error:  # ssl.SSLError among them
+        problem = os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else "not PEM format"
+    if problem:
+        name = next((name for name in _VARIABLES if os.environ.get(name)), "the HTTP engine")
+        raise ConfigurationError(f"{name} does not name readable certificates ({problem}).")
+    if type(context) is ssl.SSLContext:
+        return context
+    if platform.system() == "Linux":  # httpx2 before 2.15.1: that context crashes or starves threads there
+        return ssl.create_default_context()
+    return None
