@@ -98,6 +98,13 @@ TOO_LONG = "the prompt exceeds the maximum context length"
         (502, NGINX, "InternalServerError", "", "502 Bad Gateway"),
         (502, NGINX.replace(b"502 Bad Gateway", b"So\n  sorry"), "InternalServerError", "So sorry", "So sorry"),
         (502, b"<!DOCTYPE html><HTML><p>x", "InternalServerError", "an HTML page", "an HTML page"),
+        (
+            504,
+            b"<html><body><h1>504 Gateway Time-out</h1>\nThe server didn't respond in time.\n</body></html>\n",
+            "InternalServerError",
+            "",
+            "504 Gateway Time-out",
+        ),
         (599, b"odd", "InternalServerError", "odd", "odd"),
         (500, b"\xff\xfe", "InternalServerError", "\ufffd\ufffd", "\ufffd\ufffd"),
         (401, {"error": "Unauthorized"}, "AuthenticationError", "", {"message": "Unauthorized"}),

@@ -6,8 +6,9 @@ import asyncio
 import copy
 import logging
 import pickle
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,7 @@ from tir_qwen import (
     Client,
     ConfigurationError,
 )
+from tir_qwen._transport.engine import new_async_client, new_client
 
 engines = pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda module: module.__name__)
 asynchronous = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
@@ -240,3 +242,24 @@ def test_password_of_a_proxy(
     assert leaked(shown(error) + logged(caplog), secrets) == []
     assert in_frames(error, secrets) == []
     assert engines_frames(error) == []
+
+
+@pytest.mark.parametrize("create", [new_client, new_async_client])
+def test_encrypted_proxies_share_the_certificates(monkeypatch: pytest.MonkeyPatch, create: Callable[[], Any]) -> None:
+    """A connection to an https:// proxy does not load the certificates again; an http:// proxy needs none."""
+    monkeypatch.setenv("HTTPS_PROXY", "https://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    first, second = create(), create()
+    contexts = [
+        {
+            str(transport._pool._proxy_url.scheme): transport._pool._proxy_ssl_context
+            for transport in mounted
+            if transport
+        }
+        for mounted in (first._mounts.values(), second._mounts.values())
+    ]
+    assert contexts[0] == contexts[1]
+    assert {scheme: type(context) for scheme, context in contexts[0].items()} == {
+        "b'http'": type(None),
+        "b'https'": ssl.SSLContext,
+    }

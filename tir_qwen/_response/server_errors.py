@@ -88,7 +88,7 @@ _ECHO = r"(?s)(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*"
 _PYDANTIC_ERROR = r"'loc': (?P<loc>\(.{0,1000}?\)|'[^']*'), 'msg': (?P<msg>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 _PYDANTIC_WRAPPER = r"'function-wrap\[[^']*'"
 _MESSAGE_FIELDS = ("error", "message", "detail")
-_TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,1000})</title>"
+_TITLE = r"(?i)<(title|h1)[^<>]{0,200}>([^<]{0,1000})</\1>"  # haproxy's pages have no title
 
 
 def error_from_response(
@@ -200,7 +200,7 @@ def _message_of_text(text: str) -> str:
             pass
     if "<html" in text[:1000].lower():
         title = re.search(_TITLE, text)
-        return " ".join(title[1].split()) if title else "an HTML page"
+        return " ".join(title[2].split()) if title else "an HTML page"
     return _without_echo(text)
 
 
@@ -230,12 +230,17 @@ def _plain_body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, A
     return {"message": detail, **plain}
 
 
+def _letters(text: str) -> str:
+    """Return what is compared of a status: haproxy writes "Gateway Time-out"."""
+    return "".join(filter(str.isalnum, text)).lower()
+
+
 def _status_line(status_code: int, detail: str) -> str:
     try:
         phrase = HTTPStatus(status_code).phrase
     except ValueError:
         phrase = ""
     line = f"{status_code} {phrase}".rstrip()
-    if not detail or detail in (phrase, line):
+    if not detail or _letters(detail) in (_letters(phrase), _letters(line)):
         return f"{line}."
     return f"{line}: {detail}"

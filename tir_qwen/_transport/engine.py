@@ -92,10 +92,25 @@ def _new(class_name: str) -> Any:
     engine = _engine()
     verify = ssl_context(engine.create_ssl_context)
     try:
-        return getattr(engine, class_name)(verify=verify, **_client_options())
-    except (ImportError, ValueError, _engine().InvalidURL):  # its text may contain a proxy password
-        pass
-    raise ConfigurationError("the HTTP engine refuses HTTP_PROXY, HTTPS_PROXY or ALL_PROXY of the environment.")
+        client = getattr(engine, class_name)(verify=verify, **_client_options())
+    except (ImportError, ValueError, engine.InvalidURL):  # its text may contain a proxy password
+        client = None
+    if client is None:
+        raise ConfigurationError("the HTTP engine refuses HTTP_PROXY, HTTPS_PROXY or ALL_PROXY of the environment.")
+    _verify_proxies(client, verify)
+    return client
+
+
+def _verify_proxies(client: Any, context: Any) -> None:
+    """Let connections to https:// proxies share the context: the engine would load the certificates for each.
+
+    Proxies of the environment cannot be given a context through the engine's public interface.
+    """
+    for transport in getattr(client, "_mounts", {}).values():
+        pool: Any = getattr(transport, "_pool", None)
+        is_encrypted = getattr(getattr(pool, "_proxy_url", None), "scheme", b"") == b"https"
+        if is_encrypted and getattr(pool, "_proxy_ssl_context", context) is None:
+            pool._proxy_ssl_context = context
 
 
 def client_timeout(http_client: Any) -> Timeout | None:
