@@ -111,11 +111,14 @@ def traced_schema(schema: Any, output_schema: OutputSchema, strict: bool | None)
 
 
 def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: OutputSchema) -> Runnable[LanguageModelInput, Any]:
-    """Return a runnable whose output contains the raw message, the parsed object, and the error if parsing failed."""
+    """Return a runnable whose output contains the raw message, the parsed object, and the error if parsing failed.
+
+    The model is its first step, since only that gets the arguments of a call: the branches of a map do not.
+    """
     parse = itemgetter("raw") | StructuredOutputParser(answer_schema=schema)
     parsed = RunnablePassthrough.assign(parsed=parse, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    return llm | RunnableMap(raw=RunnablePassthrough()) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 class StructuredOutputParser(BaseTransformOutputParser[Any]):

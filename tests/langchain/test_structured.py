@@ -25,6 +25,7 @@ from langchain_tir_qwen._messages import message_to_wire
 from langchain_tir_qwen._structured_output import StructuredOutputParser, read_schema
 from tests.support.cassette_fixtures import Server
 from tests.support.scripted_transport import Reply, Scripted, model_on, model_saying
+from tir_qwen import ConfigurationError
 
 METHODS = ["json_schema", "function_calling", "json_mode"]
 
@@ -446,6 +447,18 @@ def test_include_raw_returns_message_and_object(method: str) -> None:
     for answer in (whole, streamed):
         assert (answer["parsed"], answer["parsing_error"]) == (Person(**SAID), None)
         assert answer["raw"].additional_kwargs == {"reasoning_content": "Hm."}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_include_raw_passes_the_arguments_of_a_call(way: str) -> None:
+    """With `include_raw`, the arguments of a call reach the model, and unknown ones are refused."""
+    lab = Scripted(*[reply_of("json_schema", json.dumps(SAID))] * 2)
+    chain = model_on(lab).with_structured_output(Person, include_raw=True)
+
+    await WAYS[way](chain.bind(temperature=0.25), "Who?")
+    assert lab.bodies[0]["temperature"] == 0.25
+    with pytest.raises(ConfigurationError, match="nonsense"):
+        await WAYS[way](chain.bind(nonsense=1), "Who?")
 
 
 def send(to: str, times: int = 1) -> str:
