@@ -30,7 +30,7 @@ Finding = tuple[str, str, str]
 
 def frames(*said: dict[str, Any], usage: dict[str, int] | None = None, reason: str = "stop") -> bytes:
     """Return a complete streamed response."""
-    facts: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in said]
+    facts: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta, "logprobs": None}]} for delta in said]
     facts.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
     if usage:
         facts.append({"choices": [], "usage": usage})

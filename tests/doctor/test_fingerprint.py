@@ -117,8 +117,8 @@ def test_an_oversized_event_is_not_a_frame() -> None:
 
 
 def delta(**said: str) -> dict[str, Any]:
-    """Return a frame with this delta."""
-    return {"choices": [{"index": 0, "delta": said}]}
+    """Return a frame of vLLM's with this delta."""
+    return {"choices": [{"index": 0, "delta": said, "logprobs": None}]}
 
 
 BODIES = {
@@ -147,13 +147,14 @@ ERAS = [
     ([], None),
     ([delta(content="Hello")], None),
     ([delta(**THINKS)], "0.9"),
-    ([{"choices": [{"delta": THINKS, "token_ids": None}]}], "0.10 or 0.11.0"),
+    ([{"choices": [{"delta": THINKS, "logprobs": None, "token_ids": None}]}], "0.10 or 0.11.0"),
     ([delta(**THINKS, reasoning="Hm.")], "0.11.1 to 0.15"),
     ([delta(reasoning="Hm.")], "0.16 or newer"),
-    ([{"choices": [{"message": {"reasoning": "Hm.", "reasoning_content": None}}]}], "0.16 or newer"),
+    ([{"choices": [{"message": {"reasoning": "Hm.", "reasoning_content": None}, "logprobs": None}]}], "0.16 or newer"),
     ([{"system_fingerprint": "vllm-0.32.0-0123abcd", "choices": [{"delta": THINKS}]}], "0.32.0"),
     ([{"system_fingerprint": "fp_0123abcd"}, delta(**THINKS)], "0.9"),
     ([{"system_fingerprint": None}, {"choices": None}], None),
+    ([{"system_fingerprint": "", "choices": [{"delta": THINKS, "index": 0}]}], None),  # transformers
 ]
 
 

@@ -44,10 +44,16 @@ def parse_frames(body: bytes) -> list[JSON]:
 
 
 def guess_vllm_version(frames: list[JSON]) -> str | None:
-    """Guess the version of vLLM from the fields of its answer."""
+    """Guess the version of vLLM from the fields of its answer; None if they are not those of vLLM.
+
+    Every choice of vLLM's streams has `logprobs`, even if it is null. Those of llama.cpp, LiteLLM and transformers have
+    not, whose reasoning comes in the same fields.
+    """
     for frame in frames:
         if found := re.match(r"vllm-(\d+\.\d+\.\d+)", str(frame.get("system_fingerprint"))):
             return found[1]
+    if not any("logprobs" in choice for choice in _extract_choices(frames)):
+        return None
     keys = {key for delta in extract_deltas(frames) for key, value in delta.items() if value}
     if {"reasoning", "reasoning_content"} <= keys:
         return "0.11.1 to 0.15"
