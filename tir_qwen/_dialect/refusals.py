@@ -36,11 +36,12 @@ _IS_REFUSED = (
     r"|unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|forbidden|disabled|undocumented))"
 )
 """What says that the subject before it is refused."""
-_ARGUMENT = r"(?:param(?:eter)?|field|argument|propert(?:y|ie)|input|option|name)(?:s|\(s\))?"
+_ARGUMENT = r"(?:param(?:eter)?|field|argument|propert(?:y|ie)|input|option|name|key)(?:s|\(s\))?"
 _REFUSES = (
     rf"(?:(?:not|n't) (?:\w+ )?support(?: (?:the|this|provided|{_ARGUMENT}))*"
     r"|\bno \w+ found that support(?: the| provided)*"
-    rf"|(?:unsupported|unknown|unrecogni[sz]ed|unexpected|undocumented|extra)(?: \w+)?? {_ARGUMENT}(?: supplied)?"
+    r"|(?:unsupported|unknown|unrecogni[sz]ed|unexpected|undocumented|extra)(?: \w+)??"
+    rf" {_ARGUMENT}(?: supplied| in the request)?"
     r"|inputs are not permitted, field)"
 )
 """What says that the object after it is refused."""
