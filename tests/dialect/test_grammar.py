@@ -21,7 +21,7 @@ from tests.support.server import (
     said,
     whole_and_streamed,
 )
-from tir_qwen import BadRequestError, ServerStreamError
+from tir_qwen import BadRequestError, Choice, Completion, ServerStreamError
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.grammar import SchemaForm, reduce_schema
 from tir_qwen._dialect.json_answer import describe_schema
@@ -52,6 +52,7 @@ def test_reduced_schemas() -> None:
         "propertyNames": {"pattern": "a"},
         "$defs": {"format": {"format": "uri", "enum": [{"format": 1}], "default": {"pattern": "x"}}},
         "anyOf": [{"contains": {}, "items": {"multipleOf": 2}, "minimum": 1}, True],
+        "definitions": {"any": True, "none": False},
     }
     assert reduce_schema(schema) == {
         "type": "object",
@@ -60,6 +61,7 @@ def test_reduced_schemas() -> None:
         "additionalProperties": False,
         "$defs": {"format": {"enum": [{"format": 1}], "default": {"pattern": "x"}}},
         "anyOf": [{"items": {}, "minimum": 1}, True],
+        "definitions": {"any": {}, "none": False},
     }
 
 
@@ -101,12 +103,13 @@ def test_a_schema_without_such_keywords() -> None:
     [
         ({"tools": [TOOL], "tool_choice": "required"}, [[TOOL], [REDUCED_TOOL], None]),
         ({"tools": [TOOL], "tool_choice": "required", "tool_calling": "native"}, [[TOOL], [REDUCED_TOOL]]),
-        ({"tools": [TOOL]}, [[TOOL]]),
+        ({"tools": [TOOL]}, [[TOOL], [REDUCED_TOOL], None]),
+        ({"tools": [TOOL], "tool_choice": "none"}, [[TOOL]]),
     ],
-    ids=["forced", "native", "free"],
+    ids=["forced", "native", "free", "forbidden"],
 )
 def test_the_forms_of_a_tool(params: dict[str, Any], forms: list[Any]) -> None:
-    """A tool that must be called is sent in the messages at last, unless it must be native."""
+    """A tool that may be called is sent in the messages at last, unless it must be native."""
     sent = refuse_all(Capabilities(), params)
     assert [body.get("tools") for body in sent] == forms
     if len(forms) > 1:
@@ -115,7 +118,18 @@ def test_the_forms_of_a_tool(params: dict[str, Any], forms: list[Any]) -> None:
         )
         assert sent[1]["messages"] == [{"role": "system", "content": described}, *MESSAGES]
     if None in forms:
-        assert sent[-1]["messages"] == messages_with_tools(MESSAGES, [TOOL], "required")
+        assert sent[-1]["messages"] == messages_with_tools(MESSAGES, [TOOL], params.get("tool_choice"))
+
+
+def test_a_tool_that_must_be_called_says_nothing_of_one_that_need_not() -> None:
+    """Servers that make a grammar only of tools that must be called still get the others whole."""
+    capabilities = Capabilities()
+    forced = dialect_of(MESSAGES, {"tools": [TOOL], "tool_choice": "required"}, capabilities)
+    forced.write()
+    assert forced.request_refused(error_from_response(400, {}, REFUSAL))
+    forced.observe(Completion([Choice(content="Hm.")]))
+    assert capabilities.schema_forms
+    assert refuse_all(capabilities, {"tools": [TOOL]})[0]["tools"] == [TOOL]
 
 
 def test_a_strict_tool() -> None:

@@ -303,12 +303,19 @@ class Dialect:
 
 
 def _enforced_schemas(body: Body) -> list[JSON]:
-    """Return the schemas of which the server makes a grammar: that of the answer, or tools."""
+    """Return the schemas of which the server may make a grammar: that of the answer, or tools.
+
+    vLLM makes none of tools that need not be called, unless they are strict, but llama.cpp does. They are listed in a
+    way of their own, so that what is refused when a tool must be called is not held against them.
+    """
     schema = extract_schema(body.response_format)
     if schema is not None:
         return [schema]
-    is_forced = body.tool_choice not in (None, "auto", "none")
-    return [dict(tool) for tool in body.tools if is_forced or (tool.get("function") or {}).get("strict")]
+    tools = [dict(tool) for tool in body.tools]
+    if body.tool_choice not in (None, "auto", "none"):
+        return tools
+    strict = [tool for tool in tools if (tool.get("function") or {}).get("strict")]
+    return strict or ([{"tools": tools}] if tools and body.tool_choice != "none" else [])
 
 
 def _tool_names(tools: Sequence[Mapping[str, Any]]) -> frozenset[str]:

@@ -129,7 +129,10 @@ class SchemaNegotiation:
 
 
 def reduce_schema(schema: Any) -> Any:
-    """Return a schema without the keywords that grammars may not support: it allows more than the original."""
+    """Return a schema without the keywords that grammars may not support: it allows more than the original.
+
+    A property of which the schema is `true` gets an empty one, which means the same: llama.cpp refuses the former.
+    """
     if isinstance(schema, list):
         return [reduce_schema(item) for item in schema]
     if not isinstance(schema, dict):
@@ -144,7 +147,7 @@ def _reduce_value(keyword: str, value: Any) -> Any:
     if keyword in _VALUES:
         return value
     if keyword in _BY_NAME and isinstance(value, dict):
-        return {name: reduce_schema(schema) for name, schema in value.items()}
+        return {name: {} if schema is True else reduce_schema(schema) for name, schema in value.items()}
     return reduce_schema(value)
 
 

@@ -77,11 +77,14 @@ _GRAMMAR_LIMIT = (
     r"|json schema (?:conversion failed|contains)|unsupported (?:json schema|keyword in schema)|invalid schema for"
     r"|keyword '\w+' is not (?:permitted|supported)|error serializing structured outputs|schema conversion failed"
     r"|failed to (?:compile|parse) (?:json )?grammar|grammar is (?:not valid|too large)|grammar preprocessing"
-    r"|grammar and tools are mutually exclusive"
+    r"|grammar and tools are mutually exclusive|automatic parser generation failed"
 )
 _FUNCTION_SCHEMA = r"(?i)invalid schema for function"
 _TRANSIENT = r"out of memory|shutting down|restart"
-_SCHEMA_MISTAKE = r"(?i)(?:invalid|unknown|unsupported) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
+_SCHEMA_MISTAKE = (
+    r"(?i)(?:invalid|unknown|unsupported|unrecognized) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
+    r"|cannot resolve \$ref"
+)
 """Errors in a schema itself, which another form of it would not fix."""
 # vLLM up to 0.13 reports validation errors as the repr of pydantic's error list, which contains the request.
 _ECHO = r"(?s)(?: \[type=\w+)?,? *(?:['\"]input['\"]:|input_value=).*"
