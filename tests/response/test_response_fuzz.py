@@ -15,7 +15,7 @@ from tests.support.decode import BOM, DONE, FIXED, Outcome, bytewise, decode, ev
 from tir_qwen._response.accumulator import Accumulator
 from tir_qwen._response.choice import DEFAULT_OPTIONS, DecodingOptions
 
-OURS = {"StreamInterruptedError", "MalformedChunkError", "ServerStreamError"}
+OURS = {"StreamInterruptedError", "MalformedChunkError", "ServerStreamError", "ContextOverflowError"}
 BODIES = sorted({capture.body for capture in CAPTURES if capture.body and len(capture.body) < 3000})
 """The bodies of all recorded responses, including errors."""
 CUTS = st.lists(st.integers(0, 3000), max_size=5)
