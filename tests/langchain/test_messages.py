@@ -200,6 +200,14 @@ def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
     assert CANARY not in str(caught.value)
 
 
+@pytest.mark.parametrize("function", [{"arguments": "{}"}, {"name": 7}, "get_weather"], ids=["none", "number", "text"])
+def test_a_function_call_without_a_name_is_refused(function: Any) -> None:
+    """An old `function_call` of which it is not known what was called is rejected."""
+    with pytest.raises(ConfigurationError) as caught:
+        messages_to_wire([AIMessage("", additional_kwargs={"function_call": function})])
+    assert str(caught.value) == "a message contains a function_call that does not name its function."
+
+
 @pytest.mark.parametrize(
     ("message", "role"), [(ChatMessage("x", role="critic"), "critic"), (RemoveMessage(id="1"), "remove")]
 )
@@ -345,6 +353,31 @@ def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:
         "tool_call_chunks": [{"name": "f", "args": "{", "id": "c1", "index": 1, "type": "tool_call_chunk"}],
         "tool_calls": [{"name": "f", "args": {}, "id": "c1", "type": "tool_call"}],
     }
+
+
+def test_a_later_part_of_a_call_is_an_invalid_call_of_its_chunk() -> None:
+    """A later part of a call's arguments is in its chunk as it came, and is no call of its own."""
+    calls = ToolCallChunks()
+    chunk_from_delta(Delta(tool_calls=[ToolCallDelta(0, "c1", "f", '{"a":')]), calls)
+    later = chunk_from_delta(Delta(tool_calls=[ToolCallDelta(0, arguments=" [1]")]), calls)
+    assert later.message.model_dump(exclude_defaults=True) == {
+        "content": "",
+        "response_metadata": {"model_provider": "tir_qwen"},
+        "tool_call_chunks": [{"name": None, "args": " [1]", "id": None, "index": 0, "type": "tool_call_chunk"}],
+        "invalid_tool_calls": [
+            {"name": None, "args": " [1]", "id": None, "error": None, "type": "invalid_tool_call"},
+        ],
+    }
+
+
+def test_content_blocks_of_a_chunk_are_merged_by_their_own_index() -> None:
+    """Each kind of block of a chunk has an index of its own, which is a string, so that core merges only its parts."""
+    delta = Delta(content="Hel", reasoning="Hm", tool_calls=[ToolCallDelta(1, "c1", "f", "{")])
+    assert chunk_from_delta(delta, ToolCallChunks()).message.content_blocks == [
+        {"type": "reasoning", "reasoning": "Hm", "index": "lc_rs_0"},
+        {"type": "text", "text": "Hel", "index": "lc_txt_0"},
+        {"type": "tool_call_chunk", "id": "c1", "name": "f", "args": "{", "index": "lc_tc_1"},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,16 @@ import pydantic.v1
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration
+from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel, Field, field_validator
 
 from langchain_tir_qwen import ChatTIRQwen
-from langchain_tir_qwen._messages import message_to_wire
-from langchain_tir_qwen._structured_output import StructuredOutputParser, read_schema
+from langchain_tir_qwen._messages import chunk_from_delta, message_to_wire
+from langchain_tir_qwen._structured_output import StructuredOutputParser, any_object, read_schema
+from langchain_tir_qwen._tool_calls import ToolCallChunks
 from tests.support.cassette_fixtures import Server
 from tests.support.scripted_transport import Reply, Scripted, model_on, model_saying
-from tir_qwen import ConfigurationError
+from tir_qwen import ConfigurationError, Delta, ToolCallDelta
 
 METHODS = ["json_schema", "function_calling", "json_mode"]
 
@@ -196,6 +197,27 @@ def test_partial_result_is_the_object_so_far(text: str, so_far: Any) -> None:
     else:
         with pytest.raises(OutputParserException):
             parser.parse_result(generations)
+
+
+def test_a_sum_of_chunks_is_parsed_like_a_whole_answer() -> None:
+    """The object is in the first call that can be run of a sum of chunks, or in its text, or in a text alone."""
+    said = '{"name": "Ravi", "age": 34}'
+    wrong = ToolCallDelta(0, "a", "Person", '{"name": 7}', error="it is wrong")
+    right = [
+        ToolCallDelta(1, "b", "Person"),
+        ToolCallDelta(1, arguments=said[:9]),
+        ToolCallDelta(1, arguments=said[9:]),
+    ]
+    calls = ToolCallChunks()
+    parts = [chunk_from_delta(Delta(tool_calls=[part]), calls) for part in (wrong, *right)]
+    parts[1].message.tool_call_chunks[0]["args"] = None  # as a part without arguments may be
+    texts = [chunk_from_delta(Delta(content=part), calls) for part in (said[:9], said[9:])]
+    parser = StructuredOutputParser(answer_schema=read_schema(SCHEMA))
+
+    for generation in (reduce(add, parts), reduce(add, texts), Generation(text=said)):
+        assert parser.parse_result([generation]) == {"name": "Ravi", "age": 34}
+    with pytest.raises(OutputParserException, match=r"^the call of the object is not valid: it is wrong\n"):
+        StructuredOutputParser(answer_schema=any_object()).parse_result(parts[:1])
 
 
 def test_json_mode_without_a_schema_accepts_any_object() -> None:

@@ -308,6 +308,21 @@ def test_stream_responses_hold_message_and_delta() -> None:
     assert last == response_from_completion(Completion([choice], usage, {"id": "x"})).model_copy(update={"delta": ""})
 
 
+def test_a_streamed_call_without_a_name_has_an_empty_one() -> None:
+    """Until the name of a call is known, its name is empty."""
+    response = ResponseStream().add(Delta(tool_calls=[ToolCallDelta(0, arguments="{")]))
+    assert response.message.blocks == [ToolCallBlock(tool_call_id=None, tool_name="", tool_kwargs="{")]
+    assert response.message.additional_kwargs == {"tool_calls": [call("", "", "{")]}
+
+
+@pytest.mark.parametrize("foreign", ["get_weather", {"function": "get_weather"}, {"function": {"name": 7}}, {}])
+def test_a_foreign_call_without_a_name_is_refused(foreign: Any) -> None:
+    """A tool call of another LLM of which it is not known what was called is rejected."""
+    with pytest.raises(ConfigurationError) as caught:
+        messages_to_wire([ChatMessage("", role="assistant", additional_kwargs={"tool_calls": [foreign]})])
+    assert str(caught.value) == "a message holds tool calls that do not name their functions."
+
+
 def test_completion_from_response() -> None:
     """A completion has the text of the chat response, with its reasoning and all other data."""
     response = response_from_completion(COMPLETION)

@@ -200,3 +200,31 @@ def test_only_the_hidden_part_changes() -> None:
     """What is around a repeated prompt stays as it was, backslashes and all."""
     text = r"a\nb \"" + PROMPT.replace("\n", " ").replace("\t", " ") + r"\" c\d"
     assert re.fullmatch(r'a\\nb \\"…\\" c\\d', hide_echo(text, request(PROMPT), MAX_TEXT))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "rest"),
+    [
+        pytest.param("say an old red cat sat on it", "no: an old red cat!", "no: …!", id="four words"),
+        pytest.param("say an old red cat sat on it", "no: old red cat!", "no: old red cat!", id="three words"),
+        pytest.param("say a bc de fg now", "no: a bc de fg!", "no: a bc de fg!", id="seven letters"),
+        pytest.param("an\nold\nred\ncat sat", r"no: an\nold\nred\ncat!", "no: …!", id="words in lines"),
+        pytest.param("hi", 'hi" is wrong', 'hi" is wrong', id="quoted only behind"),
+        pytest.param("hi", 'wrong is "hi', 'wrong is "hi', id="quoted only before"),
+        pytest.param("😀😀", r'no: "\ud83d\ude00\ud83d\ude00"', 'no: "…"', id="halves of characters"),
+    ],
+)
+def test_a_short_repetition_is_hidden_if_it_has_enough_words(prompt: str, text: str, rest: str) -> None:
+    """A short part of a prompt is hidden if it has four words, and a short prompt if it is quoted."""
+    assert hidden(text, prompt) == rest
+
+
+def test_repetitions_that_overlap_are_hidden_as_one() -> None:
+    """Where the end of one message is the beginning of another, both are hidden."""
+    text = "no: alpha bravo charlie delta echo foxtrot!"
+    assert hidden(text, "alpha bravo charlie delta", "charlie delta echo foxtrot") == "no: …!"
+
+
+def test_the_end_of_a_long_message_is_kept_up_to_the_limit() -> None:
+    """A long message is truncated at the limit, and what was not repeated before it is kept."""
+    assert hidden(f"{PROMPT} {'z' * 2 * MAX_TEXT}", PROMPT) == f"… {'z' * (MAX_TEXT - 2)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -129,7 +130,8 @@ def test_ids_that_are_not_unique() -> None:
     """TGI gives each call of an answer the id "0": results could not be attributed."""
     calls = [{"id": "0", "function": CALL}, {"id": "0", "function": CALL}]
     first, second = decode(whole({"tool_calls": calls}, "tool_calls")).completion.tool_calls
-    assert (first.id, second.id != "0") == ("0", True)
+    assert first.id == "0"
+    assert re.fullmatch(r"call-[0-9a-f]{24}", second.id)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -167,6 +169,20 @@ def test_an_overflow_may_come_in_a_stream() -> None:
     for body in (events(frame, DONE), events(begun, frame), json.dumps(frame).encode()):
         assert decode(body).error == ("ContextOverflowError", *said)
     assert decode(events(begun, chunk({"content": "a"}), frame)).error == ("ServerStreamError", *said)
+
+
+@pytest.mark.parametrize(
+    ("content", "reasoning"),
+    [
+        pytest.param({"type": "text", "text": "Hello"}, "", id="one part"),
+        pytest.param(["Hel", {"type": "text", "text": "lo"}], "", id="a text among parts"),
+        pytest.param([{"type": "thinking", "thinking": ["Hm."]}, "Hello"], "Hm.", id="a text as reasoning"),
+    ],
+)
+def test_parts_may_be_a_text_or_stand_alone(content: Any, reasoning: str) -> None:
+    """A part of the content may be a text itself, and a single part need not be in a list."""
+    expected = (reasoning, "Hello", [], "stop")
+    assert [decode(body).said for body in (whole({"content": content}), stream({"content": content}))] == [expected] * 2
 
 
 def test_indexes_of_choices_as_text() -> None:

@@ -192,6 +192,13 @@ def test_the_message_type_parameter_and_code_are_kept() -> None:
     assert refuse(422, {"detail": detail}).body == {"message": "['a']: b; ['c']: d"}
 
 
+@pytest.mark.parametrize("words", ["grammar error:", "prompt is too long"])
+def test_what_makes_an_error_final_is_searched_up_to_the_limit(words: str) -> None:
+    """An error in an answer is final if the part of its text that is kept says so."""
+    texts = [f"{'x' * (length - len(words) - 1)} {words}" for length in (MAX_TEXT, MAX_TEXT + 1)]
+    assert [error_from_frame({"message": text}).is_retryable for text in texts] == [False, True]
+
+
 RETRYABLE_STATUSES = {408, 409, 429, *range(500, 600)}
 
 
