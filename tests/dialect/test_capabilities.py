@@ -79,11 +79,12 @@ def test_a_request_rejected_for_another_reason_teaches_nothing(
 
 
 def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> Capabilities:
-    """Return the capabilities after an answer."""
+    """Return the capabilities after two such answers: the first one only raises a doubt."""
     known = Capabilities()
-    dialect = dialect_of(messages, params, known)
-    dialect.write()
-    dialect.observe(Completion([choice]))
+    for _ in range(2):
+        dialect = dialect_of(messages, params, known)
+        dialect.write()
+        dialect.observe(Completion([choice]))
     return known
 
 

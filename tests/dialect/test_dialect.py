@@ -360,17 +360,30 @@ def test_an_answer_shows_what_the_server_ignored(params: dict[str, Any], choice:
     assert learned(params, choice, known=known) == lost
 
 
+@pytest.mark.parametrize("lost", [{"template_kwargs": False}, {"thinking_switch": False}], ids=repr)
+def test_a_switch_that_is_not_sent_is_not_doubted(lost: dict[str, bool]) -> None:
+    """Where the switch is only in the message, an answer that ignores it says nothing about the field."""
+    known = Capabilities(**lost)
+    for _ in range(2):
+        dialect = dialect_of(ASKED, {"enable_thinking": False}, known)
+        dialect.write()
+        dialect.observe(Completion([THINKS]))
+    assert known == Capabilities(**lost)
+
+
 def test_an_empty_response_teaches_nothing() -> None:
     """A response without choices teaches nothing."""
     assert learned({"enable_thinking": True}) == []
 
 
 def test_a_soft_switch_in_the_message_teaches_nothing() -> None:
-    """A soft switch in the user's message says nothing about the server."""
-    known = Capabilities()
-    messages = asked("Hello! /no_think")
-    dialect_of(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
-    assert known == Capabilities()
+    """A soft switch in the user's message says nothing about the server; one that the model mentions is none."""
+    mentioned = [{"role": "assistant", "content": "Write /no_think"}]
+    for messages, lost in ((asked("Hello! /no_think"), []), ([*mentioned, *ASKED], ["thinking_switch"])):
+        known = Capabilities()
+        for _ in range(2):
+            dialect_of(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
+        assert [name for name in ABILITIES if not getattr(known, name)] == lost
 
 
 def test_an_ignored_switch_adds_the_soft_switch_to_later_calls() -> None:
@@ -413,6 +426,36 @@ def test_decoding_options_follow_from_the_request(
     """The decoding options follow from the request, including `extra_body`."""
     found = dialect_of(ASKED, params, Capabilities()).decoding_options
     assert (found.tools, found.required_tool, found.single_call, found.thinking_off) == expected
+
+
+OTHER_TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}}
+NAMELESS = {"type": "function", "function": {}}
+
+
+@pytest.mark.parametrize(
+    ("params", "known", "expected"),
+    [
+        ({}, {}, {"stop_lag": 0}),
+        ({"tools": [TOOL]}, {}, {"lossy_streams": True}),
+        ({"tools": [TOOL]}, {"whole_streams": True}, {"lossy_streams": False}),
+        ({"tools": [TOOL], "tool_choice": "required"}, {}, {"lossy_streams": False}),
+        ({"tools": [TOOL], "n": 2}, {}, {"lossy_streams": False}),
+        ({"tools": [TOOL, OTHER_TOOL]}, {}, {"tool_names": {"get_weather", "f"}, "tools_with_parameters": {"f"}}),
+        ({"tools": [TOOL, NAMELESS]}, {}, {"tool_names": set(), "tools_with_parameters": set()}),
+        ({"tools": [TOOL]}, {}, {"text_calls": "unparsed"}),
+        ({"tools": [TOOL]}, {"tool_parser": True}, {"text_calls": "quoted"}),
+        ({"tools": [TOOL]}, {"tools": False}, {"text_calls": "prompted"}),
+        ({"tools": [TOOL], "tool_calling": "native"}, {"tool_parser": True}, {"text_calls": "plain"}),
+        ({"tools": [TOOL], "tool_calling": "prompted"}, {"tool_parser": True}, {"text_calls": "prompted"}),
+        ({"max_tokens": 7}, {}, {"max_tokens": 7}),
+    ],
+)
+def test_decoding_options_follow_from_the_server(
+    params: dict[str, Any], known: dict[str, bool], expected: dict[str, Any]
+) -> None:
+    """How calls are read follows from the tools, from how they are sent, and from what is known of the server."""
+    found = dialect_of(ASKED, params, Capabilities(**known)).decoding_options
+    assert {name: getattr(found, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.support.server import (
 )
 from tir_qwen import BadRequestError, Choice, Completion, ServerStreamError
 from tir_qwen._dialect.capabilities import Capabilities
-from tir_qwen._dialect.grammar import SchemaForm, reduce_schema
+from tir_qwen._dialect.grammar import KnownSchema, SchemaForm, SchemaNegotiation, reduce_schema
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._response.server_errors import error_from_frame, error_from_response
@@ -251,6 +251,36 @@ def test_the_whole_schema_is_tried_again(driver: Driver) -> None:
         refuses[0] = False
         assert forms(3) == [0, 1, 2]
     assert client.capabilities == Capabilities()
+
+
+def test_a_limited_number_of_schemas_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the limit is reached, all forms are forgotten before the next one is remembered."""
+    monkeypatch.setattr("tir_qwen._dialect.grammar._MAX_KNOWN", 2)
+    known: dict[bytes, KnownSchema] = {}
+    sizes = []
+    for number in range(3):
+        schemas = SchemaNegotiation([{**SCHEMA, "title": str(number)}], known, can_describe=True)
+        assert schemas.refused() is True
+        schemas.accepted()
+        sizes.append(len(known))
+    assert sizes == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("params", "is_sent_again"),
+    [
+        ({"tool_choice": "required"}, True),
+        ({"tool_choice": {"type": "function", "function": {"name": "tag"}}}, True),
+        ({"tool_choice": "auto"}, True),
+        ({"tool_choice": "none"}, False),
+        ({}, True),
+    ],
+)
+def test_only_tools_of_which_a_grammar_is_made_have_other_forms(params: Any, is_sent_again: bool) -> None:
+    """A refusal of a schema changes the tools only if the server may make a grammar of them."""
+    dialect = dialect_of(MESSAGES, {"tools": [TOOL], **params}, Capabilities())
+    dialect.write()
+    assert dialect.request_refused(error_from_response(400, {}, REFUSAL)) is is_sent_again
 
 
 @whole_and_streamed

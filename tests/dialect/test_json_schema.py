@@ -86,6 +86,8 @@ LIMITS: dict[str, Any] = {
         "names": {"propertyNames": {"pattern": "^[a-z]+$"}},
         "parts": {"patternProperties": {"^p": {"type": "integer"}}, "additionalProperties": False},
         "all": {"allOf": [{"minimum": 1}, {"maximum": 2}]},
+        "rows": {"uniqueItems": True},
+        "row": {"enum": [[1, 2], {"a": [1]}]},
     },
 }
 
@@ -96,6 +98,12 @@ LIMITS: dict[str, Any] = {
         ({"share": 1, "more": 0.5, "name": "Ada", "unit": "mm", "flag": 1, "marks": [1], "pair": [1, "a"]}, None),
         ({"old pair": [1, "a", "b"], "counts": {"a": 1}, "names": {"ab": 0}, "parts": {"p1": 1}, "all": 2}, None),
         ({"pair": [1], "more": 9.5, "marks": [0, False]}, None),
+        ({"rows": [[1], [2], [True], {"a": 1}, {"a": 2}], "row": [1, 2]}, None),
+        ({"row": {"a": [1]}}, None),
+        ({"row": [1, 3]}, "/row is not one of the allowed values"),
+        ({"row": {"a": [2]}}, "/row is not one of the allowed values"),
+        ({"rows": [[1], [1]]}, "/rows has equal items"),
+        ({"rows": [{"a": 1}, {"a": 1}]}, "/rows has equal items"),
         ({"share": -0.5}, "/share is less than 0"),
         ({"share": 2}, "/share is greater than 1"),
         ({"more": 0}, "/more is not greater than 0"),

@@ -185,6 +185,22 @@ def test_a_required_tool_is_named_in_the_prompt(choice: Any, told: str) -> None:
     assert messages_with_tools([user()], TOOLS, choice) == [{"role": "system", "content": offer + told}, user()]
 
 
+def test_a_conversation_without_messages_gets_the_tools_alone() -> None:
+    """Without messages, which are refused later, the tools are still described."""
+    offer = messages_with_tools([user()], TOOLS)[:1]
+    assert messages_with_tools([], TOOLS) == offer
+    assert messages_with_tools([], []) == []
+
+
+def test_a_part_without_a_type_is_text() -> None:
+    """A part of the content that has no type is text, as for vLLM, and a part of another type is refused."""
+    assert messages_with_tools([{"role": "user", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}], []) == [
+        {"role": "user", "content": "a\nb"}
+    ]
+    with pytest.raises(ConfigurationError, match=r"^a message contains a part that is not text"):
+        messages_with_tools([{"role": "user", "content": [{"type": "image_url", "text": "a"}]}], [])
+
+
 def test_tool_choice_none_offers_no_tools() -> None:
     """With `tool_choice="none"` no tools are offered, but earlier calls remain."""
     history = [SYSTEM, user(), called(PARIS), result("20")]

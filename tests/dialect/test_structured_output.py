@@ -338,6 +338,27 @@ def test_a_text_stream_is_held_back(begin: str) -> None:
     assert plan.next_request(Completion([Choice(content=begin, finish_reason="stop")])) is not None
 
 
+def refuse_value(text: str) -> None:
+    """Find something wrong with every answer but one."""
+    if text != '{"city": "Paris"}':
+        raise ValueError("no city")
+
+
+def test_a_corrected_stream_replaces_the_text_and_not_the_reasoning() -> None:
+    """The first text of the corrected answer says how much it replaces; reasoning before it replaces nothing."""
+    plan = StructuredOutputFlow(read_body(MESSAGES, WITHOUT_TOOLS), stream=True, validate=refuse_value)
+    wrong, right = Delta(content='{"city": 7}'), [Delta(content='{"city": '), Delta(content='"Paris"}')]
+    assert passed(plan, [wrong, FINISH, LAST]) == [wrong]
+    assert plan.next_request(Completion([Choice(content='{"city": 7}', finish_reason="stop")])) is not None
+    assert passed(plan, [REASONING, *right, FINISH, LAST]) == [
+        Delta(reasoning="Hm."),
+        Delta(content='{"city": ', replaces=11),
+        Delta(content='"Paris"}'),
+        FINISH,
+        Delta(last=True, usage={"total_tokens": 6}),
+    ]
+
+
 WITHOUT_TOOLS: dict[str, Any] = {"response_format": FORMAT}
 
 

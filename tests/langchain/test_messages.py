@@ -27,9 +27,16 @@ from langchain_core.messages import (
     messages_from_dict,
     messages_to_dict,
 )
+from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import TypeAdapter
 
-from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice, messages_to_wire, usage_metadata
+from langchain_tir_qwen._messages import (
+    chunk_from_delta,
+    message_from_choice,
+    messages_to_wire,
+    result_from_completion,
+    usage_metadata,
+)
 from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
@@ -160,8 +167,17 @@ def test_blocks_beside_the_text(block: dict[str, Any]) -> None:
     [
         AIMessage("", tool_calls=[CALL], additional_kwargs={"reasoning_content": "Hm."}),
         AIMessage([{"type": "reasoning", "reasoning": part} for part in ("H", "m.")], tool_calls=[CALL]),
+        AIMessage(
+            [
+                {"type": "reasoning"},
+                {"type": "reasoning", "reasoning": "Hm."},
+                "",
+                {**ASK, "text": "", "reasoning": "?"},
+            ],
+            tool_calls=[CALL],
+        ),
     ],
-    ids=["additional_kwargs", "blocks"],
+    ids=["additional_kwargs", "blocks", "one of the blocks"],
 )
 def test_reasoning_within_a_tool_loop(message: AIMessage) -> None:
     """The reasoning that led to a tool call is sent back with it; reasoning from earlier turns is not."""
@@ -355,6 +371,25 @@ def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:
     }
 
 
+def test_the_result_holds_every_answer_with_its_facts() -> None:
+    """Each choice is a generation with its finish reason and log-probabilities; counts and model are the output."""
+    logprobs = {"content": [{"token": "It", "logprob": -0.5}]}
+    choices = [Choice(0, "It.", finish_reason="stop", logprobs=logprobs), Choice(1, "That.", finish_reason="length")]
+    completion = Completion(choices, {"total_tokens": 3}, {"model": "m"})
+    assert result_from_completion(completion) == ChatResult(
+        generations=[
+            ChatGeneration(
+                message=message_from_choice(choices[0], completion),
+                generation_info={"finish_reason": "stop", "logprobs": logprobs},
+            ),
+            ChatGeneration(
+                message=message_from_choice(choices[1], completion), generation_info={"finish_reason": "length"}
+            ),
+        ],
+        llm_output={"token_usage": {"total_tokens": 3}, "model_name": "m"},
+    )
+
+
 def test_a_later_part_of_a_call_is_an_invalid_call_of_its_chunk() -> None:
     """A later part of a call's arguments is in its chunk as it came, and is no call of its own."""
     calls = ToolCallChunks()
@@ -368,6 +403,24 @@ def test_a_later_part_of_a_call_is_an_invalid_call_of_its_chunk() -> None:
             {"name": None, "args": " [1]", "id": None, "error": None, "type": "invalid_tool_call"},
         ],
     }
+
+
+def test_a_first_part_that_is_no_object_is_an_invalid_call_with_its_id() -> None:
+    """A call whose arguments do not begin an object is an invalid call of its chunk, with all that is known of it."""
+    parts = [ToolCallDelta(0, "c1", "f", "[1"), ToolCallDelta(1, "c2", "g", "{", error="it is wrong")]
+    message = chunk_from_delta(Delta(tool_calls=parts), ToolCallChunks()).message
+    assert isinstance(message, AIMessageChunk)
+    assert message.tool_calls == []
+    assert message.invalid_tool_calls == [
+        {"name": "f", "args": "[1", "id": "c1", "error": None, "type": "invalid_tool_call"},
+        {
+            "name": "g",
+            "args": "{  ] // not run: it is wrong",
+            "id": "c2",
+            "error": "it is wrong",
+            "type": "invalid_tool_call",
+        },
+    ]
 
 
 def test_content_blocks_of_a_chunk_are_merged_by_their_own_index() -> None:

@@ -220,6 +220,13 @@ def test_a_sum_of_chunks_is_parsed_like_a_whole_answer() -> None:
         StructuredOutputParser(answer_schema=any_object()).parse_result(parts[:1])
 
 
+def test_a_stream_of_text_is_parsed_as_it_grows() -> None:
+    """The parser also takes the text alone, as from a chain that has already read the messages."""
+    parser = StructuredOutputParser(answer_schema=read_schema(SCHEMA))
+    growing = [*parser.transform(iter(['{"name": "Ra', 'vi", "age"', ": 34}"]))]
+    assert growing == [{"name": "Ra"}, {"name": "Ravi"}, {"name": "Ravi", "age": 34}]
+
+
 def test_json_mode_without_a_schema_accepts_any_object() -> None:
     """`json_mode` needs no schema and then accepts any object."""
     assert model_saying(Reply('{"a": [1]}')).with_structured_output(method="json_mode").invoke("?") == {"a": [1]}

@@ -300,6 +300,8 @@ def test_stream_responses_hold_message_and_delta() -> None:
     hm, da = ThinkingBlock(content="Hm."), TextBlock(text="Da.")
     assert (thinking.message.blocks, thinking.delta) == ([hm, TextBlock(text="")], "")
     assert thinking.additional_kwargs == {"thinking_delta": "Hm."}
+    delta = {"content": "", "reasoning_content": "Hm."}
+    assert thinking.raw == {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     assert (text.message.blocks, text.delta, text.additional_kwargs) == ([hm, da], "Da.", {})
     growing = [ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs='{"a"')]
     assert (calling.message.blocks, calling.delta) == ([hm, da, *growing], "")

@@ -315,6 +315,34 @@ def test_a_single_call_is_the_first_one(text: str, cuts: list[int]) -> None:
     assert (one.content, one.reasoning, one.finish_reason) == (every.content, every.reasoning, every.finish_reason)
 
 
+@pytest.mark.parametrize("names", [frozenset(), frozenset({"get_weather"})], ids=["unknown", "known"])
+def test_a_call_without_a_name_cannot_be_run(names: frozenset[str]) -> None:
+    """A call that names no tool has an error that says so, whether or not the tools are known."""
+    message = {"tool_calls": [{"id": "c1", "function": {"arguments": PARIS}}]}
+    for body in (whole(message, "tool_calls"), stream(message, finish_reason="tool_calls")):
+        calls = decode(body, expected=replace(TOOLS, tool_names=names)).completion.tool_calls
+        assert calls == [ToolCall("c1", "", PARIS, "it names no tool")]
+
+
+def test_text_that_may_begin_a_call_is_passed_on_once() -> None:
+    """A second finish reason does not repeat the beginning of a tag that the first one released."""
+    ends = [chunk({}, "stop"), chunk({}, "length")]
+    assert decode(events(chunk({"content": "a <tool"}), *ends, DONE), expected=TOOLS).said == (
+        "",
+        "a <tool",
+        [],
+        "stop",
+    )
+
+
+def test_what_is_wrong_with_a_dropped_call_is_dropped_too() -> None:
+    """Of a second call that is cut off, neither a part nor the error is passed on."""
+    deltas = [native(PARIS, first=0), native('{"city": "Lon', first=1)]
+    outcome = decode(stream(*deltas, finish_reason="length"), expected=ONE_CALL)
+    assert outcome.completion.tool_calls == [ToolCall("server-0", "get_weather", PARIS)]
+    assert [call.index for delta in outcome.deltas for call in delta.tool_calls] == [0]
+
+
 @pytest.mark.parametrize("before", ["", "\n", "\n\n", " ", "<think>\n\n</think>\n\n"], ids=repr)
 def test_an_object_as_text_is_a_call_of_the_named_tool(before: str) -> None:
     """If a tool was required, an object in the text is a call of that tool."""
@@ -386,6 +414,13 @@ def test_reasoning_before_an_answer_is_reasoning_with_thinking_off(field: str) -
     assert (choice.reasoning, choice.content, calls_of(choice)) == ("Hm.", "", [("get_weather", PARIS)])
     choice = both_ways(off, {field: "\nHm.\n", "content": f"\n\n{written(PARIS)}"})
     assert (choice.reasoning, choice.content, calls_of(choice)) == ("Hm.", "", [("get_weather", PARIS)])
+
+
+def test_reasoning_comes_with_the_first_text_if_thinking_is_off() -> None:
+    """Reasoning that was held back is passed on as soon as there is an answer."""
+    outcome = decode(stream({"reasoning": "Hm."}, {"content": "Par"}, {"content": "is."}), expected=NO_THINKING)
+    parts = [(delta.reasoning, delta.content) for delta in outcome.deltas if delta.reasoning or delta.content]
+    assert parts == [("Hm.", "Par"), ("", "is.")]
 
 
 def test_inline_reasoning_is_reasoning_with_thinking_off() -> None:

@@ -207,10 +207,12 @@ def test_only_the_hidden_part_changes() -> None:
     [
         pytest.param("say an old red cat sat on it", "no: an old red cat!", "no: …!", id="four words"),
         pytest.param("say an old red cat sat on it", "no: old red cat!", "no: old red cat!", id="three words"),
+        pytest.param("say ab cd ef gh now", "no: ab cd ef gh", "no: …", id="eight letters at the end"),
         pytest.param("say a bc de fg now", "no: a bc de fg!", "no: a bc de fg!", id="seven letters"),
         pytest.param("an\nold\nred\ncat sat", r"no: an\nold\nred\ncat!", "no: …!", id="words in lines"),
         pytest.param("hi", 'hi" is wrong', 'hi" is wrong', id="quoted only behind"),
         pytest.param("hi", 'wrong is "hi', 'wrong is "hi', id="quoted only before"),
+        pytest.param(f"no{' ' * 25}way", "no: 'no way'!", "no: '…'!", id="long only by its white space"),
         pytest.param("😀😀", r'no: "\ud83d\ude00\ud83d\ude00"', 'no: "…"', id="halves of characters"),
     ],
 )

@@ -89,6 +89,28 @@ def test_a_final_message_repeats_the_answer() -> None:
     assert decode(events(chunk({"role": "assistant"}), end, DONE)).said == ("r", "Hello", [], "stop")
 
 
+def test_a_final_message_repeats_the_calls() -> None:
+    """A call that a stream has already said is not said again by the whole message at its end."""
+    call = {"index": 0, "id": "c1", "function": CALL}
+    end = chunk({}, "tool_calls")
+    end["choices"][0] |= {"delta": None, "message": {"content": "Well.", "reasoning": "r", "tool_calls": [call]}}
+    body = events(chunk({"reasoning": "r"}), chunk({"tool_calls": [call]}), end, DONE)
+    assert decode(body).said == ("r", "", CALLED[2], "tool_calls")
+
+
+def test_an_empty_id_is_none() -> None:
+    """Parts of a call whose id is an empty text, a null or a list without items have no id of their own."""
+    for nothing in ("", None, []):
+        later = [{"index": 0, "id": nothing, "function": {"arguments": text}} for text in ('{"a": ', "1}")]
+        first = {"index": 0, "id": "c1", "function": {"name": "f"}}
+        outcome = decode(stream(*({"tool_calls": [part]} for part in (first, *later)), finish_reason="tool_calls"))
+        assert [(call.id, call.arguments) for delta in outcome.deltas for call in delta.tool_calls] == [
+            ("c1", ""),
+            (None, '{"a": '),
+            (None, "1}"),
+        ]
+
+
 def test_usage_may_be_elsewhere() -> None:
     """Groq reports the usage of a stream in `x_groq`, Moonshot in the last choice.
 
@@ -176,6 +198,7 @@ def test_an_overflow_may_come_in_a_stream() -> None:
     [
         pytest.param({"type": "text", "text": "Hello"}, "", id="one part"),
         pytest.param(["Hel", {"type": "text", "text": "lo"}], "", id="a text among parts"),
+        pytest.param([{"text": "Hel"}, {"type": "text", "text": None}, {"text": "lo"}], "", id="without a type"),
         pytest.param([{"type": "thinking", "thinking": ["Hm."]}, "Hello"], "Hm.", id="a text as reasoning"),
     ],
 )
@@ -223,6 +246,9 @@ def test_odd_counts_are_dropped(usage: Any, read: Any) -> None:
 TOKEN = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": [{"token": "a", "logprob": -0.1, "bytes": [97]}]}
 
 
+LIMITS = TOKEN | {"bytes": [0, 255]}
+
+
 @pytest.mark.parametrize(
     ("logprobs", "read"),
     [
@@ -231,6 +257,12 @@ TOKEN = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": [{"token"
         pytest.param({"content": "x", "refusal": None}, {"refusal": None}, id="content as text"),
         pytest.param({"content": [None, {}, {"token": "a"}, TOKEN]}, {"content": [TOKEN]}, id="odd tokens"),
         pytest.param({"content": [TOKEN | {"bytes": "a"}]}, {"content": [TOKEN | {"bytes": None}]}, id="odd bytes"),
+        *(
+            pytest.param({"content": [TOKEN | {"bytes": [odd]}]}, {"content": [TOKEN | {"bytes": None}]}, id=repr(odd))
+            for odd in ("a", 97.5, -1, 256, True)
+        ),
+        pytest.param({"content": [LIMITS]}, {"content": [LIMITS]}, id="the least and the greatest byte"),
+        pytest.param({"content": [{"logprob": -0.1}, {**TOKEN, "token": 7}]}, {"content": []}, id="no text"),
         pytest.param(
             {"content": [TOKEN | {"top_logprobs": 1}]}, {"content": [TOKEN | {"top_logprobs": []}]}, id="odd others"
         ),

@@ -154,6 +154,29 @@ def test_vllm_0_9_completes_truncated_calls() -> None:
         assert found == ToolCall("i", "get_weather", '{"city": ""}', expected)
 
 
+def test_the_tokens_of_several_answers_truncate_none_of_them() -> None:
+    """The counts of several answers are their sum, which says nothing about the limit of each."""
+    call = {"index": 0, "id": "i", "function": {"name": "get_weather", "arguments": '{"city": ""}'}}
+    usage = {"prompt_tokens": 9, "completion_tokens": 26, "total_tokens": 35}
+    body = events(
+        *(chunk({"tool_calls": [call]}, None, index) for index in range(2)),
+        *(chunk({}, "tool_calls", index) for index in range(2)),
+        {"choices": [], "usage": usage},
+        DONE,
+    )
+    choices = decode(body, expected=options("unparsed", max_tokens=26)).completion.choices
+    assert [choice.tool_calls for choice in choices] == [[ToolCall("i", "get_weather", '{"city": ""}')]] * 2
+
+
+def test_a_whole_answer_of_exactly_max_tokens_is_complete() -> None:
+    """Only streams complete truncated calls: a whole answer says so itself, and may end at the limit by chance."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 26, "total_tokens": 35}
+    call = {"id": "i", "function": {"name": "get_weather", "arguments": '{"city": ""}'}}
+    body = whole({"tool_calls": [call]}, "tool_calls", usage=usage)
+    found = decode(body, expected=options("unparsed", max_tokens=26)).completion.tool_calls
+    assert found == [ToolCall("i", "get_weather", '{"city": ""}')]
+
+
 def parallel(*ids: str | None, **more: Any) -> list[dict[str, Any]]:
     """Return two calls as servers send them that do not number parallel calls."""
     return [

@@ -83,6 +83,7 @@ def test_an_answer_is_decoded_in_every_notation(before: bytes, body: bytes) -> N
         pytest.param(b"[DONE]", NOTHING, "", id="a bare [DONE]"),
         pytest.param(b"<!DOCTYPE html><html><title>502</title></html>", PAGE, "", id="a page"),
         pytest.param(b"\n<?xml version='1.0'?><Error/>", PAGE, "", id="XML"),
+        pytest.param(b"<html>\n" + events(chunk({"content": "a"}, "stop"), DONE), PAGE, "", id="a page with events"),
         pytest.param(BOM + b"<html>", PAGE, "", id="a page with a byte order mark"),
         pytest.param(b"[]", ("MalformedChunkError", "a chunk of the answer is not a JSON object"), "", id="a list"),
         pytest.param(

@@ -192,6 +192,12 @@ def test_the_message_type_parameter_and_code_are_kept() -> None:
     assert refuse(422, {"detail": detail}).body == {"message": "['a']: b; ['c']: d"}
 
 
+def test_a_page_is_recognized_by_its_first_thousand_characters() -> None:
+    """A page is named by its title, and a text that mentions one later is a text."""
+    texts = [f"{'x' * before}<html><title>Gone</title>" for before in (995, 996)]
+    assert [error_from_frame(text).body for text in texts] == ["Gone", texts[1][:MAX_TEXT]]
+
+
 @pytest.mark.parametrize("words", ["grammar error:", "prompt is too long"])
 def test_what_makes_an_error_final_is_searched_up_to_the_limit(words: str) -> None:
     """An error in an answer is final if the part of its text that is kept says so."""

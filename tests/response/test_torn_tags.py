@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.support.captures import CAPTURES
-from tests.support.decode import FIXED, bytewise, decode, events, native, pieces_of, stream, whole
+from tests.support.decode import DONE, FIXED, bytewise, chunk, decode, events, native, pieces_of, stream, whole
 from tir_qwen._response.choice import DecodingOptions
 from tir_qwen._response.response import ResponseDecoder
 
@@ -230,6 +230,33 @@ def test_text_held_back_counts_as_progress() -> None:
         assert [one.content for one in decoder.feed(events({"choices": [{"index": 0, "delta": delta}]}))] == []
         heard.append(decoder.heard)
     assert heard == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("lag", "counts"), [(0, [0, 1, 1, 2, 3]), (5, [0, 2, 2, 3, 4])])
+def test_an_empty_delta_is_no_progress(lag: int, counts: list[int]) -> None:
+    """A delta without text is no sign of life; text counts when it is held back and when it is passed on."""
+    decoder = ResponseDecoder(options=DecodingOptions(tools=True, stop_lag=lag))
+    heard = []
+    for delta in ({"content": ""}, {"reasoning": "Hm."}, {}, {"content": "Da."}, native("{}", first=0)):
+        list(decoder.feed(events({"choices": [{"index": 0, "delta": delta}]})))
+        heard.append(decoder.heard)
+    assert heard == counts
+
+
+def test_text_held_back_is_passed_on_once_though_the_answer_ends_twice() -> None:
+    """A second finish reason does not repeat the text that the first one released."""
+    ends = [chunk({}, "stop"), chunk({}, "length")]
+    body = events(chunk({"reasoning": ""}), chunk({"content": "ab"}), *ends, DONE)
+    assert decode(body, expected=DecodingOptions(stop_lag=4)).said == ("", "ab", [], "stop")
+
+
+def test_a_call_beside_text_held_back_is_whole() -> None:
+    """A call in the same delta as text that may be the rest of a tag keeps all of its arguments."""
+    both = {**native('{"city": "Paris"}', first=0), "content": "ab"}
+    outcome = decode(
+        stream({"reasoning": ""}, both, finish_reason="tool_calls"), expected=DecodingOptions(tools=True, stop_lag=4)
+    )
+    assert outcome.said == ("", "ab", [("get_weather", '{"city": "Paris"}')], "tool_calls")
 
 
 def test_an_answer_without_reasoning_streams_immediately() -> None:
