@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.calls import dialect_of, sent_by
+from tests.support.calls import dialect_of, read_body, sent_by
 from tests.support.captures import CAPTURES, Capture
 from tir_qwen import Completion, ConfigurationError
 from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._response.server_errors import error_from_response
@@ -456,6 +457,13 @@ def test_decoding_options_follow_from_the_server(
     """How calls are read follows from the tools, from how they are sent, and from what is known of the server."""
     found = dialect_of(ASKED, params, Capabilities(**known)).decoding_options
     assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_a_stream_that_may_not_be_repeated_is_taken_as_it_is() -> None:
+    """Where the request must not be sent again, no call is taken for one that has lost a part."""
+    body = read_body(ASKED, {"tools": [TOOL]})
+    found = [Dialect(body, Capabilities(), may_repeat=may).decoding_options.lossy_streams for may in (True, False)]
+    assert found == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,16 @@ def test_the_whole_schema_is_tried_again(driver: Driver) -> None:
     assert client.capabilities == Capabilities()
 
 
+def test_tools_beside_a_schema_stay_whole() -> None:
+    """Where the schema of the answer is enforced, its form is found, and tools are sent as they are."""
+    sent = refuse_all(Capabilities(), {"response_format": FORMAT, "tools": [TOOL]})
+    assert [(body.get("response_format"), body["tools"]) for body in sent] == [
+        (FORMAT, [TOOL]),
+        (REDUCED_FORMAT, [TOOL]),
+        (None, [TOOL]),
+    ]
+
+
 def test_a_limited_number_of_schemas_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the limit is reached, all forms are forgotten before the next one is remembered."""
     monkeypatch.setattr("tir_qwen._dialect.grammar._MAX_KNOWN", 2)

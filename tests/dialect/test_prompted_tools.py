@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.response.test_tool_calls import read
 from tests.support.decode import FIXED
 from tests.support.paths import DATA
+from tir_qwen import ConfigurationError
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._json import parse_object
 

@@ -27,6 +27,7 @@ from langchain_core.messages import (
     messages_from_dict,
     messages_to_dict,
 )
+from langchain_core.messages.tool import invalid_tool_call
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import TypeAdapter
 
@@ -172,7 +173,7 @@ def test_blocks_beside_the_text(block: dict[str, Any]) -> None:
                 {"type": "reasoning"},
                 {"type": "reasoning", "reasoning": "Hm."},
                 "",
-                {**ASK, "text": "", "reasoning": "?"},
+                {"type": "text", "text": "", "reasoning": "?"},
             ],
             tool_calls=[CALL],
         ),
@@ -321,7 +322,7 @@ def test_a_whole_answer_keeps_what_the_server_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", ['{"city": "Par', '{"city": ["Par\\', '{"a": [1, {', "[1]", "{}", '{"a": "b" "c"}']
+    "arguments", ['{"city": "Par', '{"city": ["Par\\', '{"a": [1, {', '{"a": [[1]', "[1]", "{}", '{"a": "b" "c"}']
 )
 def test_a_call_with_an_error_is_invalid(arguments: str) -> None:
     """A call that must not be run stays invalid: whole, as a sum of chunks, and after serialization."""
@@ -412,14 +413,8 @@ def test_a_first_part_that_is_no_object_is_an_invalid_call_with_its_id() -> None
     assert isinstance(message, AIMessageChunk)
     assert message.tool_calls == []
     assert message.invalid_tool_calls == [
-        {"name": "f", "args": "[1", "id": "c1", "error": None, "type": "invalid_tool_call"},
-        {
-            "name": "g",
-            "args": "{  ] // not run: it is wrong",
-            "id": "c2",
-            "error": "it is wrong",
-            "type": "invalid_tool_call",
-        },
+        invalid_tool_call(name="f", args="[1", id="c1"),
+        invalid_tool_call(name="g", args="{  ] // not run: it is wrong", id="c2", error="it is wrong"),
     ]
 
 

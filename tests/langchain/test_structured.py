@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, TypedDict
 import pydantic.v1
 import pytest
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel, Field, field_validator
 
@@ -218,6 +219,44 @@ def test_a_sum_of_chunks_is_parsed_like_a_whole_answer() -> None:
         assert parser.parse_result([generation]) == {"name": "Ravi", "age": 34}
     with pytest.raises(OutputParserException, match=r"^the call of the object is not valid: it is wrong\n"):
         StructuredOutputParser(answer_schema=any_object()).parse_result(parts[:1])
+
+
+def test_the_first_of_several_calls_is_the_object() -> None:
+    """Of several valid calls the first one is the object, in a whole answer and in a stream."""
+    said = [{"name": "Ravi", "age": 34}, {"name": "Ada", "age": 36}]
+    message = AIMessage("", tool_calls=[tool_call(name="Person", args=one, id="c") for one in said])
+    parser = StructuredOutputParser(answer_schema=read_schema(SCHEMA))
+    assert parser.invoke(message) == said[0]
+    parts = [tool_call_chunk(name="Person", id=f"c{at}", index=at) for at in range(2)]
+    parts += [tool_call_chunk(args=json.dumps(one), index=at) for at, one in enumerate(said)]
+    chunks = [AIMessageChunk("", tool_call_chunks=[part]) for part in (*parts, parts[1])]
+    assert [*parser.transform(iter(chunks))][-1] == said[0]
+
+
+@dataclass
+class Undocumented:  # noqa: D101 - that it has no docstring is the point
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        (list[int], {"type": "array", "items": {"type": "integer"}}),
+        (
+            Undocumented,
+            {
+                "title": "Undocumented",
+                "type": "object",
+                "properties": {"name": {"title": "Name", "type": "string"}},
+                "required": ["name"],
+            },
+        ),
+    ],
+    ids=["list", "dataclass"],
+)
+def test_a_type_without_a_docstring_has_no_description(schema: Any, sent: dict[str, Any]) -> None:
+    """Neither a generated docstring nor that of a built-in type describes the object."""
+    assert read_schema(schema).json == sent
 
 
 def test_a_stream_of_text_is_parsed_as_it_grows() -> None:

@@ -30,6 +30,7 @@ from llama_index_tir_qwen._messages import (
     completion_from_response,
     messages_to_wire,
     response_from_completion,
+    tool_choice_to_wire,
     with_first_call,
 )
 from llama_index_tir_qwen._stream import ResponseStream
@@ -308,6 +309,16 @@ def test_stream_responses_hold_message_and_delta() -> None:
     assert called.message.additional_kwargs == {"tool_calls": [call("c1", "f", '{"a": 1}')]}
     choice = Choice(0, "Da.", "Hm.", [ToolCall("c1", "f", '{"a": 1}')], "tool_calls")
     assert last == response_from_completion(Completion([choice], usage, {"id": "x"})).model_copy(update={"delta": ""})
+
+
+def test_a_required_tool_with_definitions_is_named() -> None:
+    """The only tool is named if its schema has definitions, which old servers do not support in any other way."""
+    plain, defined = (
+        {"function": {"name": name, "parameters": more}} for name, more in (("f", {}), ("g", {"$defs": {}}))
+    )
+    for choice in ("any", "required", None):
+        chosen = [tool_choice_to_wire(choice, tools, required=True) for tools in ([plain], [defined], [defined, plain])]
+        assert chosen == ["required", {"type": "function", "function": {"name": "g"}}, "required"]
 
 
 def test_a_streamed_call_without_a_name_has_an_empty_one() -> None:

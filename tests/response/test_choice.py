@@ -324,6 +324,20 @@ def test_a_call_without_a_name_cannot_be_run(names: frozenset[str]) -> None:
         assert calls == [ToolCall("c1", "", PARIS, "it names no tool")]
 
 
+def test_an_object_after_a_call_of_the_named_tool_is_text() -> None:
+    """Where the server has parsed the call, an object in the text is no further part of it."""
+    deltas = [native(PARIS, first=0), {"content": LONDON}]
+    said = decode(stream(*deltas, finish_reason="tool_calls"), expected=NAMED).said
+    assert said == ("", LONDON, [("get_weather", PARIS)], "tool_calls")
+
+
+def test_a_call_keeps_the_index_of_the_server() -> None:
+    """A call keeps the server's index if it is free, and one in the text gets the next one."""
+    for first in (0, 2):
+        outcome = decode(stream(native(PARIS, LONDON, first=first), finish_reason="tool_calls"), expected=TOOLS)
+        assert [call.index for delta in outcome.deltas for call in delta.tool_calls] == [first, first + 1]
+
+
 def test_text_that_may_begin_a_call_is_passed_on_once() -> None:
     """A second finish reason does not repeat the beginning of a tag that the first one released."""
     ends = [chunk({}, "stop"), chunk({}, "length")]

@@ -227,6 +227,13 @@ def test_repetitions_that_overlap_are_hidden_as_one() -> None:
     assert hidden(text, "alpha bravo charlie delta", "charlie delta echo foxtrot") == "no: …!"
 
 
+def test_what_is_cut_off_after_a_repetition_is_hidden() -> None:
+    """The end of the searched text is hidden if anything is: it may begin another repetition, too short to tell."""
+    prompt = "the secret plan of the northern branch " * 40
+    text = f"{prompt[: 2 * MAX_TEXT - 8]} my code is 4711 since Monday"
+    assert hidden(text, prompt, "my code is 4711 since Monday") == "…"
+
+
 def test_the_end_of_a_long_message_is_kept_up_to_the_limit() -> None:
     """A long message is truncated at the limit, and what was not repeated before it is kept."""
     assert hidden(f"{PROMPT} {'z' * 2 * MAX_TEXT}", PROMPT) == f"… {'z' * (MAX_TEXT - 2)}"

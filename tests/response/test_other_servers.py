@@ -99,8 +99,8 @@ def test_a_final_message_repeats_the_calls() -> None:
 
 
 def test_an_empty_id_is_none() -> None:
-    """Parts of a call whose id is an empty text, a null or a list without items have no id of their own."""
-    for nothing in ("", None, []):
+    """Parts of a call whose id is an empty text or null have no id of their own."""
+    for nothing in ("", None):
         later = [{"index": 0, "id": nothing, "function": {"arguments": text}} for text in ('{"a": ', "1}")]
         first = {"index": 0, "id": "c1", "function": {"name": "f"}}
         outcome = decode(stream(*({"tool_calls": [part]} for part in (first, *later)), finish_reason="tool_calls"))
@@ -213,9 +213,14 @@ def test_indexes_of_choices_as_text() -> None:
     assert decode(events(chunk({"content": "a"}, None, 0), chunk({"content": "b"}, "stop", "0"), DONE)).said[1] == "ab"
 
 
+AT_LIMITS = {"prompt_tokens": 0, "completion_tokens": 2**63 - 1}
+
+
 @pytest.mark.parametrize(
     ("usage", "read"),
     [
+        pytest.param({"prompt_tokens": -1, "completion_tokens": 2**63}, None, id="beyond the limits"),
+        pytest.param({"prompt_tokens": 0, "completion_tokens": 2**63 - 1}, AT_LIMITS, id="at the limits"),
         pytest.param([1], None, id="list"),
         pytest.param("12", None, id="text"),
         pytest.param(7, None, id="number"),

@@ -183,6 +183,19 @@ def test_long_bodies_are_truncated(body: Any) -> None:
     assert len(repr(error.body)) <= MAX_TEXT + 40
 
 
+def test_the_first_500_characters_of_an_error_are_kept() -> None:
+    """Of a long message, as much is kept in the body as in the error's text."""
+    words = " ".join(f"word{number}" for number in range(200))
+    error = refuse(500, {"message": words})
+    assert (str(error), error.body) == (sentence(500, words[:MAX_TEXT]), {"message": words[:MAX_TEXT]})
+
+
+def test_the_error_of_a_list_is_in_its_first_object() -> None:
+    """Gemini's body is a list whose first object is the error."""
+    assert refuse(400, [{"error": {"message": "No."}}, {"msg": "x"}]).body == "No."
+    assert refuse(400, [{"loc": "a", "msg": "b"}, {"loc": "c", "msg": "d", "error": "x"}]).body == "a: b; c: d"
+
+
 def test_the_message_type_parameter_and_code_are_kept() -> None:
     """The message, type, parameter and code are kept; several validation errors become one line."""
     fields = {"message": "no", "type": "x", "param": "n", "code": 400}

@@ -222,3 +222,16 @@ def test_a_long_text_in_one_piece_is_passed_on_whole(length: int) -> None:
     text = ("".join(map(str, range(2000))) * 2)[:length]
     assert read(text) == [text]
     assert read(text + written('{"name": "a", "arguments": ' + ARGUMENTS + "}")) == [text, ("a", ARGUMENTS, "")]
+
+
+@pytest.mark.parametrize("key", ["", "\\\\", '\\"'], ids=["empty", "backslash", "quotation mark"])
+def test_the_first_key_of_a_call_may_be_any_text(key: str) -> None:
+    """A first key of a call that is empty, or only an escape, is skipped like any other key."""
+    assert read(written(f'{{"{key}": 1, "name": "a", "arguments": {{}}}}')) == [("a", "{}", "")]
+
+
+def test_only_surplus_braces_are_dropped_after_a_call() -> None:
+    """Whatever else stands between the object of a call and its closing tag is text."""
+    for surplus in ("X", "]", ".", "{"):
+        found = read(f'<tool_call>{{"name": "a", "arguments": {{}}}}{surplus}</tool_call>')
+        assert found == [("a", "{}", ""), f"{surplus}</tool_call>"]
