@@ -277,6 +277,7 @@ SERVERS: dict[str, tuple[JSON, JSON | None, JSON]] = {
     "vLLM from 0.28": (NEW, COUNTED, NEW),
     "without a reasoning parser": ({}, NOT_COUNTED, BOTH),
     "without token counts": (OLD, None, BOTH),
+    "other details of the tokens": (NEW, NOT_COUNTED | {"completion_tokens_details": {"audio_tokens": 0}}, BOTH),
     "malformed token counts": (NEW, {"completion_tokens_details": 1}, BOTH),
     "a gateway that renames the field": (OLD, COUNTED, BOTH),
 }

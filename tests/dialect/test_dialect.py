@@ -337,6 +337,7 @@ OF_TEMPLATE = {"chat_template_kwargs": {"enable_thinking": True}}
         ({}, PLAIN, []),
         ({"enable_thinking": False}, Choice(reasoning="Hm.", finish_reason="length"), ["thinking_switch"]),
         ({"enable_thinking": False}, Choice(finish_reason="length"), []),
+        ({"enable_thinking": True}, Choice(finish_reason="length"), []),
         ({"enable_thinking": True}, Choice(tool_calls=[ToolCall("c", "f", "{}")], finish_reason="tool_calls"), []),
         ({"enable_thinking": True, "response_format": FORMAT}, OBJECT, []),
         ({"enable_thinking": True, "response_format": FORMAT, "schema_in": "messages"}, OBJECT, ["thinking_switch"]),

@@ -161,3 +161,16 @@ def test_errors_of_pydantic_are_named_with_their_places() -> None:
         Limited.model_validate({"a": [-1] * 100, "b": 1})
     assert len(describe_error(caught.value)) == 1003
     assert describe_error(ValueError("not\n even \udc80")) == "not even ?"
+
+
+def test_a_bracket_of_the_prose_after_an_object_is_no_other_value() -> None:
+    """Where an object is expected, a list in the prose after it is none; where any value is, there are two."""
+    text = '{"a": 1} as in [1].'
+    assert extract_json(text, is_object=True) == '{"a": 1}'
+    assert extract_json(text) == '{"a": 1} as in [1]'
+
+
+@pytest.mark.parametrize("text", [r'{"a":"\u00e9"}', r'{"a" :"\ud83d\ude00"}', r'["\\ud83d"]'])
+def test_json_with_escapes_is_kept_as_it_was_written(text: str) -> None:
+    """JSON whose escapes are whole characters is not written anew."""
+    assert extract_json(text) == text

@@ -217,6 +217,13 @@ def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
     assert CANARY not in str(caught.value)
 
 
+def test_a_value_beside_the_text_of_a_block_is_not_its_text() -> None:
+    """Only LangChain's own wrapper of other blocks has its content in the field `value`."""
+    blocks = [{"type": "text", "text": "a", "value": {"type": "text", "text": "b"}}]
+    blocks += [{"type": "non_standard", "value": block} for block in blocks]
+    assert messages_to_wire([HumanMessage(blocks)]) == [{"role": "user", "content": "a\na"}]
+
+
 @pytest.mark.parametrize("function", [{"arguments": "{}"}, {"name": 7}, "get_weather"], ids=["none", "number", "text"])
 def test_a_function_call_without_a_name_is_refused(function: Any) -> None:
     """An old `function_call` of which it is not known what was called is rejected."""

@@ -154,6 +154,17 @@ def test_vllm_0_9_completes_truncated_calls() -> None:
         assert found == ToolCall("i", "get_weather", '{"city": ""}', expected)
 
 
+def test_what_is_wrong_with_the_object_of_a_call_is_its_error() -> None:
+    """A call in the text whose object is no call has an error that says why, though it has no wrong arguments."""
+    found = said(options("unparsed"), {"content": '<tool_call>{"name": "get_weather", "city": "Paris"}</tool_call>'})
+    (call,) = found.tool_calls
+    assert (call.name, call.arguments, call.error) == (
+        "get_weather",
+        '{"name": "get_weather", "city": "Paris"}',
+        "it has no arguments",
+    )
+
+
 def test_the_tokens_of_several_answers_truncate_none_of_them() -> None:
     """The counts of several answers are their sum, which says nothing about the limit of each."""
     call = {"index": 0, "id": "i", "function": {"name": "get_weather", "arguments": '{"city": ""}'}}
