@@ -350,3 +350,11 @@ def test_a_refusal_of_either_field_is_recognised() -> None:
     body = json.dumps({"error": {"message": "Unknown field: reasoning_content"}}).encode()
     assert dialect.request_refused(error_from_response(400, {}, body))
     assert sent_by(dialect) == ([*MESSAGES, {"role": "assistant", "content": "Yes?"}], {})
+
+
+def test_the_repr_shows_what_is_assumed_and_no_bookkeeping() -> None:
+    """The repr of the capabilities has the public fields only."""
+    known = Capabilities(tools=False)
+    known.doubt("thinking_switch")
+    shown = ", ".join(f"{one.name}={getattr(known, one.name)!r}" for one in fields(known) if one.name[0] != "_")
+    assert repr(known) == f"Capabilities({shown})"

@@ -725,3 +725,92 @@ def test_text_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "tir_qwen"):
         messages_to_wire([SENT["anthropic: web search"][0], SENT["gemini: code execution"][0]])
     assert not caplog.records
+
+
+NAMES = {
+    "bash_code_execution_output": "file",
+    "code_execution_output": "file",
+    "compaction": "summary of earlier messages",
+    "computer_call_output": "image",
+    "container_upload": "file",
+    "file_data": "file",
+    "file_search_call": "file search results",
+    "image_generation_call": "image",
+    "image_url": "image",
+    "input_audio": "audio",
+    "input_file": "file",
+    "input_image": "image",
+    "mcp_call": "tool result",
+    "media": "file",
+    "non_standard": "other content",
+    "resource_link": "file",
+    "server_tool_result": "tool result",
+    "some_new_block": "some new block",
+    "text-plain": "file",
+    "tool_search_output": "tool search results",
+    "video_url": "video",
+    "web_fetch_tool_result": "web page",
+    "web_search_call": "web search results",
+    "web_search_tool_result": "web search results",
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_placeholder_names_what_a_block_without_text_holds(kind: str) -> None:
+    """What stands for a block without text in an answer is named in words."""
+    assert messages_to_wire([AIMessage([{"type": kind}])]) == [
+        {"role": "assistant", "content": placeholder(NAMES[kind])}
+    ]
+
+
+TEXT_OF_FIELDS = {
+    "text": {"data": "a"},
+    "output_text": {"text": "a"},
+    "refusal": {"refusal": "a"},
+    "reference": {"text": "a"},
+    "input_text": {"text": "a"},
+    "text-plain": {"text": "a"},
+    "file": {"text": "a"},
+    "document": {"source": "a"},
+    "resource": {"text": "a"},
+    "guard_content": {"text": "a"},
+    "guardContent": {"text": "a"},
+    "tool_result": {"content": "a"},
+    "toolResult": {"content": "a"},
+    "search_result": {"source": "a"},
+    "searchResult": {"content": "a"},
+    "web_search_result": {"url": "a"},
+    "web_fetch_result": {"url": "a"},
+    "tool_reference": {"tool_name": "a"},
+    "tool_search_tool_search_result": {"tool_references": "a"},
+    "executable_code": {"executable_code": "a"},
+    "code_execution_result": {"stderr": "a"},
+    "text_editor_code_execution_str_replace_result": {"lines": "a"},
+    "code_interpreter_call": {"outputs": "a"},
+    "logs": {"logs": "a"},
+    "file_search_call": {"results": "a"},
+}
+
+
+@pytest.mark.parametrize("kind", TEXT_OF_FIELDS)
+@pytest.mark.parametrize("message", [HumanMessage, AIMessage])
+def test_a_block_with_text_is_sent_whoever_says_it(kind: str, message: type[BaseMessage]) -> None:
+    """The text of a block is sent for every type whose field for it is known, in answers and questions."""
+    (wire,) = messages_to_wire([message([{"type": kind, **TEXT_OF_FIELDS[kind]}])])
+    assert wire["content"] == "a"
+
+
+@pytest.mark.parametrize("kind", ["text", "output_text", "refusal", "reference"])
+def test_parts_of_a_text_are_joined_in_an_answer_only(kind: str) -> None:
+    """In an answer, parts of one text follow one another; in a question, each is on its own line."""
+    blocks = [{"type": "text", "text": "a"}, {"type": kind, "refusal" if kind == "refusal" else "text": "b"}]
+    wire = messages_to_wire([HumanMessage(blocks), AIMessage(blocks)])
+    assert [message["content"] for message in wire] == ["a\nb", "ab"]
+
+
+@pytest.mark.parametrize("block", [{"type": "tool_result"}, {"toolResult": {}}], ids=["Anthropic", "Bedrock"])
+def test_an_image_in_a_tool_result_of_a_question_has_a_placeholder(block: dict[str, Any]) -> None:
+    """Results of tools may be in a user's message, where images are refused otherwise."""
+    image = {"type": "image", "source": {}}
+    result = {"toolResult": {"content": [image]}} if "toolResult" in block else {**block, "content": [image]}
+    assert messages_to_wire([HumanMessage([result])]) == [{"role": "user", "content": placeholder("image")}]

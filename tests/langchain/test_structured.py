@@ -19,6 +19,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.tools import tool
 from pydantic import BaseModel, Field, field_validator
 
 from langchain_tir_qwen import ChatTIRQwen
@@ -257,6 +258,26 @@ class Undocumented:  # noqa: D101 - that it has no docstring is the point
 def test_a_type_without_a_docstring_has_no_description(schema: Any, sent: dict[str, Any]) -> None:
     """Neither a generated docstring nor that of a built-in type describes the object."""
     assert read_schema(schema).json == sent
+
+
+def test_the_object_of_a_tool_is_its_arguments() -> None:
+    """Of a tool that is given as a schema, the object is the arguments, and it is not called."""
+
+    @tool
+    def find_city(city: str) -> str:
+        """Find a city."""
+        raise AssertionError
+
+    schema = read_schema(find_city)
+    assert (schema.name, schema.json) == (
+        "find_city",
+        {
+            "description": "Find a city.",
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    )
 
 
 def test_a_stream_of_text_is_parsed_as_it_grows() -> None:
