@@ -193,6 +193,15 @@ def test_a_conversation_without_messages_gets_the_tools_alone() -> None:
     assert messages_with_tools([], []) == []
 
 
+def test_what_cannot_be_written_as_json_is_refused() -> None:
+    """A tool or an earlier call that is no JSON raises an error that does not quote it."""
+    odd = {"type": "function", "function": {"name": "f", "arguments": {"a": object()}}}
+    for history, tools in (([user()], [odd]), ([{"role": "assistant", "tool_calls": [odd]}], [])):
+        with pytest.raises(ConfigurationError) as caught:
+            messages_with_tools(history, tools)
+        assert str(caught.value) == "a tool, or an earlier tool call, cannot be written as JSON."
+
+
 def test_a_part_without_a_type_is_text() -> None:
     """A part of the content that has no type is text, as for vLLM, and a part of another type is refused."""
     assert messages_with_tools([{"role": "user", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}], []) == [

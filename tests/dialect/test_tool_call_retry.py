@@ -215,9 +215,12 @@ MEANT = Reply("Now.", (("save", '{"count": 2, "note": "hi"}'),), "I save 2.", "t
 
 
 @pytest.mark.parametrize("form", ["stream", "astream"])
-async def test_a_call_that_a_stream_lost_a_part_of_is_requested_whole(form: str) -> None:
-    """The same request is sent for a whole answer, whose text has already been passed on."""
+async def test_a_call_that_a_stream_lost_a_part_of_is_requested_whole(
+    form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same request is sent for a whole answer, whose text has already been passed on; the log says so."""
     lab = Scripted(LOSSY, MEANT)
+    caplog.set_level("INFO", "tir_qwen")
 
     message = await FORMS[form](model_on(lab))
 
@@ -227,6 +230,7 @@ async def test_a_call_that_a_stream_lost_a_part_of_is_requested_whole(form: str)
     first, second = lab.bodies
     del first["stream_options"]
     assert second == {**first, "stream": False}
+    assert "A stream has lost a tool call or a part of it: a whole answer is requested." in caplog.messages
     assert [call["function"]["name"] for call in messages_to_wire([message])[0]["tool_calls"]] == ["save"]
 
 

@@ -36,6 +36,7 @@ from langchain_tir_qwen._messages import (
     message_from_choice,
     messages_to_wire,
     result_from_completion,
+    tool_choice_to_wire,
     usage_metadata,
 )
 from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
@@ -377,6 +378,15 @@ def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:
         "tool_call_chunks": [{"name": "f", "args": "{", "id": "c1", "index": 1, "type": "tool_call_chunk"}],
         "tool_calls": [{"name": "f", "args": {}, "id": "c1", "type": "tool_call"}],
     }
+
+
+def test_a_choice_of_a_tool_that_is_not_offered_is_refused() -> None:
+    """The name of a tool must be one of those offered; the error names them."""
+    tools = [{"function": {"name": name}} for name in ("f", "g")]
+    assert tool_choice_to_wire("g", tools) == {"type": "function", "function": {"name": "g"}}
+    with pytest.raises(ConfigurationError) as caught:
+        tool_choice_to_wire("h", tools)
+    assert str(caught.value) == "tool_choice is 'h', but the tools are 'f', 'g'."
 
 
 def test_the_result_holds_every_answer_with_its_facts() -> None:

@@ -216,7 +216,9 @@ def test_a_sum_of_chunks_is_parsed_like_a_whole_answer() -> None:
     texts = [chunk_from_delta(Delta(content=part), calls) for part in (said[:9], said[9:])]
     parser = StructuredOutputParser(answer_schema=read_schema(SCHEMA))
 
-    for generation in (reduce(add, parts), reduce(add, texts), Generation(text=said)):
+    beside = AIMessageChunk(said, tool_call_chunks=[tool_call_chunk(name="Person", args=None)])
+    generations = (reduce(add, parts), reduce(add, texts), ChatGeneration(message=beside), Generation(text=said))
+    for generation in generations:
         assert parser.parse_result([generation]) == {"name": "Ravi", "age": 34}
     with pytest.raises(OutputParserException, match=r"^the call of the object is not valid: it is wrong\n"):
         StructuredOutputParser(answer_schema=any_object()).parse_result(parts[:1])

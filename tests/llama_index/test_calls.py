@@ -69,3 +69,10 @@ def test_positional_arguments() -> None:
         (request,) = server.received
     assert [call.tool_name for call in llm.get_tool_calls_from_response(last)] == ["wipe"]
     assert request.json()["tool_choice"] == "required"
+
+
+def test_a_tool_may_have_a_long_description() -> None:
+    """The length of a description is not limited, unlike by core, which fails above 1,024 characters."""
+    tool = FunctionTool.from_defaults(wipe, description="x" * 2000)
+    (offered,) = TIRQwen(api_base="http://127.0.0.1:9/v1")._prepare_chat_with_tools([tool], "Wipe!")["tools"]
+    assert (offered["function"]["name"], offered["function"]["description"]) == ("wipe", "x" * 2000)

@@ -331,6 +331,15 @@ def test_an_object_after_a_call_of_the_named_tool_is_text() -> None:
     assert said == ("", LONDON, [("get_weather", PARIS)], "tool_calls")
 
 
+def test_a_call_in_the_text_is_not_taken_for_lost() -> None:
+    """Only calls that the server has parsed may have lost a part, not those in the text, however they are cut."""
+    text = written('{"n": 1}')
+    expected = replace(PROMPTED, lossy_streams=True, tools_with_parameters=frozenset({"get_weather"}))
+    for cut in range(1, len(text)):
+        outcome = decode(stream({"content": text[:cut]}, {"content": text[cut:]}), expected=expected)
+        assert [(call.arguments, call.error) for call in outcome.completion.tool_calls] == [('{"n": 1}', None)]
+
+
 def test_a_call_keeps_the_index_of_the_server() -> None:
     """A call keeps the server's index if it is free, and one in the text gets the next one."""
     for first in (0, 2):

@@ -229,3 +229,22 @@ def test_an_empty_chunk_is_ignored(nothing: dict[str, Any]) -> None:
     body = events(nothing, chunk({"content": "a"}), nothing, chunk({"content": "b"}, "stop"), nothing, DONE)
     assert decode(body).said == ("", "ab", [], "stop")
     assert decode(body).failed is None
+
+
+@pytest.mark.parametrize(
+    ("choices", "problem"),
+    [
+        ([1], "an object for its choice"),
+        ("x", "a list for its choices"),
+        ([{"delta": 1}], "an object for its delta"),
+        ([{"index": "a"}], "an integer for its index"),
+        ([{"delta": {"content": 1}}], "a string for its content"),
+        ([{"delta": {}, "finish_reason": 1}], "a string for its finish_reason"),
+        ([{"delta": {"tool_calls": [1]}}], "an object for its tool call"),
+        ([{"delta": {"tool_calls": [{"function": 1}]}}], "an object for its function"),
+    ],
+)
+def test_a_malformed_chunk_is_named_by_the_field(choices: Any, problem: str) -> None:
+    """The error says which field of a chunk has the wrong type, and quotes nothing."""
+    error = ("MalformedChunkError", f"a chunk of the answer does not have {problem}")
+    assert failed(events({"choices": choices})).failed == error

@@ -109,6 +109,9 @@ def test_an_empty_id_is_none() -> None:
             (None, '{"a": '),
             (None, "1}"),
         ]
+        unnamed = {"index": 0, "id": nothing, "function": {"arguments": "{}"}}
+        (first_delta, *_) = decode(stream({"tool_calls": [unnamed]}, finish_reason="tool_calls")).deltas
+        assert [call.id for call in first_delta.tool_calls] == [None]
 
 
 def test_usage_may_be_elsewhere() -> None:

@@ -235,3 +235,13 @@ def test_only_surplus_braces_are_dropped_after_a_call() -> None:
     for surplus in ("X", "]", ".", "{"):
         found = read(f'<tool_call>{{"name": "a", "arguments": {{}}}}{surplus}</tool_call>')
         assert found == [("a", "{}", ""), f"{surplus}</tool_call>"]
+
+
+@pytest.mark.parametrize("end", ["\n", ""], ids=["line break", "nothing"])
+def test_a_call_without_its_last_brace_ends_with_its_tag(end: str) -> None:
+    """The closing tag ends a call whose last brace is missing, whatever follows in the same piece."""
+    text = f'<tool_call>{{"name": "a", "arguments": {{}}{end}</tool_call> and ' + written(
+        '{"name": "b", "arguments": {}}'
+    )
+    assert read(text) == [("a", "{}", ""), " and ", ("b", "{}", "")]
+    assert read(text, range(len(text))) == read(text)

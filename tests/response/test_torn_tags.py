@@ -243,11 +243,19 @@ def test_an_empty_delta_is_no_progress(lag: int, counts: list[int]) -> None:
     assert heard == counts
 
 
-def test_text_held_back_is_passed_on_once_though_the_answer_ends_twice() -> None:
-    """A second finish reason does not repeat the text that the first one released."""
-    ends = [chunk({}, "stop"), chunk({}, "length")]
-    body = events(chunk({"reasoning": ""}), chunk({"content": "ab"}), *ends, DONE)
-    assert decode(body, expected=DecodingOptions(stop_lag=4)).said == ("", "ab", [], "stop")
+def test_text_held_back_is_passed_on_once_though_more_follows_its_end() -> None:
+    """Neither a second finish reason nor a late call repeats the text that the first finish reason released."""
+    call = native('{"city": "Paris"}', first=0)
+    for more, calls in ((chunk({}, "length"), []), (chunk(call), [("get_weather", '{"city": "Paris"}')])):
+        body = events(chunk({"reasoning": ""}), chunk({"content": "ab"}), chunk({}, "stop"), more, DONE)
+        assert decode(body, expected=DecodingOptions(stop_lag=4)).said == ("", "ab", calls, "stop")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_blank_reasoning_under_any_field_name_may_hide_a_tag(field: str) -> None:
+    """After empty reasoning, the end of a tag at the start of the content is removed."""
+    outcome = decode(stream({field: ""}, {"content": "ink>"}, {"content": "Da."}), expected=DecodingOptions(stop_lag=4))
+    assert outcome.said == ("", "Da.", [], "stop")
 
 
 def test_a_call_beside_text_held_back_is_whole() -> None:
