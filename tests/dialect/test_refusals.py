@@ -16,6 +16,7 @@ from tests.support.paths import DATA
 from tests.support.server import MESSAGES, Driver, Loopback, both_clients, response
 from tir_qwen import InternalServerError
 from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen._dialect.refusals import is_about_this_call
 from tir_qwen._response.server_errors import error_from_response
 
 REFUSALS: list[dict[str, Any]] = yaml.safe_load((DATA / "refusals.yaml").read_text(encoding="utf-8"))
@@ -104,6 +105,27 @@ def test_a_refused_option_of_a_stream_gives_up_its_options(message: str) -> None
         {"stream_options"},
         ["stream_options"],
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "is_of_this_call"),
+    [
+        ("response_format is not supported in combination with tools", True),
+        ("Tools are not supported together with JSON mode", True),
+        ("stream_options cannot be combined with n", True),
+        ("parallel_tool_calls is not supported with streaming", True),
+        ("response_format is not supported for n > 1", True),
+        ("logprobs are not supported when tools are used", True),
+        ("This tool_choice is not supported", True),
+        ("tool_choice='required' is not supported", True),
+        ("tool_choice requires --enable-auto-tool-choice", False),
+        ("tool_choice is not supported", False),
+        ("Unknown field: tools", False),
+    ],
+)
+def test_a_refused_combination_is_about_its_own_call(message: str, is_of_this_call: bool) -> None:
+    """A field that is refused only beside others, or with its value, is not given up for other calls."""
+    assert is_about_this_call(message) is is_of_this_call
 
 
 @pytest.mark.parametrize(

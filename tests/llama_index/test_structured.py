@@ -17,7 +17,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from llama_index_tir_qwen import TIRQwen
 from tests.support.cassette_fixtures import Server
@@ -352,6 +352,27 @@ def test_own_system_message(mode: str) -> None:
     assert first == second
     assert [message["role"] for message in first["messages"]] == ["system", "user"]
     assert first["messages"][0]["content"].startswith("Be brief.")
+
+
+class Numbers(RootModel[list[int]]):
+    """Some numbers."""
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_growing_list(way: Way) -> None:
+    """A class whose root is a list grows like an object, number by number."""
+    objects = await way(llm_saying(Reply("[1, 23, 4]", cut=3)), Numbers, "Which?")
+
+    assert objects == [Numbers([1]), Numbers([1, 23]), Numbers([1, 23, 4])]
+
+
+def test_the_error_of_several_answers_is_that_of_the_first() -> None:
+    """Whether the object is cut off is said by the finish reason of the answer that should contain it."""
+    program = llm_saying()._program(Person, ChatPromptTemplate.from_messages([("user", "Who?")]))
+    choices = [{"message": {}, "finish_reason": reason} for reason in ("length", "stop")]
+    response = ChatResponse(message=ChatMessage('{"name": "Ra', role="assistant"), raw={"choices": choices})
+    with pytest.raises(ValueError, match=rf"^There is no Person: {CUT}"):
+        program._build(response)
 
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
