@@ -363,7 +363,7 @@ def test_an_answer_shows_what_the_server_ignored(params: dict[str, Any], choice:
 
 
 @pytest.mark.parametrize("lost", [{"template_kwargs": False}, {"thinking_switch": False}], ids=repr)
-def test_a_switch_that_is_not_sent_is_not_doubted(lost: dict[str, bool]) -> None:
+def test_a_switch_that_is_not_sent_is_not_doubted(lost: dict[str, Any]) -> None:
     """Where the switch is only in the message, an answer that ignores it says nothing about the field."""
     known = Capabilities(**lost)
     for _ in range(2):
@@ -453,7 +453,7 @@ NAMELESS = {"type": "function", "function": {}}
     ],
 )
 def test_decoding_options_follow_from_the_server(
-    params: dict[str, Any], known: dict[str, bool], expected: dict[str, Any]
+    params: dict[str, Any], known: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """How calls are read follows from the tools, from how they are sent, and from what is known of the server."""
     found = dialect_of(ASKED, params, Capabilities(**known)).decoding_options

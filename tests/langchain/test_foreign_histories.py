@@ -803,7 +803,7 @@ def test_a_block_with_text_is_sent_whoever_says_it(kind: str, message: type[Base
 @pytest.mark.parametrize("kind", ["text", "output_text", "refusal", "reference"])
 def test_parts_of_a_text_are_joined_in_an_answer_only(kind: str) -> None:
     """In an answer, parts of one text follow one another; in a question, each is on its own line."""
-    blocks = [{"type": "text", "text": "a"}, {"type": kind, "refusal" if kind == "refusal" else "text": "b"}]
+    blocks: list[Any] = [{"type": "text", "text": "a"}, {"type": kind, "refusal" if kind == "refusal" else "text": "b"}]
     wire = messages_to_wire([HumanMessage(blocks), AIMessage(blocks)])
     assert [message["content"] for message in wire] == ["a\nb", "ab"]
 

@@ -220,7 +220,7 @@ def test_refused_block_of_a_user(block: dict[str, Any]) -> None:
 
 def test_a_value_beside_the_text_of_a_block_is_not_its_text() -> None:
     """Only LangChain's own wrapper of other blocks has its content in the field `value`."""
-    blocks = [{"type": "text", "text": "a", "value": {"type": "text", "text": "b"}}]
+    blocks: list[Any] = [{"type": "text", "text": "a", "value": {"type": "text", "text": "b"}}]
     blocks += [{"type": "non_standard", "value": block} for block in blocks]
     assert messages_to_wire([HumanMessage(blocks)]) == [{"role": "user", "content": "a\na"}]
 

@@ -211,12 +211,12 @@ def test_a_sum_of_chunks_is_parsed_like_a_whole_answer() -> None:
         ToolCallDelta(1, arguments=said[9:]),
     ]
     calls = ToolCallChunks()
-    parts = [chunk_from_delta(Delta(tool_calls=[part]), calls) for part in (wrong, *right)]
+    parts: list[Any] = [chunk_from_delta(Delta(tool_calls=[part]), calls) for part in (wrong, *right)]
     parts[1].message.tool_call_chunks[0]["args"] = None  # as a part without arguments may be
     texts = [chunk_from_delta(Delta(content=part), calls) for part in (said[:9], said[9:])]
     parser = StructuredOutputParser(answer_schema=read_schema(SCHEMA))
 
-    beside = AIMessageChunk(said, tool_call_chunks=[tool_call_chunk(name="Person", args=None)])
+    beside = AIMessageChunk(content=said, tool_call_chunks=[tool_call_chunk(name="Person", args=None)])
     generations = (reduce(add, parts), reduce(add, texts), ChatGeneration(message=beside), Generation(text=said))
     for generation in generations:
         assert parser.parse_result([generation]) == {"name": "Ravi", "age": 34}
@@ -232,7 +232,7 @@ def test_the_first_of_several_calls_is_the_object() -> None:
     assert parser.invoke(message) == said[0]
     parts = [tool_call_chunk(name="Person", id=f"c{at}", index=at) for at in range(2)]
     parts += [tool_call_chunk(args=json.dumps(one), index=at) for at, one in enumerate(said)]
-    chunks = [AIMessageChunk("", tool_call_chunks=[part]) for part in (*parts, parts[1])]
+    chunks = [AIMessageChunk(content="", tool_call_chunks=[part]) for part in (*parts, parts[1])]
     assert [*parser.transform(iter(chunks))][-1] == said[0]
 
 

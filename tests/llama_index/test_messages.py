@@ -313,9 +313,8 @@ def test_stream_responses_hold_message_and_delta() -> None:
 
 def test_a_required_tool_with_definitions_is_named() -> None:
     """The only tool is named if its schema has definitions, which old servers do not support in any other way."""
-    plain, defined = (
-        {"function": {"name": name, "parameters": more}} for name, more in (("f", {}), ("g", {"$defs": {}}))
-    )
+    plain: dict[str, Any] = {"function": {"name": "f", "parameters": {}}}
+    defined: dict[str, Any] = {"function": {"name": "g", "parameters": {"$defs": {}}}}
     for choice in ("any", "required", None):
         chosen = [tool_choice_to_wire(choice, tools, required=True) for tools in ([plain], [defined], [defined, plain])]
         assert chosen == ["required", {"type": "function", "function": {"name": "g"}}, "required"]

@@ -368,8 +368,8 @@ async def test_growing_list(way: Way) -> None:
 
 def test_the_error_of_several_answers_is_that_of_the_first() -> None:
     """Whether the object is cut off is said by the finish reason of the answer that should contain it."""
-    program = llm_saying()._program(Person, ChatPromptTemplate.from_messages([("user", "Who?")]))
-    choices = [{"message": {}, "finish_reason": reason} for reason in ("length", "stop")]
+    program: Any = llm_saying()._program(Person, ChatPromptTemplate.from_messages([("user", "Who?")]))
+    choices: list[Any] = [{"message": {}, "finish_reason": reason} for reason in ("length", "stop")]
     response = ChatResponse(message=ChatMessage('{"name": "Ra', role="assistant"), raw={"choices": choices})
     with pytest.raises(ValueError, match=rf"^There is no Person: {CUT}"):
         program._build(response)

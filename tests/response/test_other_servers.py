@@ -207,7 +207,7 @@ def test_an_overflow_may_come_in_a_stream() -> None:
 )
 def test_parts_may_be_a_text_or_stand_alone(content: Any, reasoning: str) -> None:
     """A part of the content may be a text itself, and a single part need not be in a list."""
-    expected = (reasoning, "Hello", [], "stop")
+    expected: Any = (reasoning, "Hello", [], "stop")
     assert [decode(body).said for body in (whole({"content": content}), stream({"content": content}))] == [expected] * 2
 
 
