@@ -210,6 +210,7 @@ def test_only_the_hidden_part_changes() -> None:
         pytest.param("say ab cd ef gh now", "no: ab cd ef gh", "no: …", id="eight letters at the end"),
         pytest.param("say a bc de fg now", "no: a bc de fg!", "no: a bc de fg!", id="seven letters"),
         pytest.param("an\nold\nred\ncat sat", r"no: an\nold\nred\ncat!", "no: …!", id="words in lines"),
+        pytest.param('It\'s an "old" plan', "no: Its an old plan!", "no: …!", id="without its quotation marks"),
         pytest.param("x", 'no "x"', 'no "x"', id="a single character"),
         pytest.param("hi", 'hi" is wrong', 'hi" is wrong', id="quoted only behind"),
         pytest.param("hi", 'wrong is "hi', 'wrong is "hi', id="quoted only before"),
