@@ -346,6 +346,12 @@ def test_completion_from_response() -> None:
     )
 
 
+def test_a_completion_without_text_is_empty() -> None:
+    """An answer that is only a call has an empty text as a completion."""
+    response = ChatResponse(message=ChatMessage([CALL], role="assistant"))
+    assert completion_from_response(response) == CompletionResponse(text="")
+
+
 def test_reasoning_within_a_tool_loop() -> None:
     """The reasoning that led to a tool call is sent back, as in LangChain; reasoning from earlier turns is not."""
     thought = assistant(ThinkingBlock(content="Hm."), CALL)

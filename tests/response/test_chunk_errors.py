@@ -238,6 +238,7 @@ def test_an_empty_chunk_is_ignored(nothing: dict[str, Any]) -> None:
         ("x", "a list for its choices"),
         ([{"delta": 1}], "an object for its delta"),
         ([{"index": "a"}], "an integer for its index"),
+        ([{"index": []}], "an integer for its index"),
         ([{"delta": {"content": 1}}], "a string for its content"),
         ([{"delta": {}, "finish_reason": 1}], "a string for its finish_reason"),
         ([{"delta": {"tool_calls": [1]}}], "an object for its tool call"),

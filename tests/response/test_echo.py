@@ -211,6 +211,7 @@ def test_only_the_hidden_part_changes() -> None:
         pytest.param("say a bc de fg now", "no: a bc de fg!", "no: a bc de fg!", id="seven letters"),
         pytest.param("an\nold\nred\ncat sat", r"no: an\nold\nred\ncat!", "no: …!", id="words in lines"),
         pytest.param('It\'s an "old" plan', "no: Its an old plan!", "no: …!", id="without its quotation marks"),
+        pytest.param("say an old red cat", "no: Xsay an old red cat!", "no: X…!", id="within a word"),
         pytest.param("x", 'no "x"', 'no "x"', id="a single character"),
         pytest.param("hi", 'hi" is wrong', 'hi" is wrong', id="quoted only behind"),
         pytest.param("hi", 'wrong is "hi', 'wrong is "hi', id="quoted only before"),
@@ -239,3 +240,5 @@ def test_what_is_cut_off_after_a_repetition_is_hidden() -> None:
 def test_the_end_of_a_long_message_is_kept_up_to_the_limit() -> None:
     """A long message is truncated at the limit, and what was not repeated before it is kept."""
     assert hidden(f"{PROMPT} {'z' * 2 * MAX_TEXT}", PROMPT) == f"… {'z' * (MAX_TEXT - 2)}"
+    long = "the secret plan of the northern branch " * 10
+    assert hidden(f"{long}{'z' * MAX_TEXT}"[: MAX_TEXT + 100], long) == f"… {'z' * (MAX_TEXT + 100 - len(long))}"

@@ -154,6 +154,14 @@ def test_vllm_0_9_completes_truncated_calls() -> None:
         assert found == ToolCall("i", "get_weather", '{"city": ""}', expected)
 
 
+@pytest.mark.parametrize("length", [255, 256, 257, 600])
+def test_the_last_character_of_a_long_line_is_kept(length: int) -> None:
+    """However long a line is, a backtick at its end is not forgotten."""
+    code = CodeTracker()
+    code.feed("x" * length + "`")
+    assert [code.is_in_code for _ in range(2)] == [True, True]
+
+
 def test_what_is_wrong_with_the_object_of_a_call_is_its_error() -> None:
     """A call in the text whose object is no call has an error that says why, though it has no wrong arguments."""
     found = said(options("unparsed"), {"content": '<tool_call>{"name": "get_weather", "city": "Paris"}</tool_call>'})

@@ -183,6 +183,12 @@ def test_long_bodies_are_truncated(body: Any) -> None:
     assert len(repr(error.body)) <= MAX_TEXT + 40
 
 
+@pytest.mark.parametrize(("status", "name"), [(400, "ContextOverflowError"), (500, "InternalServerError")])
+def test_a_failure_that_mentions_the_limit_is_no_overflow(status: int, name: str) -> None:
+    """The short name of the limit means an overflow in a refusal only: errors of the server mention it, too."""
+    assert type(refuse(status, {"message": "See max_model_len."})).__name__ == name
+
+
 def test_the_first_500_characters_of_an_error_are_kept() -> None:
     """Of a long message, as much is kept in the body as in the error's text."""
     words = " ".join(f"word{number}" for number in range(200))
