@@ -130,6 +130,14 @@ async def test_the_second_answer_may_be_text(form: str) -> None:
     assert (calls_of(message), message.response_metadata["finish_reason"]) == ([], "stop")
 
 
+@every_form
+async def test_a_second_answer_without_reasoning_adds_none(form: str) -> None:
+    """The reasoning is that of the first answer where the second has none."""
+    message = await FORMS[form](model_on(Scripted(BROKEN, Reply("Sorry.", reasoning=""))))
+
+    assert (message.content, message.additional_kwargs) == ("I save it.\nSorry.", {"reasoning_content": "Hm."})
+
+
 VALID_TOO = Reply("", (*BROKEN.calls, ("save", '{"note": "hi"}')), finish_reason="tool_calls")
 
 

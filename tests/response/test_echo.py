@@ -212,6 +212,7 @@ def test_only_the_hidden_part_changes() -> None:
         pytest.param("an\nold\nred\ncat sat", r"no: an\nold\nred\ncat!", "no: …!", id="words in lines"),
         pytest.param('It\'s an "old" plan', "no: Its an old plan!", "no: …!", id="without its quotation marks"),
         pytest.param("say an old red cat", "no: Xsay an old red cat!", "no: X…!", id="within a word"),
+        pytest.param("an old red cat, an old red cat", "no: an old red cat!", "no: …!", id="said twice"),
         pytest.param("x", 'no "x"', 'no "x"', id="a single character"),
         pytest.param("hi", 'hi" is wrong', 'hi" is wrong', id="quoted only behind"),
         pytest.param("hi", 'wrong is "hi', 'wrong is "hi', id="quoted only before"),
