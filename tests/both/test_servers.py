@@ -106,7 +106,7 @@ async def test_errors_say_what_the_server_says(error: dict[str, Any], way: Way) 
     own_class = next(one for one in type(raised).__mro__ if one.__module__ == "tir_qwen.errors")
     assert own_class is getattr(tir_qwen, follows["error"])
     assert isinstance(raised, ModelError) == (way.name in ("invoke", "stream"))
-    assert error.get("says", "") in str(raised)
+    assert error.get("says", "").lower() in str(raised).lower()  # a text that repeats the status is left out
     if isinstance(raised, tir_qwen.APIStatusError):
         assert raised.status_code == int(raw.split(b" ", 2)[1])
         assert raised.retry_after == follows.get("retry_after")

@@ -168,7 +168,7 @@ async def test_cancelled_while_connecting() -> None:
 async def test_cancelled_while_it_waits_to_try_again() -> None:
     """The wait before a retry can be cancelled, and the connection stays usable."""
     with Loopback(lambda _: [BUSY]) as server:
-        async with AsyncClient(base_url=server.base_url) as client:
+        async with AsyncClient(base_url=server.base_url, adaptive_limit=False) as client:
             waiting = asyncio.Event()
 
             async def on_retry(error: Exception, delay: float) -> None:

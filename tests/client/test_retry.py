@@ -107,12 +107,12 @@ def test_waits_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "wait"), [(0.0, 0.0), (0.02, 0.02), (7, 7), (60.0, 60.0), (61.0, 60.0), (1e308, 60.0)], ids=str
+    ("wish", "wait"), [(0.0, 0.4375), (0.02, 0.021), (7, 7.35), (60.0, 63.0), (61.0, 63.0), (1e308, 63.0)], ids=str
 )
 def test_the_servers_wish(wish: float, wait: float) -> None:
-    """`Retry-After` is followed exactly, up to a maximum of one minute."""
-    assert RetryPolicy(2, lambda: 0.9).delay(status(429, wish), 1) == wait
-    assert RetryPolicy(2, lambda: 0.9).delay(status(429, wish), 3) is None
+    """`Retry-After` is followed, up to a minute and a little longer at random, unless it is 0."""
+    assert RetryPolicy(2, lambda: 0.5).delay(status(429, wish), 1) == pytest.approx(wait)
+    assert RetryPolicy(2, lambda: 0.5).delay(status(429, wish), 3) is None
 
 
 def test_stale_connections() -> None:
@@ -183,12 +183,12 @@ words = st.text(st.sampled_from("0123456789 -+:.,eEinfaGMTNov_")) | st.text() | 
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms"]), words), st.integers(1, 50))
 def test_no_header_breaks_the_policy(headers: dict[str, str], attempts: int) -> None:
-    """Whatever the header contains, the delay is between zero and one minute."""
+    """Whatever the header contains, the delay is not much above one minute."""
     error = error_from_response(503, headers, b"")
     assert error.retry_after is None or error.retry_after >= 0
     wait = RetryPolicy(100).delay(error, attempts)
     assert wait is not None
-    assert 0 <= wait <= 60
+    assert 0 <= wait <= 66
 
 
 @given(st.integers(0, 60), st.floats(0, 1, exclude_max=True))

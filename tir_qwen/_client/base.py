@@ -25,6 +25,7 @@ from .arguments import CallOptions, read_arguments
 from .call import Call
 from .parameters import CallParameters
 from .retry import RetryPolicy
+from .throttle import Throttle
 
 
 class BaseClient:
@@ -49,6 +50,7 @@ class BaseClient:
         max_retries: int = 2,
         http_client: Any = None,
         capabilities: dict[str, Capabilities] | None = None,
+        adaptive_limit: bool = True,
     ) -> None:
         """Validate the settings. No connection is opened before the first call.
 
@@ -73,6 +75,9 @@ class BaseClient:
             http_client: An `httpx.Client`, or for `AsyncClient` an `httpx.AsyncClient` (of httpx or httpx2), to use
                 with its own connection pool; it is never closed here.
             capabilities: What is known about each model's endpoint; clients with the same dict share what they learn.
+            adaptive_limit: Whether all calls of this client share a limit on the calls at once, which adapts to what
+                the endpoint refuses with 429, 503 or 529. Such a refusal does not count as a retry while the endpoint
+                accepts others.
 
         Raises:
             ConfigurationError: A setting is missing or malformed.
@@ -96,6 +101,7 @@ class BaseClient:
             traceback.clear_frames(error.__traceback__)
             raise
         self._capabilities = {} if capabilities is None else capabilities
+        self._throttle = Throttle() if adaptive_limit else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self._model!r}, endpoint={getattr(self, '_endpoint', None)!r})"
@@ -122,6 +128,10 @@ class BaseClient:
 
     def _capabilities_of(self, model: str | None) -> Capabilities:
         return self._capabilities.setdefault(model or self._model, Capabilities())
+
+    def _share_limit(self, other: BaseClient) -> None:
+        """Share the limit on calls at once with another client of the same endpoint."""
+        self._throttle = other._throttle
 
     def redact(self, text: str) -> str:
         """Return `text` with the client's credentials and project id replaced by stars."""
@@ -161,4 +171,5 @@ class BaseClient:
             Deadline(options.timeout or self._timeout, total_expires_at),
             secrets=self._endpoint.secrets,
             on_retry=options.on_retry,
+            throttle=self._throttle,
         )

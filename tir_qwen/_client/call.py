@@ -14,11 +14,13 @@ from .._request.body import Body
 from .._request.build import Request
 from .._response.arguments import LOST, TRUNCATED
 from .._response.response import ResponseDecoder
+from .._response.retry_after import rate_limit_pause
 from .._response.server_errors import error_from_response
 from .._transport.deadline import Deadline
 from ..errors import APIConnectionError, APIStatusError, ServerStreamError, TIRError
 from ..types import Completion, Delta
 from .retry import RetryPolicy
+from .throttle import REFUSALS, Throttle
 
 logger = logging.getLogger("tir_qwen")
 
@@ -35,6 +37,8 @@ class Call:
 
     Attributes:
         deadline: When the call must have made progress, and when it must have finished.
+        throttle: What limits the calls at once, if anything.
+        was_refused: Whether the endpoint has refused the last request for now, but will accept it.
         on_retry: Called with the error and the delay in seconds before each retry; awaited by `AsyncClient`.
     """
 
@@ -45,14 +49,18 @@ class Call:
         "_dialect",
         "_heard",
         "_passed_on",
+        "_refusals",
         "_request",
         "_retry_policy",
         "_rewritten_requests",
         "_secrets",
+        "_sent_at",
         "_stale_connections",
         "_started_answer",
         "deadline",
         "on_retry",
+        "throttle",
+        "was_refused",
     )
 
     def __init__(
@@ -64,7 +72,11 @@ class Call:
         *,
         secrets: tuple[str, ...] = (),
         on_retry: Any = None,
+        throttle: Throttle | None = None,
     ) -> None:
+        self.throttle = throttle
+        self.was_refused = False
+        self._sent_at = 0.0
         self.deadline = deadline
         self.on_retry = on_retry
         self._dialect = dialect
@@ -74,6 +86,7 @@ class Call:
         self._retry_policy = retry_policy
         self._secrets = secrets
         self._attempts = 0
+        self._refusals = 0
         self._rewritten_requests = 0
         self._stale_connections = 0
         self._started_answer = False
@@ -92,6 +105,7 @@ class Call:
             APITimeoutError: The call has no time left.
         """
         self.deadline.start_request()
+        self._sent_at = monotonic()
         if not self.deadline.remaining():
             error = self.deadline.timeout_error()
             error.attempts = self._sent_requests
@@ -102,6 +116,20 @@ class Call:
         """Return the error for a response whose status is not 2xx."""
         return error_from_response(status_code, headers, body, self._secrets, self._request.content)
 
+    def accepted(self, headers: Mapping[str, str]) -> None:
+        """Note that the server has accepted the request."""
+        if self.throttle is not None:
+            self.throttle.accepted(self._sent_at, rate_limit_pause(headers))
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Note that the request is over, because of an error if it got no answer."""
+        if self.throttle is None:
+            return
+        self.was_refused = isinstance(error, APIStatusError) and error.status_code in REFUSALS
+        if isinstance(error, APIStatusError) and self.was_refused:
+            self.throttle.refused(error.status_code, error.retry_after, self._sent_at)
+        self.throttle.leave()
+
     def request_failed(self, error: TIRError) -> float | None:
         """Return the seconds to wait before the next request; None if there is none, and the call has failed."""
         if isinstance(error, APIConnectionError):  # its host may be a secret too, such as the value of a header
@@ -111,7 +139,8 @@ class Call:
             error.attempts = self._sent_requests
             return None
         if error.attempts:
-            logger.warning("Attempt %d failed, retrying in %.1f s: %s", self._attempts, delay, error)
+            level = logging.WARNING if delay else logging.INFO
+            logger.log(level, "Attempt %d failed, retrying in %.1f s: %s", self._sent_requests, delay, error)
         return delay
 
     def feed(self, data: bytes) -> Iterator[Delta]:
@@ -171,7 +200,7 @@ class Call:
 
     @property
     def _sent_requests(self) -> int:
-        return self._attempts + self._rewritten_requests
+        return self._attempts + self._refusals + self._rewritten_requests
 
     def _retry_delay(self, error: TIRError) -> float | None:
         if isinstance(error, APIStatusError) and self._dialect.request_refused(error):
@@ -181,9 +210,22 @@ class Call:
         if is_stale and self._stale_connections < MAX_STALE_CONNECTIONS:
             self._stale_connections += 1
             return 0.0
+        if self._is_only_refused_for_now:
+            self._refusals += 1
+            error.attempts = self._sent_requests
+            return 0.0  # the throttle makes it wait
+        self.was_refused = False  # others go first: a retry is too dear to find out whether the endpoint is back
         self._attempts += 1
         error.attempts = self._sent_requests
         return self._retry_policy.delay(error, self._attempts)
+
+    @property
+    def _is_only_refused_for_now(self) -> bool:
+        """Whether the endpoint accepts calls, and will accept this one: a refusal does not count as a retry then."""
+        if self.throttle is None or not self.was_refused or not self._retry_policy.max_retries:
+            return False
+        patience = self.deadline.timeout.first_delta
+        return self.throttle.is_patient(inf if patience is None else patience)
 
     def _rewrite_request(self) -> None:
         self._request = self._build(self._dialect.write())

@@ -155,27 +155,40 @@ class Client(BaseClient):
             else:
                 return
             finally:
-                self._pool.release(streaming, call.deadline, drain=call.done)
+                try:
+                    self._pool.release(streaming, call.deadline, drain=call.done)
+                finally:
+                    call.leave()
 
     def _send(self, call: Call) -> StreamingResponse:
         """Send the request, with retries, until there is a 2xx response."""
         while True:
-            request = call.start_request()
+            if call.throttle is not None:
+                call.throttle.enter(call.deadline, again=call.was_refused)
             try:
-                streaming = self._pool.send(request, call.deadline)
-                response = streaming.response
-                if 200 <= response.status_code < 300:
-                    return streaming
-                body = self._pool.read_error(streaming, call.deadline)
-                raise call.status_error(response.status_code, response.headers, body)
+                return self._send_once(call)
             except (APIConnectionError, APIStatusError) as error:
-                body = b""  # it may repeat the token
                 delay = call.request_failed(error)
                 if delay is None:
                     raise
                 if call.on_retry is not None and error.attempts:
                     call.on_retry(error, delay)
             time.sleep(delay)
+
+    def _send_once(self, call: Call) -> StreamingResponse:
+        body = b""
+        try:
+            streaming = self._pool.send(call.start_request(), call.deadline)
+            response = streaming.response
+            if not 200 <= response.status_code < 300:
+                body = self._pool.read_error(streaming, call.deadline)
+                raise call.status_error(response.status_code, response.headers, body)  # noqa: TRY301 - one way out
+        except BaseException as error:
+            body = b""  # it may repeat the token
+            call.leave(error)
+            raise
+        call.accepted(response.headers)
+        return streaming
 
 
 class AsyncClient(BaseClient):
@@ -287,24 +300,37 @@ class AsyncClient(BaseClient):
             else:
                 return
             finally:
-                await self._pool.release(streaming, call.deadline, drain=call.done)
+                try:
+                    await self._pool.release(streaming, call.deadline, drain=call.done)
+                finally:
+                    call.leave()
 
     async def _send(self, call: Call) -> StreamingResponse:
         """Send the request, with retries, until there is a 2xx response."""
         while True:
-            request = call.start_request()
+            if call.throttle is not None:
+                await call.throttle.aenter(call.deadline, again=call.was_refused)
             try:
-                streaming = await self._pool.send(request, call.deadline)
-                response = streaming.response
-                if 200 <= response.status_code < 300:
-                    return streaming
-                body = await self._pool.read_error(streaming, call.deadline)
-                raise call.status_error(response.status_code, response.headers, body)
+                return await self._send_once(call)
             except (APIConnectionError, APIStatusError) as error:
-                body = b""  # it may repeat the token
                 delay = call.request_failed(error)
                 if delay is None:
                     raise
                 if call.on_retry is not None and error.attempts:
                     await call.on_retry(error, delay)
             await asyncio.sleep(delay)
+
+    async def _send_once(self, call: Call) -> StreamingResponse:
+        body = b""
+        try:
+            streaming = await self._pool.send(call.start_request(), call.deadline)
+            response = streaming.response
+            if not 200 <= response.status_code < 300:
+                body = await self._pool.read_error(streaming, call.deadline)
+                raise call.status_error(response.status_code, response.headers, body)  # noqa: TRY301 - one way out
+        except BaseException as error:
+            body = b""  # it may repeat the token
+            call.leave(error)
+            raise
+        call.accepted(response.headers)
+        return streaming

@@ -46,7 +46,7 @@ class RetryPolicy:
         """
         if not error.is_retryable or attempts > self.max_retries:
             return None
-        if isinstance(error, APIStatusError) and error.retry_after is not None:
-            return min(error.retry_after, MAX_RETRY_AFTER)
+        if isinstance(error, APIStatusError) and error.retry_after:  # 0 is no advice
+            return min(error.retry_after, MAX_RETRY_AFTER) * (1 + 0.1 * self.jitter())
         backoff = min(FIRST_DELAY * (1 << min(attempts - 1, 10)), MAX_DELAY)
         return backoff * (1 - 0.25 * self.jitter())

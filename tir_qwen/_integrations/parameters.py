@@ -131,6 +131,9 @@ class ModelSettings(_Aliases):
     """Additional headers for every request; their values are treated as secrets."""
     allow_http: bool = False
     """Allow plain HTTP to other machines, which sends token and prompts unencrypted."""
+    adaptive_limit: bool = True
+    """Whether all calls of this model share a limit on the calls at once, which adapts to what the endpoint refuses
+    with 429, 503 or 529. Such a refusal does not count as a retry while the endpoint accepts others."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield the arguments that were passed to the constructor, without secrets."""
@@ -149,6 +152,7 @@ class ModelSettings(_Aliases):
             "apikey": self.apikey,
             "default_headers": self.default_headers,
             "allow_http": self.allow_http,
+            "adaptive_limit": self.adaptive_limit,
         }
 
     def _own_http_clients(self) -> tuple[Any, Any]:
@@ -178,6 +182,7 @@ class ModelSettings(_Aliases):
             try:
                 client = Client(**settings, http_client=http_client, capabilities=capabilities)
                 async_client = AsyncClient(**settings, http_client=async_http_client, capabilities=capabilities)
+                async_client._share_limit(client)
             except ConfigurationError as error:
                 settings.clear()  # no secrets in the traceback's locals
                 cached = None

@@ -126,21 +126,19 @@ REFUSED = {
     When(REFUSAL, EITHER, answers(requests=3)): {
         "503 twice, then fine": (BUSY, BUSY, [ANSWER]),
     },
-    When(REFUSAL, EITHER, answers(requests=2, waits=(7.0,))): {
+    When(REFUSAL, EITHER, answers(requests=2, waits=(7.0 * 1.05,))): {
         "429, seconds": (limited(retry_after="7"), [ANSWER]),
     },
-    When(REFUSAL, EITHER, answers(requests=2, waits=(0.25,))): {
+    When(REFUSAL, EITHER, answers(requests=2, waits=(0.25 * 1.05,))): {
         "429, milliseconds": (limited(retry_after_ms="250", retry_after="1"), [ANSWER]),
     },
-    When(REFUSAL, EITHER, answers(requests=2, waits=())): {
-        "429, at once": (limited(retry_after="0"), [ANSWER]),
-    },
-    When(REFUSAL, EITHER, answers(requests=2, waits=(60.0,))): {
+    When(REFUSAL, EITHER, answers(requests=2, waits=(60.0 * 1.05,))): {
         "429, date": (limited(retry_after="Fri, 01 Jan 2100 00:00:00 GMT"), [ANSWER]),
         "429, huge": (limited(retry_after="86400"), [ANSWER]),
         "429, 1e308": (limited(retry_after="1e308"), [ANSWER]),
     },
     When(REFUSAL, EITHER, answers(requests=2, waits=backoff(2))): {
+        "429, at once": (limited(retry_after="0"), [ANSWER]),
         "429, past date": (limited(retry_after="Sat, 01 Jan 2000 00:00:00 GMT"), [ANSWER]),
         "429, infinite": (limited(retry_after="inf"), [ANSWER]),
         "429, negative": (limited(retry_after="-3"), [ANSWER]),
@@ -168,7 +166,7 @@ KEPT_ALIVE = {
         "closes, once asked": ([ANSWER], [FIN], [ANSWER]),
         "resets, once asked": ([ANSWER], [RST], [ANSWER]),
     },
-    When(REUSED, EITHER, answers(requests=2)): {"503 once": ([ANSWER], BUSY, [ANSWER])},
+    When(REUSED, EITHER, answers(requests=2, waits=())): {"503 once": ([ANSWER], BUSY, [ANSWER])},
     When(REUSED, EITHER, fails(APITimeoutError)): {"never answers": ([ANSWER], [HANG])},
     When(REUSED, EITHER, fails(APIConnectionError)): {"closes in the headers": ([ANSWER], [CUT_HEAD, FIN])},
     When(REUSED, WHOLE, breaks(StreamInterruptedError)): {"closes in the body": ([ANSWER], [WHOLE_ANSWER[:-9], FIN])},

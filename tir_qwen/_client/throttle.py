@@ -1,0 +1,264 @@
+"""A limit on the calls at once that adapts to what an endpoint refuses; all calls of a client share it.
+
+Nobody knows the limits of an endpoint before it refuses a request. If each call then waited alone, all of them would
+come back together, be refused again, and use up their retries.
+
+The number of calls at once falls to what the endpoint held when it refused one more, and grows again by one after it
+has accepted that many. If it held nothing, or says how long to wait, all calls pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from math import inf, isfinite
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+from .._transport.deadline import Deadline
+from .retry import MAX_RETRY_AFTER
+
+TOO_MANY = 429
+REFUSALS = frozenset((TOO_MANY, 503, 529))
+"""The statuses that mean "later": too many requests, or overloaded."""
+_FIRST_PAUSE, _MAX_PAUSE, _PAUSE_GROWTH = 0.4, 8.0, 1.25
+"""Seconds to wait after an endpoint has refused everything; growing as long as it goes on."""
+_MAX_SLOWNESS = 16
+"""How many rounds of accepted calls the number at once takes to grow by one, if it has been refused at that size."""
+_STALLED_SECONDS = 30.0
+"""After so long without a change the next call goes anyway: those at work may wait for it, as an agent's tool does."""
+
+
+class _Waiting:
+    __slots__ = ("is_admitted", "since", "wake")
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.wake = wake
+        self.since = monotonic()
+        self.is_admitted = False
+
+
+class Throttle:
+    """The limit of one client, for any number of threads and event loops.
+
+    Each request calls `enter` (or `aenter`), then `accepted` or `refused`, and in the end `leave`.
+    """
+
+    def __init__(self) -> None:
+        """Start without a limit."""
+        self._reset()
+        _throttles.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._line: deque[_Waiting] = deque()
+        self._in_flight = 0
+        self._window = inf  # how many may be in flight
+        self._usual_window = inf  # to return to after the endpoint has refused everything
+        self._is_out = False  # whether it has refused everything
+        self._has_grown = False  # whether the window has grown since the last refusal
+        self._slowness = 1  # see _MAX_SLOWNESS
+        self._accepted = 0  # since the window has changed
+        self._refused_at = -inf  # when the window fell; requests sent earlier belong to the same refusal
+        self._refusals_in_a_row = 0
+        self._paused_until = -inf
+        self._changed_at = -inf
+        self._accepted_at = -inf
+
+    def is_patient(self, seconds: float) -> bool:
+        """Whether the endpoint has accepted a call within the last `seconds`, so that waiting will help."""
+        return monotonic() - self._accepted_at < seconds
+
+    def enter(self, deadline: Deadline, *, again: bool = False) -> None:
+        """Wait until a request may be sent.
+
+        Args:
+            deadline: The deadline of the call.
+            again: Whether it has been refused before, and therefore is the next one to go.
+
+        Raises:
+            APITimeoutError: The endpoint has accepted nothing for too long, or the call has no time left.
+        """
+        if self._admit():
+            return
+        event = threading.Event()
+        waiting = self._join(event.set, first=again)
+        try:
+            while not waiting.is_admitted:
+                event.wait(self._seconds(waiting, deadline))
+                event.clear()
+                self._advance()
+        except BaseException:
+            self._withdraw(waiting)
+            raise
+        deadline.start_request()
+
+    async def aenter(self, deadline: Deadline, *, again: bool = False) -> None:
+        """Wait until a request may be sent; see `enter`."""
+        if self._admit():
+            return
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        waiting = self._join(lambda: loop.call_soon_threadsafe(event.set), first=again)
+        try:
+            while not waiting.is_admitted:
+                try:
+                    async with asyncio.timeout(self._seconds(waiting, deadline)):
+                        await event.wait()
+                except TimeoutError:
+                    pass
+                event.clear()
+                self._advance()
+        except BaseException:
+            self._withdraw(waiting)
+            raise
+        deadline.start_request()
+
+    def accepted(self, sent_at: float, pause: float = 0.0) -> None:
+        """Note that the endpoint has accepted a request.
+
+        Args:
+            sent_at: When the request was sent.
+            pause: Seconds for which it will accept no others, if it says so.
+        """
+        self._accepted_at = monotonic()
+        if self._window == inf and not pause:  # nearly always
+            return
+        with self._lock:
+            if pause:
+                self._pause(pause)
+            if sent_at > self._refused_at:
+                self._grow()
+        self._advance(changed=True)
+
+    def refused(self, status_code: int, retry_after: float | None, sent_at: float) -> None:
+        """Note that the endpoint has refused a request for now.
+
+        Args:
+            status_code: The status.
+            retry_after: How many seconds it says to wait; 0 is no advice.
+            sent_at: When the request was sent.
+        """
+        with self._lock:
+            now, held = monotonic(), self._in_flight - 1
+            if sent_at > self._refused_at:  # the first one refused since the window has fallen
+                self._refused_at = now
+                if not self._refusals_in_a_row:
+                    usual = min(self._window, self._in_flight)
+                    self._usual_window = max(usual // 2, 1) if status_code == TOO_MANY else usual
+                if self._has_grown or self._window == inf:  # too far
+                    self._slowness = min(self._slowness * 4, _MAX_SLOWNESS)
+                self._refusals_in_a_row += 1
+                self._accepted, self._has_grown = 0, False
+            self._is_out = not held
+            self._window = max(min(self._window, held), 1.0)
+            if retry_after:
+                self._pause(min(retry_after, MAX_RETRY_AFTER))
+            elif not held:
+                self._pause(min(_FIRST_PAUSE * _PAUSE_GROWTH ** (self._refusals_in_a_row - 1), _MAX_PAUSE))
+
+    def leave(self) -> None:
+        """Note that a request is over, whatever its outcome."""
+        with self._lock:
+            self._in_flight -= 1
+        if self._line:
+            self._advance(changed=True)
+
+    def _grow(self) -> None:
+        """Allow more, since a request has been accepted that was sent after the last refusal."""
+        self._refusals_in_a_row = 0
+        self._accepted += 1
+        if self._is_out:
+            self._window, self._accepted, self._is_out = max(self._window, self._usual_window), 0, False
+        elif self._accepted >= self._slowness * self._window:
+            self._window, self._accepted, self._has_grown = self._window + 1, 0, True
+            self._slowness = max(self._slowness // 2, 1)
+
+    def _pause(self, seconds: float) -> None:
+        jitter = 1 + 0.1 * random.random()  # noqa: S311 - not for cryptography
+        self._paused_until = max(self._paused_until, monotonic() + seconds * jitter)
+
+    def _admit(self) -> bool:
+        with self._lock:
+            if self._line or not self._may_go(monotonic()):
+                return False
+            self._in_flight += 1
+            return True
+
+    def _may_go(self, now: float, stalled_since: float = inf) -> bool:
+        has_place = self._in_flight < self._window or now - stalled_since >= _STALLED_SECONDS
+        return now >= self._paused_until and has_place
+
+    def _join(self, wake: Callable[[], object], *, first: bool) -> _Waiting:
+        waiting = _Waiting(wake)
+        with self._lock:
+            if not self._line:
+                self._changed_at = waiting.since
+            if first:
+                self._line.appendleft(waiting)
+            else:
+                self._line.append(waiting)
+        return waiting
+
+    def _withdraw(self, waiting: _Waiting) -> None:
+        """Remove a call that no longer waits, and let the next one go instead."""
+        with self._lock:
+            if waiting.is_admitted:
+                self._in_flight -= 1
+            else:
+                self._line.remove(waiting)
+        self._advance(changed=True)
+
+    def _advance(self, *, changed: bool = False) -> None:
+        """Let those go that may, in order, and wake the next one if it has to look again when it may go."""
+        woken = []
+        with self._lock:
+            now = monotonic()
+            while self._line and self._may_go(now, self._changed_at):
+                self._changed_at = now
+                waiting = self._line.popleft()
+                waiting.is_admitted = True
+                self._in_flight += 1
+                woken.append(waiting)
+            if self._line and (woken or changed):
+                woken.append(self._line[0])
+        for waiting in woken:
+            waiting.wake()
+
+    def _seconds(self, waiting: _Waiting, deadline: Deadline) -> float | None:
+        """Return how long to wait at most before looking again; None if something else will wake the call.
+
+        Raises:
+            APITimeoutError: The call has no time left.
+        """
+        now = monotonic()
+        patience = inf if deadline.timeout.first_delta is None else deadline.timeout.first_delta
+        give_up_at = min(max(waiting.since, self._accepted_at) + patience, deadline.total_expires_at)
+        if now >= give_up_at:
+            raise deadline.timeout_error("PoolTimeout")
+        wait_until = give_up_at
+        with self._lock:
+            if self._line and self._line[0] is waiting:
+                look_at = self._paused_until if now < self._paused_until else self._changed_at + _STALLED_SECONDS
+                wait_until = min(give_up_at, max(look_at, now + 0.001))
+        return wait_until - now if isfinite(wait_until) else None
+
+
+_throttles: WeakSet[Throttle] = WeakSet()
+
+
+def _reset_all() -> None:
+    """Start without a limit in a forked child: its parent's calls are not its own."""
+    for throttle in list(_throttles):
+        throttle._reset()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_reset_all)
