@@ -44,16 +44,21 @@ def _key(create: Callable[[], Any]) -> tuple[Any, ...]:
 
 
 def _shared_context(create: Callable[[], Any]) -> ssl.SSLContext | None:
+    name = next((name for name in _VARIABLES if os.environ.get(name)), "the HTTP engine")
     problem = ""
     try:
         context = create()
     except OSError as error:  # ssl.SSLError among them
         problem = os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else "not PEM format"
+    if name == "SSL_CERT_DIR" and not any(map(os.path.isdir, os.environ[name].split(os.pathsep))):
+        problem = "not a directory"  # OpenSSL does not mind
     if problem:
-        name = next((name for name in _VARIABLES if os.environ.get(name)), "the HTTP engine")
         raise ConfigurationError(f"{name} does not name readable certificates ({problem}).")
-    if type(context) is ssl.SSLContext:
-        return context
-    if platform.system() == "Linux":  # httpx2 before 2.15.1: that context crashes or starves threads there
-        return ssl.create_default_context()
-    return None
+    if not _is_plain(context) and platform.system() == "Linux":
+        context = ssl.create_default_context()  # httpx2 before 2.15.1: its context crashes or starves threads there
+    return context if _is_plain(context) else None
+
+
+def _is_plain(context: Any) -> bool:
+    """Whether it is Python's own, even if truststore has put its class in the place of `ssl.SSLContext`."""
+    return type(context).__module__ == "ssl"
