@@ -60,7 +60,7 @@ class StreamingResponse:
     @property
     def idle_seconds(self) -> float:
         """How long the connection can stay idle: less than the server says in `Keep-Alive: timeout=`."""
-        found = re.search(r"timeout=(\d{1,9})", self.response.headers.get("keep-alive", ""))
+        found = re.search(r"(?i)\btimeout=(\d{1,9})", self.response.headers.get("keep-alive", ""))
         if found is None:
             return KEEPALIVE_SECONDS
         announced = float(found[1])
