@@ -218,8 +218,20 @@ def test_expired_connections_do_not_outlive_a_failed_attempt(clock: Clock) -> No
     clock.pass_by(2)
     with pytest.raises(ConfigurationError):
         connections.acquire(unwanted)
-    assert connections.pop_all() == [one]
-    assert connections.pop_all() == []
+    assert connections.pop_all(include_busy=True) == [one]
+    assert connections.pop_all(include_busy=True) == []
+
+
+def test_expired_connections_do_not_count_as_busy(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """A call that takes the place of an expired connection is the only one that runs."""
+    monkeypatch.setattr("tir_qwen._transport.connections.MAX_CONNECTIONS", 2)
+    connections = Connections()
+    connections.release(connections.acquire(lambda: Named("1")), idle_seconds=1.0)
+    clock.pass_by(2)
+    held = [connections.acquire(lambda: Named("2"))]
+    assert not connections.exhausted
+    held.append(connections.acquire(lambda: Named("3")))
+    assert connections.exhausted
 
 
 def test_no_more_than_the_maximum_is_kept(clock: Clock) -> None:
