@@ -78,8 +78,8 @@ class RequestTrace:
             install_hooks(self.opened_stream)
             if event.endswith("connect_tcp.complete"):
                 keep_alive(self.opened_stream)
-        elif event.endswith("connect_tcp.started"):
-            self._connected_to = _address(info.get("host", ""), info.get("port"))
+        elif event.endswith("connect_tcp.started") and "host" in info:
+            self._connected_to = _address(info["host"], info.get("port"))
         elif event == "http2.send_connection_init.started" and self.opened_stream is not None:
             remove_hooks(self.opened_stream)  # with HTTP/2, one call's reads serve other calls too
 
