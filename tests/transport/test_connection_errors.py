@@ -5,18 +5,33 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from demo.replay import Received
 from tests.support.secrets import CREDENTIALS, SETTINGS, TOKEN, leaked, shown
-from tests.support.server import MESSAGES, Driver, Loopback, both_clients, echo, failure, in_turn
+from tests.support.server import (
+    MESSAGES,
+    QUESTION,
+    Driver,
+    Loopback,
+    ask,
+    both_clients,
+    echo,
+    failure,
+    in_turn,
+    record_waits,
+)
 from tests.transport.test_engine import asynchronous, call, engines
-from tests.transport.test_interception import SERVER_TLS, forward, proxy, receive, socks, trust, tunnel
+from tests.transport.test_interception import CERTIFICATE, SERVER_TLS, forward, proxy, receive, socks, trust, tunnel
 from tir_qwen import APIConnectionError, APITimeoutError, AsyncClient, Client, Timeout, TIRError
 
 REMOTE = {"base_url": "https://host.invalid/path-canary/v1", "access_token": TOKEN}
@@ -89,20 +104,24 @@ def test_a_certificate_that_nobody_trusts(driver: Driver) -> None:
 
 
 @both_clients
-def test_a_server_without_tls(driver: Driver) -> None:
-    """A TLS handshake with a server that does not speak TLS names the server."""
+def test_a_server_without_tls(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """A TLS handshake with a server that does not speak TLS names the server, and is not retried."""
+    waits = record_waits(monkeypatch)
+    asked: list[int] = []
 
     def speak_plainly(connection: socket.socket, _: int) -> None:
+        asked.append(0)
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     with proxy(speak_plainly, 0) as port:
-        error = refused(driver, base_url=f"https://127.0.0.1:{port}/v1")
+        error = refused(driver, base_url=f"https://127.0.0.1:{port}/v1", max_retries=2)
     assert str(error) == (
         f"could not connect to 127.0.0.1:{port}: the server does not speak TLS at this port: should the URL begin with"
         " http:?"
     )
     assert (error.reason, error.is_retryable) == ("tls", False)
+    assert (error.attempts, len(asked), waits) == (1, 1, [])
 
 
 PROXIES = [("HTTPS_PROXY", "http", REMOTE), ("HTTP_PROXY", "http", PLAIN), ("ALL_PROXY", "socks5", REMOTE)]
@@ -183,6 +202,184 @@ def test_a_proxy_that_hangs(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> 
         f"the proxy 127.0.0.1:{port} did not connect to host.invalid:443 within 0.1 s (timeout: first_delta)"
     )
     assert error.reason == "proxy"
+
+
+def trickle(connection: socket.socket, _: int) -> None:
+    """Answer CONNECT, byte after byte, without end."""
+    receive(connection, b"\r\n\r\n")
+    connection.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    with suppress(OSError):
+        while not select.select([connection], [], [], 0.02)[0]:
+            connection.sendall(b"z")
+
+
+def wait(connection: socket.socket, _: int) -> None:
+    """Answer nothing."""
+    while connection.recv(65536):
+        pass
+
+
+def wait_after_greeting(connection: socket.socket, _: int) -> None:
+    """Accept the greeting of a SOCKS5 client, and answer nothing else."""
+    connection.recv(connection.recv(2)[1])
+    connection.sendall(b"\x05\x00")
+    wait(connection, 0)
+
+
+SLOW_PROXIES = [
+    (wait, "http", REMOTE),
+    (trickle, "http", REMOTE),
+    (wait, "socks5", REMOTE),
+    (wait_after_greeting, "socks5", REMOTE),
+    (wait_after_greeting, "socks5", PLAIN),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "settings"), SLOW_PROXIES, ids=["silent", "slow", "socks", "socks later", "socks without TLS"]
+)
+@both_clients
+def test_a_proxy_has_as_long_as_a_connection_may_take(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, kind: Any, scheme: str, settings: dict[str, Any]
+) -> None:
+    """The limit `connect` includes the wait for a proxy that opens no tunnel, even if bytes keep arriving."""
+    with proxy(kind, 0) as port:
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}://127.0.0.1:{port}")
+        started_at = time.monotonic()
+        error = refused(driver, **settings, timeout=Timeout(connect=0.2, first_delta=30))
+        assert 0.2 <= time.monotonic() - started_at < 3
+    server = "host.invalid:443" if settings is REMOTE else "host.invalid:8000"
+    words = f"the proxy 127.0.0.1:{port} did not connect to {server} within 0.2 s (timeout: connect)"
+    assert (type(error), str(error), error.reason) == (APITimeoutError, words, "proxy")
+
+
+@pytest.mark.parametrize(("kind", "variable"), [(tunnel, "HTTPS_PROXY"), (forward, "HTTP_PROXY")])
+@both_clients
+def test_an_answer_through_a_proxy_has_as_long_as_any(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, kind: Any, variable: str
+) -> None:
+    """Once a proxy has connected, the limit `connect` does not apply to the answer."""
+    trust(monkeypatch)
+
+    def answer(request: Received) -> Iterator[bytes]:
+        server.left_within(0.3)
+        yield from echo(request)
+
+    encrypted = kind is tunnel
+    with Loopback(echo, tls=SERVER_TLS if encrypted else None) as server, proxy(kind, server.server_address[1]) as port:
+        server.answer = answer
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        address = f"{'https' if encrypted else 'http'}://localhost:{server.server_address[1]}/v1"
+        client = driver.make(base_url=address, max_retries=0, timeout=Timeout(connect=0.25, first_delta=5))
+        assert ask(driver, client, streamed=False) == QUESTION
+        driver.close(client)
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts"),
+    [
+        ("407 Proxy Authentication Required", 1),
+        ("403 Forbidden", 1),
+        ("429 Too Many Requests", 3),
+        ("503 Service Unavailable", 3),
+    ],
+)
+@both_clients
+def test_what_a_proxy_refuses_for_good_is_not_retried(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, status: str, attempts: int
+) -> None:
+    """Only a status of the proxy that may pass is retried; the error names it either way."""
+    waits = record_waits(monkeypatch)
+    asked: list[int] = []
+
+    def refuse(connection: socket.socket, _: int) -> None:
+        asked.append(0)
+        answer_connect(f"HTTP/1.1 {status}\r\n\r\n".encode())(connection, 0)
+
+    with proxy(refuse, 0) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        error = refused(driver, **REMOTE, max_retries=2)
+    assert str(error) == f"the proxy 127.0.0.1:{port} did not connect to host.invalid:443: {status}"
+    assert (error.reason, error.attempts, len(asked), len(waits)) == ("proxy", attempts, attempts, attempts - 1)
+
+
+@both_clients
+def test_a_connection_through_socks_is_not_taken_for_a_reused_one(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver
+) -> None:
+    """A server that hangs up on a new connection through a SOCKS proxy is not asked again without an attempt."""
+    with Loopback(in_turn(b"")) as server, proxy(socks, server.server_address[1]) as port:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{port}")
+        error = refused(driver, base_url=f"http://localhost:{server.server_address[1]}/v1")
+        assert (error.attempts, server.connections) == (1, 1)
+
+
+class Lingering(Loopback):
+    """Reads what a client sends after a failed handshake: closing at once would take back the reason of the failure."""
+
+    def shutdown_request(self, request: Any) -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(request.fileno())) as plain:
+            plain.settimeout(5)
+            while plain.recv(65536):
+                pass
+        super().shutdown_request(request)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+@both_clients
+def test_a_server_that_demands_a_certificate_of_the_client(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, version: ssl.TLSVersion
+) -> None:
+    """A server that demands a client certificate is asked once, and the error says why it ended the connection."""
+    trust(monkeypatch)
+    waits = record_waits(monkeypatch)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    context.minimum_version = context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    with Lingering(echo, tls=context) as server:
+        address = f"127.0.0.1:{server.server_address[1]}"
+        error = refused(driver, base_url=f"https://{address}/v1", max_retries=2)
+        assert server.connections == 1
+    if version is ssl.TLSVersion.TLSv1_2:
+        alert = "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure"
+        assert str(error) == f"could not connect to {address}: {alert}"
+    else:
+        advice = "the server demands a client certificate: pass an http_client that has one"
+        assert str(error) == f"the connection to {address} broke before the server's response ({advice})"
+    assert (error.reason, error.is_retryable, error.attempts, waits) == ("tls", False, 1, [])
+
+
+def answer_socks(*replies: bytes) -> Callable[[socket.socket, int], None]:
+    """Return a proxy that sends these bytes to a SOCKS5 client, one after the other."""
+
+    def answer(connection: socket.socket, _: int) -> None:
+        for reply in replies:
+            connection.recv(65536)
+            connection.sendall(reply)
+        connection.recv(65536)
+
+    return answer
+
+
+NOT_SOCKS = {
+    "HTTP": [b"HTTP/1.1 400 pass-canary\r\n\r\n"],
+    "cut": [b"\x05"],
+    "unknown": [b"\x05\x00", b"\x05\x77\x00\x01" + bytes(6)],
+    "other methods": [b"\x05\xff"],
+}
+
+
+@pytest.mark.parametrize("replies", NOT_SOCKS.values(), ids=list(NOT_SOCKS))
+@both_clients
+def test_a_proxy_that_does_not_speak_socks(
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, replies: list[bytes]
+) -> None:
+    """A malformed answer of a SOCKS proxy is an error of the proxy like any other."""
+    with proxy(answer_socks(*replies), 0) as port:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{port}")
+        error = refused(driver, **REMOTE)
+    assert (str(error), error.reason) == (f"the proxy 127.0.0.1:{port} did not connect to host.invalid:443", "proxy")
 
 
 @both_clients

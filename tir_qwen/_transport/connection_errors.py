@@ -45,7 +45,7 @@ def connection_error(error: BaseException, trace: RequestTrace) -> APIConnection
     kind = type(error).__name__
     if kind == "ConnectError":
         return _connect_error(error, trace)
-    if kind == "ProxyError":
+    if kind == "ProxyError" or type(error).__module__.startswith("socksio"):
         return _proxy_error(error, trace)
     tls_error = next((cause for cause in _os_errors(error) if isinstance(cause, ssl.SSLError)), None)
     detail = _describe(tls_error) if tls_error else kind

@@ -10,7 +10,7 @@ from .deadline import Deadline, DeadlineExceededError
 from .trace import RequestTrace
 
 _ENGINES = frozenset({"httpx2", "httpx", "httpcore2", "httpcore"})
-_PACKAGES_BELOW = _ENGINES | {"anyio", "h11"}
+_PACKAGES_BELOW = _ENGINES | {"anyio", "h11", "socksio"}
 """Packages whose stack frames refer to the request."""
 
 _Error = TypeVar("_Error", bound=BaseException)
@@ -36,8 +36,8 @@ def error_from_engine(
         return deadline.timeout_error(kind) if trace is None else timeout_error(kind, deadline, trace)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
-    is_ssl_error = type(error).__module__ == "ssl"  # anyio does not convert these
-    if not (is_ssl_error or kinds & {"TransportError", "NetworkError"}):
+    is_unconverted = _package(type(error).__module__) in ("ssl", "socksio")  # by anyio, and by the engine
+    if not (is_unconverted or kinds & {"TransportError", "NetworkError"}):
         return without_engine_frames(error)
     if trace is None:
         return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
