@@ -126,9 +126,9 @@ class AsyncPool:
     async def _acquire(self, deadline: Deadline) -> tuple[Any, Connections | None]:
         if self.http_client is not None:
             return self.http_client, None
-        connections = await self._running_loop_connections()
         if not is_prepared():
-            await connections.prepare()
+            await (await self._running_loop_connections()).prepare()
+        connections = await self._running_loop_connections()  # others, if those have been closed meanwhile
         if connections.places.locked():
             seconds = deadline.remaining(deadline.timeout.first_delta)
             try:
@@ -223,7 +223,10 @@ class _LoopConnections(Connections):
         """Prepare the engine in another thread: reading its files would block the loop."""
         async with self._preparing:
             if not is_prepared():
-                await asyncio.to_thread(prepare)
+                try:
+                    await asyncio.to_thread(prepare)
+                except RuntimeError:  # there are no new threads at exit
+                    prepare()
 
     async def aclose(self) -> None:
         await self._close_all()
