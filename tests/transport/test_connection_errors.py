@@ -303,11 +303,13 @@ def test_what_a_proxy_refuses_for_good_is_not_retried(
     assert (error.reason, error.attempts, len(asked), len(waits)) == ("proxy", attempts, attempts, attempts - 1)
 
 
+@pytest.mark.parametrize("direct_reads", ["1", "0"])
 @both_clients
 def test_a_connection_through_socks_is_not_taken_for_a_reused_one(
-    monkeypatch: pytest.MonkeyPatch, driver: Driver
+    monkeypatch: pytest.MonkeyPatch, driver: Driver, direct_reads: str
 ) -> None:
     """A server that hangs up on a new connection through a SOCKS proxy is not asked again without an attempt."""
+    monkeypatch.setenv("TIR_QWEN_DIRECT_READS", direct_reads)
     with Loopback(in_turn(b"")) as server, proxy(socks, server.server_address[1]) as port:
         monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{port}")
         error = refused(driver, base_url=f"http://localhost:{server.server_address[1]}/v1")

@@ -37,7 +37,15 @@ from tir_qwen import (
     TIRError,
 )
 from tir_qwen._transport.body.body import ConnectionChunks
-from tir_qwen._transport.body.interception import HookedRead, install_hooks, remove_hooks
+from tir_qwen._transport.body.interception import (
+    HookedRead,
+    HookedWrite,
+    ReadContext,
+    current_read,
+    install_hooks,
+    remove_hooks,
+)
+from tir_qwen._transport.deadline import Deadline
 from tir_qwen._transport.engine import _engine
 from tir_qwen._transport.trace import RequestTrace
 
@@ -334,6 +342,20 @@ def test_a_stream_has_both_hooks_or_none(stream_class: Any) -> None:
     assert not isinstance(stream.read, HookedRead)
     remove_hooks(stream)
     assert stream.read(1) == b""
+
+
+def test_a_request_in_one_write_is_not_held_back() -> None:
+    """Only a head is held back until its content is written; a whole request is written at once."""
+    written: list[bytes] = []
+    write = HookedWrite(lambda data, _: written.append(data))
+    token = current_read.set(ReadContext(Deadline(Timeout()), is_pooled=True))
+    try:
+        for data in (b"POST /v1 HTTP/1.1\r\n\r\n{}", b"POST /v1 HTTP/1.1\r\n\r\n", b"{}"):
+            write(data)
+    finally:
+        current_read.reset(token)
+    assert list(filter(None, written)) == [b"POST /v1 HTTP/1.1\r\n\r\n{}"] * 2
+    assert written[0]
 
 
 def test_the_switch_turns_off_the_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
