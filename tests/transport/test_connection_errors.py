@@ -253,6 +253,31 @@ def test_a_proxy_has_as_long_as_a_connection_may_take(
     assert (type(error), str(error), error.reason) == (APITimeoutError, words, "proxy")
 
 
+@engines
+@asynchronous
+def test_a_proxy_of_the_users_client_has_longer(engine: ModuleType, asynchronous: bool) -> None:
+    """The limit that an error names is the one that was exceeded: the user's client knows no other for a proxy."""
+    limits = Timeout(connect=0.1, first_delta=0.3, between_deltas=0.3)
+    settings = {**REMOTE, "max_retries": 0, "timeout": limits}
+    with proxy(wait, 0) as port, pytest.raises(APITimeoutError) as caught:
+        call(engine, asynchronous, False, {"proxy": f"http://127.0.0.1:{port}"}, settings)
+    assert str(caught.value) == (
+        f"the proxy 127.0.0.1:{port} did not connect to host.invalid:443 within 0.3 s (timeout: first_delta)"
+    )
+
+
+@both_clients
+def test_a_proxy_has_longer_without_the_hooks(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> None:
+    """With the hooks turned off, the limit `first_delta` ends the wait for a proxy, and is named."""
+    monkeypatch.setenv("TIR_QWEN_DIRECT_READS", "0")
+    with proxy(wait, 0) as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        error = refused(driver, **REMOTE, timeout=Timeout(connect=0.1, first_delta=0.3, between_deltas=0.3))
+    assert str(error) == (
+        f"the proxy 127.0.0.1:{port} did not connect to host.invalid:443 within 0.3 s (timeout: first_delta)"
+    )
+
+
 @pytest.mark.parametrize(("kind", "variable"), [(tunnel, "HTTPS_PROXY"), (forward, "HTTP_PROXY")])
 @both_clients
 def test_an_answer_through_a_proxy_has_as_long_as_any(

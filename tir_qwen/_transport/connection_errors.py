@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from http import HTTPStatus
-from math import inf
+from time import monotonic
 
 from ..errors import APIConnectionError, APITimeoutError
 from .deadline import Deadline
@@ -62,8 +62,7 @@ def timeout_error(kind: str, deadline: Deadline, trace: RequestTrace) -> APITime
         failure.reason = "proxy" if trace.is_at_proxy else "unreachable"
     elif trace.is_at_proxy:
         problem = f"the proxy {trace.proxy} did not connect to {trace.server}"
-        limits = deadline.timeout
-        is_connect = limits.connect is not None and limits.connect < (limits.first_delta or inf)
+        is_connect = monotonic() < deadline.expires_at  # only a read that we hook ends before that
         failure = deadline.timeout_error("ConnectTimeout" if is_connect else kind, problem)
         failure.reason = "proxy"
     else:
