@@ -50,6 +50,43 @@ def test_the_first_call_does_not_block_its_loop(name: str, streamed: bool, host:
         assert run(program, f"https://{host}:{server.server_address[1]}/v1", strict=False) == (0, f"{QUESTION}\n", "")
 
 
+IMPORTS = """
+import os
+os.environ["TIR_QWEN_HTTP_ENGINE"] = "{name}"
+from tir_qwen import AsyncClient, Client
+
+class Finder:
+    names = []
+
+    def find_spec(self, name, path=None, target=None):
+        is_ours = name.partition(".")[0] in ("tir_qwen", *sys.stdlib_module_names)
+        if threading.current_thread() is threading.main_thread() and not is_ours:
+            self.names.append(name)
+
+async def main():
+    sys.meta_path.insert(0, Finder())
+    async with AsyncClient(base_url=base_url, max_retries=0) as client:
+        await client.complete(messages)
+        print("".join([delta.content async for delta in client.stream(messages)]))
+
+if {after_another}:
+    with Client(base_url=base_url) as client:
+        client.complete(messages)
+asyncio.run(main())
+print(Finder.names)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("after_another", [False, True], ids=["first", "after a Client"])
+@pytest.mark.parametrize("name", ["httpx2", "httpx"])
+def test_the_first_call_imports_nothing_in_its_loop(name: str, after_another: bool) -> None:
+    """In a new process, the packages that the first call needs are imported in another thread."""
+    with Loopback(echo) as server:
+        program = IMPORTS.format(name=name, after_another=after_another)
+        assert run(program, server.base_url, strict=False) == (0, f"{QUESTION}\n[]\n", "")
+
+
 LAST_CALL = """
 from tir_qwen import AsyncClient
 

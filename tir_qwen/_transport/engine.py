@@ -59,7 +59,7 @@ def _client_options() -> dict[str, Any]:
 
 def is_prepared() -> bool:
     """Whether an asynchronous client can be created and used without reading files, which would block its loop."""
-    return _engine.cache_info().currsize > 0 and _has_opened and is_loaded(_engine().create_ssl_context)
+    return _has_opened and is_loaded(_engine().create_ssl_context)
 
 
 def prepare() -> None:

@@ -10,7 +10,7 @@ from .deadline import Deadline, DeadlineExceededError
 from .trace import RequestTrace
 
 _ENGINES = frozenset({"httpx2", "httpx", "httpcore2", "httpcore"})
-_PACKAGES_BELOW = _ENGINES | {"anyio", "h11", "socksio"}
+_PACKAGES_BELOW = _ENGINES | {"anyio", "h11"}
 """Packages whose stack frames refer to the request."""
 
 _Error = TypeVar("_Error", bound=BaseException)
