@@ -369,8 +369,8 @@ def test_a_server_that_demands_a_certificate_of_the_client(
         error = refused(driver, base_url=f"https://{address}/v1", max_retries=2)
         assert server.connections == 1
     if version is ssl.TLSVersion.TLSv1_2:
-        alert = "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure"
-        assert str(error) == f"could not connect to {address}: {alert}"
+        assert str(error).startswith(f"could not connect to {address}: [SSL: ")
+        assert str(error).endswith(" alert handshake failure")  # in between, OpenSSL's versions differ
     else:
         advice = "the server demands a client certificate: pass an http_client that has one"
         assert str(error) == f"the connection to {address} broke before the server's response ({advice})"
