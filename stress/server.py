@@ -1,7 +1,8 @@
 """A server in its own process that does what the question says: answer it, or stall at some point of the answer.
 
 A question is a JSON object: `mode` (see `MODES`), `number`, and where needed `pieces`, `pace` (seconds between them),
-`wait` (seconds before the answer) and `hold` (seconds for which an answer stalls; forever if missing).
+`wait` (seconds before the answer), `once` (only the first request with the number waits) and `hold` (seconds for which
+an answer stalls; forever if missing).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Server:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
+        self.numbers: set[int] = set()
         self.connections = 0
         self.answering = 0
         self.most = 0
@@ -106,7 +108,9 @@ class Server:
     ) -> bool:
         """Return whether the client stayed to the end."""
         mode, pace = question["mode"], question.get("pace", 0.0)
-        if question.get("wait") and await _left(reader, question["wait"]):
+        waits = question.get("wait") and not (question.get("once") and question["number"] in self.numbers)
+        self.numbers.add(question["number"])
+        if waits and await _left(reader, question["wait"]):
             return False
         if mode == "refused":
             writer.write(REFUSAL % int(1000 * (question.get("hold") or 30)))

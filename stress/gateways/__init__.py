@@ -1,0 +1,1 @@
+"""Stress test with real gateways, proxies and networks: see `__main__`."""
