@@ -10,7 +10,8 @@ NOX_PYTHONS = $(strip $(PYTHONS) $(filter 3.%,$(ONLY)))
 NOX_KEYWORDS = $(filter-out 3.%,$(ONLY))
 NOX_SESSIONS = $(if $(NOX_KEYWORDS),--keywords "$(NOX_KEYWORDS)") $(if $(NOX_PYTHONS),--pythons $(NOX_PYTHONS))
 
-.PHONY: help demo notebooks record-notebooks docs test check record bench faults soak load batches fuzz dist matrix clean
+.PHONY: help demo notebooks record-notebooks docs test check record bench faults gateways soak load batches fuzz dist
+.PHONY: matrix clean
 .DEFAULT_GOAL := help
 
 help:  ## Explain the commands
@@ -49,6 +50,9 @@ bench: $(BENCH_VENV)/.done  ## Benchmark each layer, the bare frameworks and oth
 
 faults: $(VENV)/.test  ## Play a table of faults to both clients, on each engine, and print the outcomes
 	@$(BIN)/python -m stress.faults
+
+gateways: $(VENV)/.demo  ## Play faults of real gateways, proxies and networks to both clients: four minutes (ONLY="nginx": some)
+	@$(BIN)/python -m stress.gateways $(foreach words,$(ONLY),--only $(words))
 
 soak: $(VENV)/.demo  ## Abandon 10,000 calls at random points, on each engine, and look for leaks
 	@$(BIN)/python -m stress.soak

@@ -4,11 +4,13 @@
     make gateways
     python -m stress.gateways [--only WORDS] [--engine httpx2|httpx] [--client sync|async] [--list]
 
-Each scenario is played by both clients on both engines, each in a process of its own with its own gateways; the
-certificates are made on the spot. It takes about ten minutes, most of them of waiting: four processes run at a time.
-`--only nginx` plays the scenarios whose names contain the word. The programs listen on free ports of 127.0.0.1, and
-everything is written to a temporary folder. The NAT needs root, for network namespaces; otherwise its scenarios are
-left out. Prints a table; the exit status is 1 unless each scenario ends as it should. CI does not run this.
+Each scenario is played by both clients on both engines, each in a process of its own with its own gateways, on free
+ports of 127.0.0.1 and with certificates made on the spot. Everything is written to a temporary folder. It takes about
+four minutes, most of them of waiting; `--only nginx` plays the scenarios whose names contain the word. The NAT needs
+root, for network namespaces; otherwise its scenarios are left out.
+
+Prints a table of what a user sees and what the gateways counted. The expected outcomes are in `scenarios`: the verdict
+is `ok`, or what differs from them. The exit status is 1 unless all are ok. CI does not run this.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +33,8 @@ from .callers import CALLERS
 from .network import SERVER_HOST, forgetful_nat, nat_lacks
 from .outcomes import Outcome
 from .programs import NEEDED, Programs, find, make_certificates
-from .scenarios import SCENARIOS, Scenario, Stage
+from .scenarios import SCENARIOS
+from .stage import Scenario, Stage
 
 ENGINES = ("httpx2", "httpx")
 AT_ONCE = 4
@@ -71,15 +75,17 @@ def child(scenario: Scenario, engine: str, client: str, certificates: Path) -> O
 
 def rows(scenario: Scenario, found: dict[str, Outcome]) -> Iterator[list[str]]:
     """Yield the rows of a scenario: clients to which the same happened share one."""
-    shared: dict[tuple[str, ...], list[str]] = {}
+    shared: dict[tuple[str, ...], list[tuple[str, float]]] = {}
     for who, outcome in found.items():
         verdict = "; ".join(scenario.expected.differences(outcome)) or "ok"
         seen = ["-" if value is None else str(value) for value in (outcome.requests, outcome.connections)]
-        told = outcome.message if len(outcome.message) < _MESSAGE else outcome.message[: _MESSAGE - 1] + "…"
-        key = (outcome.results, *seen, str(outcome.retries), f"{outcome.seconds:.1f}", verdict, told)
-        shared.setdefault(key, []).append(who)
-    for (results, requests, connections, retries, seconds, verdict, told), clients in shared.items():
-        who = "all" if len(clients) == len(found) > 1 else ", ".join(clients)
+        told = re.sub(r"(?<=\d):\d{4,5}\b", "", outcome.message)  # each has ports of its own
+        told = told if len(told) <= _MESSAGE else f"{told[: _MESSAGE - 1]}…"
+        key = (outcome.results, *seen, str(outcome.retries), verdict, told)
+        shared.setdefault(key, []).append((who, outcome.seconds))
+    for (results, requests, connections, retries, verdict, told), clients in shared.items():
+        who = "all" if len(clients) == len(found) > 1 else ", ".join(who for who, _ in clients)
+        seconds = f"{max(seconds for _, seconds in clients):.1f}"
         yield [scenario.name, who, results, requests, connections, retries, seconds, verdict, told]
 
 
@@ -123,13 +129,21 @@ def main() -> int:
     check_programs()
     pairs = [(engine, client) for engine in options.engine or ENGINES for client in options.client or CALLERS]
     scenarios, right = chosen(options.only), True
+    if not scenarios:
+        sys.exit("There is no such scenario: see --list")
     print_row(["scenario", "client", "outcome", "requests", "connections", "retries", "s", "verdict", "last error"])
     print_row(["---"] * 9)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as threads:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(AT_ONCE) as busy,
+        ThreadPoolExecutor(len(scenarios) * len(pairs)) as idle,  # those with the NAT only wait, for minutes
+    ):
         make_certificates(Path(folder))
         played = {
-            scenario: {pair: threads.submit(child, scenario, *pair, Path(folder)) for pair in pairs}
-            for scenario in sorted(scenarios, key=lambda each: not each.nat)  # the longest first
+            scenario: {
+                pair: (idle if scenario.nat else busy).submit(child, scenario, *pair, Path(folder)) for pair in pairs
+            }
+            for scenario in scenarios
         }
         for scenario in scenarios:
             found = {" ".join(pair): future.result() for pair, future in played[scenario].items()}

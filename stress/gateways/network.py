@@ -1,14 +1,16 @@
-"""Networks and peers that say nothing: a NAT that forgets, a listener that never answers."""
+"""What stands between a client and a gateway: a NAT that forgets, a long line, or somebody who never answers."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from queue import Queue
 
 from .programs import find
 
@@ -34,15 +36,11 @@ def nat_lacks() -> str:
         return f"no {' and '.join(missing)}: apt-get install iproute2 nftables"
     if os.geteuid():
         return "needs root, for network namespaces"
-    return "" if Path("/proc/sys/net/netfilter").exists() or _can_make() else "the kernel cannot make such a network"
-
-
-def _can_make() -> bool:
     try:
-        with forgetful_nat("probe", resets=False):
-            return True
-    except subprocess.CalledProcessError:
-        return False
+        with forgetful_nat("probe", resets=True):
+            return ""
+    except subprocess.CalledProcessError as error:
+        return f"the kernel refuses `{' '.join(error.cmd)}`: {error.stderr.strip()}"
 
 
 @contextmanager
@@ -71,9 +69,12 @@ def forgetful_nat(name: str, *, resets: bool) -> Iterator[Nat]:
         _run(f"ip -n {names['client']} route add default via 10.213.1.1")
         unknown = "reject with tcp reset" if resets else "drop"
         rules = f"""
-            table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname "outer" masquerade; }} }}
-            table ip filter {{ chain through {{ type filter hook forward priority 0; ct state invalid {unknown}; }} }}
-            """
+            table ip nat {{
+                chain out {{ type nat hook postrouting priority 100; oifname "outer" masquerade; }}
+            }}
+            table ip filter {{
+                chain through {{ type filter hook forward priority 0; ct state invalid {unknown}; }}
+            }}"""
         _run(f"ip netns exec {nat} nft -f -", rules)  # this also loads the tracking, and hence its settings
         for setting in (
             "net.ipv4.ip_forward=1",
@@ -97,3 +98,36 @@ def silent_listener() -> Iterator[tuple[str, int]]:
     """Listen at an address where connections are accepted (by the kernel), but nothing is ever answered."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield listener.getsockname()
+
+
+@contextmanager
+def distant(address: tuple[str, int], delay: float) -> Iterator[tuple[str, int]]:
+    """Listen at an address that passes everything on to another one, as over a long line.
+
+    Args:
+        address: The other address.
+        delay: Seconds until bytes, or the end of a connection, arrive on the other side.
+    """
+    ready: Queue[tuple[str, int]] = Queue()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other_reader, other_writer = await asyncio.open_connection(*address)
+        await asyncio.gather(_pass_on(reader, other_writer, delay), _pass_on(other_reader, writer, delay))
+
+    async def serve() -> None:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        ready.put(server.sockets[0].getsockname())
+        await server.serve_forever()
+
+    threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()  # ends with this process
+    yield ready.get()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        while data := await reader.read(65536):
+            loop.call_later(delay, writer.write, data)
+        loop.call_later(delay, writer.close)
+    except OSError:
+        loop.call_later(delay, writer.transport.abort)

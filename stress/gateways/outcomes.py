@@ -112,6 +112,7 @@ class Expected:
         seconds: The longest that a call with a right answer may take, or any call if there is no such answer.
         at_least: The shortest that it may take.
         says: What the last error must say.
+        hides: What it must not say.
     """
 
     results: str = RIGHT
@@ -121,6 +122,7 @@ class Expected:
     seconds: float = 10.0
     at_least: float = 0.0
     says: tuple[str, ...] = ()
+    hides: str = ""
 
     def differences(self, outcome: Outcome) -> Iterator[str]:
         """Yield what differs from it."""
@@ -138,6 +140,8 @@ class Expected:
             yield f"{outcome.seconds:.1f} s instead of at least {self.at_least:g}"
         if outcome.results == self.results:  # otherwise the message is another error's
             yield from (f"does not say {text!r}" for text in self.says if text.lower() not in outcome.message.lower())
+            if self.hides and self.hides in outcome.message:
+                yield f"says {self.hides!r}"
 
 
 def summary(calls: Iterable[Call]) -> str:
