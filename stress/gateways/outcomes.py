@@ -135,9 +135,9 @@ class Expected:
         if outcome.attempts and outcome.requests is not None and outcome.attempts != outcome.requests:
             yield f"tells {outcome.attempts} attempts of {outcome.requests}"
         if outcome.seconds > self.seconds:
-            yield f"{outcome.seconds:.1f} s instead of at most {self.seconds:g}"
+            yield f"takes longer than {self.seconds:g} s"
         if outcome.seconds < self.at_least:
-            yield f"{outcome.seconds:.1f} s instead of at least {self.at_least:g}"
+            yield f"takes less than {self.at_least:g} s"
         if outcome.results == self.results:  # otherwise the message is another error's
             yield from (f"does not say {text!r}" for text in self.says if text.lower() not in outcome.message.lower())
             if self.hides and self.hides in outcome.message:

@@ -156,7 +156,11 @@ def locked_proxy(stage: Stage) -> None:
 
 
 def forgotten(streamed: bool) -> Callable[[Stage], None]:
-    """Ask for an answer that takes so long that a NAT forgets the connection; the next try is answered at once."""
+    """Ask for an answer that takes so long that a NAT forgets the connection; the next try is answered at once.
+
+    Neither side hears of it, and no answer can arrive any more. Only the probes of TCP keep-alive find out: they get no
+    answer, or a reset, and the client's read fails.
+    """
 
     def play(stage: Stage) -> None:
         front = stage.nginx(read=600)
