@@ -1,8 +1,8 @@
 """Servers whose limits nobody knows: `python -m stress.limits [--subject NAME] [SCENARIO ...]`.
 
 Each scenario is a server on loopback that answers a short question in half a second, and refuses what exceeds its
-limit. A subject asks for all rows, 32 at once, with the defaults of its client. The table shows the seconds that it took
-beside the least that the limit allows, how many rows failed, and how many requests were refused.
+limit. A subject asks for all rows, 32 at once, with the defaults of its client. The table shows the seconds that this
+took beside the least that the limit allows, how many rows failed, and how many requests were refused.
 
 The exit status is 1 if a row failed, or if it took over 1.5 times as long or half a refusal per row. Peers have no
 adaptive limit; with `langchain-openai` installed, `--subject ChatOpenAI` shows how they fare.

@@ -12,8 +12,13 @@ _OPTIONS = (
     ("IPPROTO_TCP", "TCP_KEEPALIVE", 60),  # the name on macOS
     ("IPPROTO_TCP", "TCP_KEEPINTVL", 10),
     ("IPPROTO_TCP", "TCP_KEEPCNT", 6),
+    ("IPPROTO_TCP", "TCP_USER_TIMEOUT", 120_000),
 )
-"""The first probe after a minute of silence, then one every ten seconds, until six have gone unanswered."""
+"""The first probe after a minute of silence, then one every ten seconds, until six have gone unanswered.
+
+The last option (in milliseconds, on Linux) is for requests over an idle connection that has been forgotten: while a
+request is unacknowledged, there are no probes.
+"""
 
 
 def keep_alive(stream: Any) -> None:
