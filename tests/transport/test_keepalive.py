@@ -23,6 +23,7 @@ OPTIONS = [
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", 60),
     (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
+    *([(socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 120_000)] if hasattr(socket, "TCP_USER_TIMEOUT") else []),
 ]
 KEPT_ALIVE = [value for _, _, value in OPTIONS]
 
