@@ -210,3 +210,38 @@ def test_a_refused_url_is_not_quoted_by_chained_exceptions() -> None:
         url("https://gpu.example.com:canary/v1")
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("base_url", "environment", "token", "warned"),
+    [
+        pytest.param("https://evil.example/v1", {}, None, True, id="another host"),
+        pytest.param("https://note2enetworks.net/v1", {}, None, True, id="a host that looks like the operator's"),
+        pytest.param("https://evil.example/v1", {}, "other", False, id="another token"),
+        pytest.param("https://infer.e2enetworks.net/project/p-1/v1", {}, None, False, id="the operator's host"),
+        pytest.param("http://127.0.0.1:8000/v1", {}, None, False, id="this machine"),
+        pytest.param(None, {"E2E_TIR_BASE_URL": "https://mine.example/v1"}, None, False, id="the environment's URL"),
+        pytest.param(
+            "https://mine.example/v1",
+            {"MODEL_API_CLIENT_HOST": "Mine.example"},
+            None,
+            False,
+            id="the environment's host",
+        ),
+    ],
+)
+def test_whom_the_token_of_the_environment_is_sent_to(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    base_url: str | None,
+    environment: dict[str, str],
+    token: str | None,
+    warned: bool,
+) -> None:
+    """The log warns of a host that only the code names: an application may let others choose it."""
+    for name, value in {"E2E_TIR_ACCESS_TOKEN": "canary", **environment}.items():
+        monkeypatch.setenv(name, value)
+    resolve_endpoint(project_id=1, access_token=token, base_url=base_url)
+    host = (base_url or "").removeprefix("https://").partition("/")[0]
+    text = f"The token of E2E_TIR_ACCESS_TOKEN is sent to {host}, which base_url names."
+    assert caplog.messages == ([text] if warned else [])

@@ -7,6 +7,7 @@ Sources: TIR's API reference for Qwen3-32B (address and `project_id`), its user 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +18,12 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, url
 from .._redaction import Secrets, collect_secrets, redact_urls
 from ..errors import ConfigurationError
 
+logger = logging.getLogger("tir_qwen")
+
 DEFAULT_HOST = "https://infer.e2enetworks.net"
+_OPERATOR = "e2enetworks.net"
+_ADDRESSES = ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")
+"""The environment variables with an address."""
 DEFAULT_MODEL = "qwen3_32b"
 _COMPLETIONS_PATH = "/chat/completions"
 _RESERVED_HEADERS = frozenset({"connection", "content-length", "host", "transfer-encoding"})
@@ -103,6 +109,7 @@ def resolve_endpoint(
     if not isinstance(headers, (Mapping, NoneType)):
         raise _malformed("default_headers", "must be a dict")
     token = _token(access_token, required=not (is_complete and _is_loopback(urlsplit(root).hostname or "")))
+    _report_foreign_host(urlsplit(root).hostname or "", token)
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not is_complete)
     if is_complete:  # the path decides: it may contain another project
         project = found[1] if (found := re.search(r"/project/p-([^/]+)", root)) else None
@@ -130,9 +137,7 @@ def resolve_endpoint(
 
 def _resolve_address(base_url: str | None, *, allow_http: bool) -> tuple[str, str, bool]:
     """Return the URL without a trailing slash, its query, and whether it is complete (has a path)."""
-    from_environment = {
-        name: os.environ.get(name, "").strip() for name in ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")
-    }
+    from_environment = {name: os.environ.get(name, "").strip() for name in _ADDRESSES}
     if not isinstance(base_url, (str, NoneType)):
         raise _malformed("base_url", f"must be a string, not {type(base_url).__name__}")
     candidates = {"base_url": (base_url or "").strip(), **from_environment, "the default host": DEFAULT_HOST}
@@ -193,6 +198,19 @@ def _token(value: str | None, *, required: bool) -> str | None:
     if token is None and required:
         raise _missing("access_token", "E2E_TIR_ACCESS_TOKEN", "Auth Token of an access token")
     return token
+
+
+def _report_foreign_host(host: str, token: str | None) -> None:
+    """Warn if the environment's token goes to a host that is neither the operator's nor named by the environment.
+
+    An application that lets others choose `base_url` would give its token away.
+    """
+    if not token or token != os.environ.get("E2E_TIR_ACCESS_TOKEN", "").strip() or _is_loopback(host):
+        return
+    is_operators = host == _OPERATOR or host.endswith(f".{_OPERATOR}")
+    if is_operators or any(host in os.environ.get(name, "").lower() for name in _ADDRESSES):
+        return
+    logger.warning("The token of E2E_TIR_ACCESS_TOKEN is sent to %s, which base_url names.", host)
 
 
 def _clean(name: str, variable: str, value: str | None, *, use_environment: bool = True) -> str | None:
