@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,10 @@ from tir_qwen import (
     StreamInterruptedError,
     TIRError,
 )
+from tir_qwen._transport.deadline import Deadline
+from tir_qwen._transport.errors import error_from_engine
+from tir_qwen._transport.trace import RequestTrace
+from tir_qwen.timeouts import Timeout
 
 
 @engines
@@ -137,3 +142,26 @@ def test_what_is_not_its_error(engine: ModuleType) -> None:
 
     with pytest.raises(ZeroDivisionError):
         call(engine, False, False, {"transport": engine.MockTransport(fail)}, {"base_url": "http://[::1]/v1"})
+
+
+@engines
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_connection_that_the_system_gives_up_has_broken(engine: Any, begun: bool) -> None:
+    """An unanswered keep-alive probe is no time limit of ours, though Python's error is a TimeoutError too."""
+    deadline = Deadline(Timeout())
+
+    def failure(cause: OSError) -> BaseException:
+        error = engine.ReadTimeout("")
+        error.__cause__ = cause
+        return error_from_engine(error, deadline, None if begun else RequestTrace("http://a/v1"))
+
+    lost, late = failure(TimeoutError(errno.ETIMEDOUT, "Connection timed out")), failure(TimeoutError("timed out"))
+    assert isinstance(late, APITimeoutError)
+    detail = "(the other side no longer answers)"
+    if begun:
+        assert isinstance(lost, StreamInterruptedError)
+        assert str(lost) == f"the connection broke before the end of the answer {detail}"
+    else:
+        assert type(lost) is APIConnectionError
+        assert str(lost) == f"the connection to a:80 broke before the server's response {detail}"
+        assert lost.is_retryable

@@ -21,9 +21,9 @@ from tir_qwen._transport.trace import RequestTrace
 OPTIONS = [
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", 60),
-    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
-    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
-    *([(socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 120_000)] if hasattr(socket, "TCP_USER_TIMEOUT") else []),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 4),
+    *([(socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 80_000)] if hasattr(socket, "TCP_USER_TIMEOUT") else []),
 ]
 KEPT_ALIVE = [value for _, _, value in OPTIONS]
 

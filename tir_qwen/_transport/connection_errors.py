@@ -26,6 +26,7 @@ _REASONS = {
 _OPEN_FILES_ADVICE = (
     ". Every call in progress has a connection: raise the limit of open files (ulimit -n), or make fewer calls at once"
 )
+FORGOTTEN = "the other side no longer answers"
 _RETRYABLE_REFUSALS = ("408", "425", "429")
 """The statuses with which a proxy refuses to connect now, but may do so later."""
 _TLS_ADVICE = {
@@ -48,11 +49,17 @@ def connection_error(error: BaseException, trace: RequestTrace) -> APIConnection
     if kind == "ProxyError" or type(error).__module__.startswith("socksio"):
         return _proxy_error(error, trace)
     tls_error = next((cause for cause in _os_errors(error) if isinstance(cause, ssl.SSLError)), None)
-    detail = _describe(tls_error) if tls_error else kind
+    detail = _describe(tls_error) if tls_error else FORGOTTEN if is_forgotten(error) else kind
     failure = APIConnectionError(f"the connection to {trace.route} broke before the server's response ({detail})")
     failure.reason = "proxy" if trace.is_at_proxy else "tls" if tls_error else ""
     failure.is_retryable = kind not in ("LocalProtocolError", "UnsupportedProtocol") and not _is_final(tls_error)
     return failure
+
+
+def is_forgotten(error: BaseException) -> bool:
+    """Whether the operating system has given up an open connection; an engine reports that as a timeout of its own."""
+    is_open = type(error).__name__ != "ConnectTimeout"
+    return is_open and any(one.errno == errno.ETIMEDOUT for one in _os_errors(error))
 
 
 def timeout_error(kind: str, deadline: Deadline, trace: RequestTrace) -> APITimeoutError:

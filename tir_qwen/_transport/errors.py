@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ..errors import MalformedChunkError, StreamInterruptedError
-from .connection_errors import connection_error, timeout_error
+from .connection_errors import FORGOTTEN, connection_error, is_forgotten, timeout_error
 from .deadline import Deadline, DeadlineExceededError
 from .trace import RequestTrace
 
@@ -32,7 +32,8 @@ def error_from_engine(
     """
     kinds = {cls.__name__ for cls in type(error).__mro__ if _package(cls.__module__) in _ENGINES}
     kind = type(error).__name__
-    if "TimeoutException" in kinds or isinstance(error, DeadlineExceededError):
+    is_late = "TimeoutException" in kinds and not is_forgotten(error)
+    if is_late or isinstance(error, DeadlineExceededError):
         return deadline.timeout_error(kind) if trace is None else timeout_error(kind, deadline, trace)
     if "DecodingError" in kinds:
         return MalformedChunkError("the compression of the answer is corrupt")
@@ -40,7 +41,8 @@ def error_from_engine(
     if not (is_unconverted or kinds & {"TransportError", "NetworkError"}):
         return without_engine_frames(error)
     if trace is None:
-        return StreamInterruptedError(f"the connection broke before the end of the answer ({kind})")
+        detail = FORGOTTEN if is_forgotten(error) else kind
+        return StreamInterruptedError(f"the connection broke before the end of the answer ({detail})")
     failure = connection_error(error, trace)
     failure.stale = stale and failure.is_retryable
     return failure

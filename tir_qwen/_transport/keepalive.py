@@ -10,11 +10,11 @@ _OPTIONS = (
     ("SOL_SOCKET", "SO_KEEPALIVE", 1),
     ("IPPROTO_TCP", "TCP_KEEPIDLE", 60),
     ("IPPROTO_TCP", "TCP_KEEPALIVE", 60),  # the name on macOS
-    ("IPPROTO_TCP", "TCP_KEEPINTVL", 10),
-    ("IPPROTO_TCP", "TCP_KEEPCNT", 6),
-    ("IPPROTO_TCP", "TCP_USER_TIMEOUT", 120_000),
+    ("IPPROTO_TCP", "TCP_KEEPINTVL", 5),
+    ("IPPROTO_TCP", "TCP_KEEPCNT", 4),
+    ("IPPROTO_TCP", "TCP_USER_TIMEOUT", 80_000),
 )
-"""The first probe after a minute of silence, then one every ten seconds, until six have gone unanswered.
+"""The first probe after a minute of silence, then one every five seconds, until four have gone unanswered.
 
 The last option (in milliseconds, on Linux) is for requests over an idle connection that has been forgotten: while a
 request is unacknowledged, there are no probes.
