@@ -18,14 +18,14 @@ VARIABLES = (
 )
 
 
-WITHOUT_HTTP = ("request", "response", "integrations")
-"""Folders whose tests use no HTTP engine."""
+ON_BOTH_ENGINES = ("both", "client", "transport")
+"""Folders whose tests may depend on the HTTP engine. Those in `both` also test both integrations."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that use no HTTP engine only once."""
+    """Run tests that do not depend on the HTTP engine only once."""
     for item in items:
-        if item.path.parent.name in WITHOUT_HTTP:
+        if item.path.parent.name not in ON_BOTH_ENGINES:
             item.add_marker(pytest.mark.once)
 
 
