@@ -285,7 +285,7 @@ def test_ctrl_c_at_any_point(phase: str) -> None:
 def test_ctrl_c_while_it_waits_to_try_again() -> None:
     """Ctrl-C ends the wait before a retry, and the connection stays usable."""
     waiting = threading.Event()
-    with Loopback(lambda _: [BUSY]) as server, Client(base_url=server.base_url) as client:
+    with Loopback(lambda _: [BUSY]) as server, Client(base_url=server.base_url, adaptive_limit=False) as client:
         with pytest.raises(KeyboardInterrupt), interrupt_after(waiting):
             call(client, on_retry=lambda error, delay: waiting.set())
         server.answer = echo

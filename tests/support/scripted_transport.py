@@ -92,7 +92,7 @@ class Scripted(Lab):
             reply = replace(reply, calls=tuple((name or first, arguments) for name, arguments in reply.calls))
         facts: dict[str, Any] = {"id": f"chatcmpl-{len(self.requests)}"}
         if reply.status != 200:
-            return engine.Response(reply.status, json=reply.error, headers={"retry-after": "0"})
+            return engine.Response(reply.status, json=reply.error, headers={"retry-after-ms": "1"})
         if not json.loads(request.content)["stream"]:
             choices = [{"index": 0, "message": reply.whole(), "finish_reason": reply.finish_reason}]
             return engine.Response(200, json={**facts, "model": MODEL, "choices": choices, "usage": USAGE})

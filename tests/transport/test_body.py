@@ -212,7 +212,7 @@ def test_refusals_in_chunks(monkeypatch: pytest.MonkeyPatch, driver: Driver, str
         assert server.connections == 1
         error = failure(driver, client, streamed, max_retries=0)
     assert (type(error), str(error)) == (InternalServerError, "503 Service Unavailable: busy")
-    assert waits == [7.0, 7.0]
+    assert waits == pytest.approx([7.35, 7.35])
 
 
 @both_clients

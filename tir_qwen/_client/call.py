@@ -107,6 +107,7 @@ class Call:
         self.deadline.start_request()
         self._sent_at = monotonic()
         if not self.deadline.remaining():
+            self.leave()
             error = self.deadline.timeout_error()
             error.attempts = self._sent_requests
             raise error

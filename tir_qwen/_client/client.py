@@ -11,6 +11,7 @@ from typing import Self, Unpack
 
 from .._asyncgen import aclosing_unhooked
 from .._dialect.flow import Flow
+from .._request.build import Request
 from .._response.accumulator import Accumulator
 from .._transport.async_pool import AsyncPool
 from .._transport.connections import StreamingResponse
@@ -165,8 +166,9 @@ class Client(BaseClient):
         while True:
             if call.throttle is not None:
                 call.throttle.enter(call.deadline, again=call.was_refused)
+            request = call.start_request()
             try:
-                return self._send_once(call)
+                return self._send_once(call, request)
             except (APIConnectionError, APIStatusError) as error:
                 delay = call.request_failed(error)
                 if delay is None:
@@ -175,10 +177,10 @@ class Client(BaseClient):
                     call.on_retry(error, delay)
             time.sleep(delay)
 
-    def _send_once(self, call: Call) -> StreamingResponse:
+    def _send_once(self, call: Call, request: Request) -> StreamingResponse:
         body = b""
         try:
-            streaming = self._pool.send(call.start_request(), call.deadline)
+            streaming = self._pool.send(request, call.deadline)
             response = streaming.response
             if not 200 <= response.status_code < 300:
                 body = self._pool.read_error(streaming, call.deadline)
@@ -310,8 +312,9 @@ class AsyncClient(BaseClient):
         while True:
             if call.throttle is not None:
                 await call.throttle.aenter(call.deadline, again=call.was_refused)
+            request = call.start_request()
             try:
-                return await self._send_once(call)
+                return await self._send_once(call, request)
             except (APIConnectionError, APIStatusError) as error:
                 delay = call.request_failed(error)
                 if delay is None:
@@ -320,10 +323,10 @@ class AsyncClient(BaseClient):
                     await call.on_retry(error, delay)
             await asyncio.sleep(delay)
 
-    async def _send_once(self, call: Call) -> StreamingResponse:
+    async def _send_once(self, call: Call, request: Request) -> StreamingResponse:
         body = b""
         try:
-            streaming = await self._pool.send(call.start_request(), call.deadline)
+            streaming = await self._pool.send(request, call.deadline)
             response = streaming.response
             if not 200 <= response.status_code < 300:
                 body = await self._pool.read_error(streaming, call.deadline)
