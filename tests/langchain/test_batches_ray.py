@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.runnables import RunnableLambda
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableLambda
 
 from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
-from langchain_tir_qwen._answer_file import Row
 from langchain_tir_qwen.batches import AnswerBatch, AnswerFile
-from tests.langchain.test_batches import ANSWERED, NO_MESSAGE, REFUSED, question, read, rows_of
+from tests.langchain.test_batches import REFUSED, Row, question, read, rows_of
 from tests.support.server import Loopback, completion, response
 
 pytestmark = [
@@ -29,7 +29,28 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
+def endpoint() -> Iterator[Loopback]:
+    """Run a server that answers when two workers have asked, refuses a question, and knows a wrong token."""
+    workers: set[str] = set()
+    both = threading.Event()
+
+    def answer(request: Received) -> Iterator[bytes]:
+        prompt, _, worker = question(request).partition(" by ")
+        if request.headers["authorization"] == "Bearer canary-token":
+            yield response({"error": "Unauthorized"}, "401 Unauthorized")
+            return
+        workers.add(worker)
+        if len(workers) == 2:
+            both.set()
+        both.wait(30)
+        yield REFUSED if prompt == "Question 7" else completion(prompt)
+
+    with Loopback(answer) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def ray(endpoint: Loopback) -> Iterator[Any]:
     """Run Ray on this machine, without usage reports and with clean-up."""
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         for name, value in {
@@ -39,6 +60,8 @@ def ray() -> Iterator[Any]:
             "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
             "PYTHONWARNINGS": "ignore",
             "PYTHONPATH": str(Path(__file__).parents[2]),
+            "E2E_TIR_ACCESS_TOKEN": "of-the-worker",
+            "E2E_TIR_BASE_URL": endpoint.base_url,
         }.items():
             patch.setenv(name, value)
         import ray
@@ -57,14 +80,20 @@ def ray() -> Iterator[Any]:
             ray.shutdown()
 
 
-def by_whom(row: Row) -> str:
-    """Return the prompt, and the id of the process that sends it."""
-    return f"{row['prompt']} by {os.getpid()}"
+def make_chain() -> Runnable[Any, Any]:
+    """Return a chain that tells its prompt and the process that sends it; the token is in the environment."""
+    return RunnableLambda(lambda row: f"{row['prompt']} by {os.getpid()}") | ChatTIRQwen(max_retries=0) | checked
 
 
-def answered_by(ray: Any, server: Loopback, rows: list[Row], workers: int = 1, **settings: Any) -> Any:
-    """Return the answers to a data set that two workers process."""
-    chain = RunnableLambda(by_whom) | ChatTIRQwen(base_url=server.base_url, **settings)
+def checked(message: AIMessage) -> AIMessage:
+    """Fail on one of the answers."""
+    if message.text == "Question 9":
+        raise ValueError("a bug in the chain")
+    return message
+
+
+def answered_by(ray: Any, chain: Any, rows: list[Row], workers: int = 1) -> Any:
+    """Return the answers to a data set."""
     return ray.data.from_items(rows, override_num_blocks=4).map_batches(
         AnswerBatch,
         fn_constructor_args=(chain,),
@@ -74,55 +103,36 @@ def answered_by(ray: Any, server: Loopback, rows: list[Row], workers: int = 1, *
     )
 
 
-def test_two_workers_share_the_rows(ray: Any, tmp_path: Path) -> None:
-    """Two concurrent workers request each row once with the model's settings and token, and mark refused rows."""
-    rows = rows_of(40)
-    workers: set[str] = set()
-    both = threading.Event()
+def test_two_workers_share_the_rows(ray: Any, endpoint: Loopback, tmp_path: Path) -> None:
+    """Two workers ask each row once, with the token of their environment; rows that fail do not fail the job.
 
-    def answer(request: Received) -> Iterator[bytes]:
-        prompt, _, worker = question(request).partition(" by ")
-        workers.add(worker)
-        if len(workers) == 2:
-            both.set()
-        both.wait(30)  # neither is answered until both have asked
-        yield REFUSED if prompt == "Question 7" else completion(prompt)
-
+    Rows are found again although Ray gives each column one type and each row all columns.
+    """
+    rows: list[Row] = [{**row, **({"n": 5} if row["id"] else {"note": "a"})} for row in rows_of(40)]
     path = tmp_path / "answers.jsonl"
-    with Loopback(answer) as server, AnswerFile(path) as file:
-        data = answered_by(ray, server, file.missing(rows), 2, access_token="the-token", seed=7, max_retries=0)
-        got = sorted(data.iter_rows(), key=itemgetter("id"))
-        for row in got:
-            file.add(row)
-        requests = list(server.received)
-        assert file.missing(rows) == [rows[7]]
-    refused = {**rows[7], "response": None, **NO_MESSAGE, "error": "BadRequestError: 400 Bad Request: no"}
-    assert got == [refused if row["id"] == 7 else {**row, "response": row["prompt"], **ANSWERED} for row in rows]
-    assert read(path) == [row for row in got if row["id"] != 7]
-    asked = Counter(question(request).partition(" by ")[0] for request in requests)
-    assert asked == dict.fromkeys((row["prompt"] for row in rows), 1)
-    assert len(workers) == 2
-    assert str(os.getpid()) not in workers
-    assert {request.headers["authorization"] for request in requests} == {"Bearer the-token"}
-    assert {request.json()["seed"] for request in requests} == {7}
-
-
-def test_rows_that_ray_changes(ray: Any, tmp_path: Path) -> None:
-    """Rows whose numbers and columns Ray has unified are not requested again by the next run."""
-    rows: list[Row] = [{"id": 1, "prompt": "a", "n": 5}, {"id": 2, "prompt": "b", "note": None, "n": None}]
-    path = tmp_path / "answers.jsonl"
-    with Loopback(lambda request: [completion(question(request)[0])]) as server, AnswerFile(path) as file:
-        for row in answered_by(ray, server, file.missing(rows)).iter_rows():
+    with AnswerFile(path) as file:
+        for row in answered_by(ray, make_chain, list(file.missing(rows)), 2).iter_rows():
             file.add(row)
     with AnswerFile(path) as file:
-        assert file.missing(rows) == []
-    assert read(path) == [{**row, "response": row["prompt"], **ANSWERED} for row in rows]
+        assert list(file.missing(rows)) == []
+        assert list(file.missing(rows, max_attempts=None)) == [rows[7], rows[9]]
+    got = read(path)
+    assert [row["response"] for row in got] == [None if at in (7, 9) else f"Question {at}" for at in range(40)]
+    errors = {row["id"]: row["error"] for row in got if row["error"]}
+    assert errors == {7: "BadRequestError: 400 Bad Request: no", 9: "ValueError: a bug in the chain"}
+    asked = Counter(question(request).partition(" by ")[0] for request in endpoint.received)
+    assert asked == dict.fromkeys((row["prompt"] for row in rows), 1)
+    workers = {question(request).partition(" by ")[2] for request in endpoint.received}
+    assert len(workers) == 2
+    assert str(os.getpid()) not in workers
+    assert {request.headers["authorization"] for request in endpoint.received} == {"Bearer of-the-worker"}
 
 
-def test_a_wrong_token(ray: Any) -> None:
-    """An error that affects all rows ends the run, and its message gives the cause without the token."""
-    with Loopback(lambda _: [response({"error": "Unauthorized"}, "401 Unauthorized")]) as server:
-        data = answered_by(ray, server, rows_of(40), access_token="canary-token")
-        with pytest.raises(Exception, match="AuthenticationError") as caught:
-            data.take_all()
+def test_a_wrong_token(ray: Any, endpoint: Loopback) -> None:
+    """A chain brings its own token; if it is wrong, the job ends, and the error gives the cause without the token."""
+    endpoint.received.clear()
+    chain = itemgetter("prompt") | ChatTIRQwen(base_url=endpoint.base_url, access_token="canary-token")
+    with pytest.raises(Exception, match="AuthenticationError") as caught:
+        answered_by(ray, chain, rows_of(40)).take_all()
     assert "canary-token" not in "".join(traceback.format_exception(caught.value))
+    assert endpoint.received[0].headers["authorization"] == "Bearer canary-token"

@@ -162,7 +162,7 @@ def test_nothing_of_this_machine(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    texts = {path.name: path.read_text("utf-8") for path in (tmp_path / "site").rglob("*") if path.is_file()}
+    texts = {str(path): path.read_text("utf-8") for path in (tmp_path / "site").rglob("*") if path.is_file()}
     assert len(texts) == len(MODULES) + 2
     for forbidden in (TOKEN, "987654", str(ROOT), str(tmp_path), str(Path.home()) + "/", sys.prefix, " at 0x"):
         assert [name for name, text in texts.items() if forbidden in text] == []

@@ -179,6 +179,7 @@ ROOMS: dict[str, set[str]] = {
     "types": set(),
     "errors": {"types"},
     "timeouts": {"errors"},
+    "batches": {"errors", "types"},
     "_asyncgen": set(),
     "_json": {"errors", "types"},
     "_redaction": set(),
@@ -211,7 +212,7 @@ ROOMS: dict[str, set[str]] = {
         "types",
     },
     "__main__": {"_doctor"},
-    "langchain_tir_qwen": {"__init__", "_integrations"},
+    "langchain_tir_qwen": {"__init__", "_integrations", "batches"},
     "llama_index_tir_qwen": {"__init__", "_integrations"},
 }
 """What each room of the house may import, from the ground floor up: never anything that stands below it here."""

@@ -1,0 +1,1 @@
+"""Tests of `tir_qwen.batches`."""

@@ -1,0 +1,284 @@
+"""Answers the rows of a data set, a limited number at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Literal, TypedDict, TypeGuard, get_args
+
+from ..errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from ._lines import COLUMNS, RESERVED, Row
+from ._summary import Progress, Summary
+
+_AFFECTS_ALL_ROWS = (AuthenticationError, PermissionDeniedError, NotFoundError)
+_OVERLOADED = (429, 503, 529)
+_GATEWAY = (502, 504)
+"""Statuses of a gateway that does not reach its server; perhaps because of this row."""
+_OWN_FAULT = 3
+"""How often a row may find the endpoint out of reach while others are answered."""
+_WAITING = 1_000
+"""Number of answered rows that wait to be read; then no more are started."""
+_FIRST_PAUSE = 1.0
+_MAX_PAUSE = 60.0
+
+
+Rows = Iterable[Row] | AsyncIterable[Row]
+Ask = Callable[[Row], Awaitable[Row]]
+OnError = Literal["record", "raise"]
+
+
+class BatchOptions(TypedDict, total=False):
+    """The options of `answer_rows`."""
+
+    max_concurrency: int
+    """Maximum number of rows at work at a time. Default: 32."""
+    keep: Callable[[Row], object] | None
+    """Called with each row, answered or failed, as soon as it comes back, even if the iterator is read slowly; for
+    example `AnswerFile.add`. May be async. An error that it raises stops the run."""
+    on_error: OnError
+    """`record` (the default): a row that fails comes back with its `error`. `raise`: it stops the run, and is not
+    recorded."""
+    max_errors: int | None
+    """Number of failed rows that stops the run. Default: None, no limit."""
+    max_errors_in_a_row: int | None
+    """Number of failed rows that stops the run if they come back one after the other. Default: 100."""
+    patience: float
+    """Seconds to put up with an endpoint that refuses everything. Default: 3600. With 0, a refused row has failed."""
+    progress: bool
+    """Whether to show a bar (of tqdm, if that is installed; in notebooks too), and the summary at the end. Default:
+    False."""
+    prices: tuple[float, float] | None
+    """Price of 1,000,000 tokens of input, and of output, for the `cost` in the summary. Default: None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The same with their defaults."""
+
+    max_concurrency: int = 32
+    keep: Callable[[Row], object] | None = None
+    on_error: OnError = "record"
+    max_errors: int | None = None
+    max_errors_in_a_row: int | None = 100
+    patience: float = 3600.0
+    progress: bool = False
+    prices: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be 1 or more, not {self.max_concurrency}.")
+        if self.on_error not in get_args(OnError):
+            raise ValueError(f"on_error must be 'record' or 'raise', not {self.on_error!r}.")
+
+
+class AnsweredRows(AsyncIterator[Row]):
+    """The rows of a run with their answers, as they arrive.
+
+    Leaving the loop cancels the calls at work. If the iterator is bound to a name, use `contextlib.aclosing`: Python
+    does not close it while the name exists.
+
+    Attributes:
+        summary: What the run has done so far.
+    """
+
+    def __init__(self, rows: AsyncGenerator[Row], summary: Summary) -> None:
+        self._rows = rows
+        self.summary = summary
+
+    def __anext__(self) -> Awaitable[Row]:
+        return self._rows.__anext__()
+
+    async def aclose(self) -> None:
+        """Cancel the calls at work, and end."""
+        await self._rows.aclose()
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an error that a row has."""
+    return f"{type(error).__name__}: {error}"
+
+
+def run(
+    ask: Ask, rows: Rows, options: BatchOptions, describe: Callable[[BaseException], str] = describe
+) -> AnsweredRows:
+    """Answer rows by a function that returns the columns of an answer; see `answer_rows`.
+
+    A column `error` that is an exception is an error like one that the function raises, beside other columns.
+    """
+    state = _Run(ask, rows, _Options(**options), describe)
+    return AnsweredRows(state.answers(), state.summary)
+
+
+class _Run:
+    """The state of a run, shared by its workers."""
+
+    def __init__(self, ask: Ask, rows: Rows, options: _Options, describe: Callable[[BaseException], str]) -> None:
+        self.summary = Summary(prices=options.prices)
+        self._ask = ask
+        self._all_rows = rows
+        self._rows = aiter(rows) if isinstance(rows, AsyncIterable) else iter(rows)
+        self._describe = describe
+        self._options = options
+        self._reading = asyncio.Lock()
+        self._answered: asyncio.Queue[Row | None] = asyncio.Queue(_WAITING)
+        self._stopped = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._errors_in_a_row = 0
+        self._pauses = 0
+        self._refused_since = 0.0
+        self._resume_at = 0.0
+
+    async def answers(self) -> AsyncGenerator[Row]:
+        """Yield the rows with their answers; then raise what has stopped the run."""
+        bar = Progress(self._all_rows, self.summary) if self._options.progress else None
+        workers = asyncio.create_task(self._work_all())
+        try:
+            while (row := await self._answered.get()) is not None:
+                if bar:
+                    bar.update()
+                yield row
+        finally:
+            self._stopped.set()
+            workers.cancel()
+            await asyncio.wait([workers])
+            if bar:
+                bar.close()
+        if self._failure:
+            raise self._failure
+
+    async def _work_all(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._options.max_concurrency):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as errors:
+            self._stop(errors.exceptions[0])
+        await self._answered.put(None)
+
+    async def _work(self) -> None:
+        """Answer one row after the other."""
+        keep = self._options.keep
+        while not self._stopped.is_set() and (row := await self._next()) is not None:
+            answered = await self._answer(row)
+            if answered is None:
+                return
+            self.summary._add(answered)
+            try:
+                if keep and isawaitable(kept := keep(answered)):
+                    await kept
+            except Exception as error:  # noqa: BLE001 - raised when the other rows at work have been kept
+                self._stop(error)
+            await self._answered.put(answered)
+
+    async def _next(self) -> Row | None:
+        """Return the next row of the data set; rows in order may share prefixes, which servers cache."""
+        try:
+            if not isinstance(self._rows, AsyncIterator):
+                return next(self._rows, None)
+            async with self._reading:
+                return await anext(self._rows, None)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._stop(error)
+            return None
+
+    async def _answer(self, row: Row) -> Row | None:
+        """Return the row with its answer or its error; None if the run is stopped before it has either."""
+        if taken := [name for name in RESERVED if name in row]:
+            self._stop(ValueError(f"the rows have columns that answers have too: {', '.join(taken)}; rename them."))
+        unreachable = 0
+        while True:
+            await self._pause()
+            if self._stopped.is_set():
+                return None
+            before = self.summary.answered
+            columns, error = await self._asked(row)
+            if isinstance(error, _AFFECTS_ALL_ROWS):
+                self._stop(error)
+                return None
+            unreachable += self.summary.answered != before and not _is_overload(error)
+            if not (_is_refusal(error) and self._options.patience and unreachable < _OWN_FAULT):
+                return self._recorded(row, columns, error)
+            self._refused(error)
+
+    async def _asked(self, row: Row) -> tuple[Row, Exception | None]:
+        """Return the columns of an answer, and the error if there is one."""
+        columns = dict.fromkeys(COLUMNS)
+        error: Exception | None = None
+        try:
+            columns |= await self._ask(dict(row))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            error = RuntimeError("the call was cancelled from within")
+        except Exception as raised:  # noqa: BLE001 - recorded or raised, as the caller wishes
+            error = raised
+        return columns, error or columns["error"]
+
+    def _recorded(self, row: Row, columns: Row, error: Exception | None) -> Row | None:
+        self._pauses = 0
+        self._errors_in_a_row = self._errors_in_a_row + 1 if error else 0
+        if error is None:
+            return {**row, **columns}
+        if self._options.on_error == "raise":
+            self._stop(error)
+            return None
+        failed, in_a_row = self.summary.failed + 1, self._errors_in_a_row
+        if _reaches(failed, self._options.max_errors) or _reaches(in_a_row, self._options.max_errors_in_a_row):
+            self._stop(error, f"The run was stopped: {failed:,} rows have failed, {in_a_row:,} of them in a row.")
+        return {**row, **columns, "error": self._describe(error)}
+
+    def _refused(self, error: Exception) -> None:
+        """Let all workers pause, unless they have done so for too long without any answer."""
+        now = time.monotonic()
+        if not self._pauses:
+            self._refused_since = now
+        elif now - self._refused_since > self._options.patience:
+            self._stop(error, f"The endpoint has answered no row for {now - self._refused_since:,.0f} s: patience.")
+        self.summary.refused += 1
+        if now >= self._resume_at:  # otherwise the request had been sent before the pause began
+            advice = getattr(error, "retry_after", None) or _FIRST_PAUSE * 2 ** min(self._pauses, 10)
+            self._resume_at = now + min(advice, _MAX_PAUSE)
+            self._pauses += 1
+
+    async def _pause(self) -> None:
+        """Wait for the end of a pause; not all workers return at the same moment."""
+        while (left := self._resume_at - time.monotonic()) > 0 and not self._stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), left * (1 + random.random() / 2))  # noqa: S311
+
+    def _stop(self, error: BaseException, note: str | None = None) -> None:
+        """Start no more rows; the first error is raised when the rows at work have been kept."""
+        if self._failure is None:
+            self._failure = error
+            if note:
+                error.add_note(note)
+        self._stopped.set()
+
+
+def _reaches(count: int, limit: int | None) -> bool:
+    return limit is not None and count >= limit
+
+
+def _is_overload(error: Exception | None) -> bool:
+    """Whether an endpoint has refused a row that it may accept later."""
+    return isinstance(error, APIStatusError) and error.status_code in _OVERLOADED
+
+
+def _is_refusal(error: Exception | None) -> TypeGuard[APIStatusError | APIConnectionError]:
+    """Whether the endpoint is overloaded or out of reach; time limits that an answer exceeds are the row's own."""
+    if isinstance(error, APIStatusError):
+        return error.is_retryable and error.status_code in (*_OVERLOADED, *_GATEWAY)
+    is_slow = isinstance(error, APITimeoutError) and not error.reason
+    return isinstance(error, APIConnectionError) and error.is_retryable and not is_slow

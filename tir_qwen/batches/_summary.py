@@ -1,0 +1,91 @@
+"""What a run has done so far, and the bar that shows it."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._lines import Row
+
+_logger = logging.getLogger("tir_qwen")
+
+
+@dataclass
+class Summary:
+    """What a run has done so far; `str()` of it is a sentence for people.
+
+    Attributes:
+        rows: Number of rows that came back, answered or failed.
+        answered: Number of rows with an answer.
+        failed: Number of rows with an `error`.
+        refused: How often a row was put back in line because the endpoint was overloaded or out of reach.
+        input_tokens: Tokens of the prompts, as far as the answers report them.
+        output_tokens: Tokens of the answers, with their reasoning.
+        seconds: Duration of the run until the last row.
+        prices: Price of 1,000,000 tokens of input and of output, in any currency, if given.
+    """
+
+    rows: int = 0
+    answered: int = 0
+    failed: int = 0
+    refused: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    prices: tuple[float, float] | None = None
+    _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
+
+    @property
+    def cost(self) -> float | None:
+        """What the tokens cost by `prices`; None without them."""
+        if self.prices is None:
+            return None
+        return (self.input_tokens * self.prices[0] + self.output_tokens * self.prices[1]) / 1_000_000
+
+    def __str__(self) -> str:
+        text = f"{self.answered:,} rows answered, {self.failed:,} failed in {self.seconds:,.0f} s"
+        text += f"; {self.input_tokens:,} tokens of input, {self.output_tokens:,} of output"
+        return text if self.cost is None else f"{text}, cost {self.cost:,.2f}"
+
+    def _add(self, row: Row) -> None:
+        self.rows += 1
+        self.answered += row["error"] is None
+        self.failed += row["error"] is not None
+        self.input_tokens += row["input_tokens"] or 0
+        self.output_tokens += row["output_tokens"] or 0
+        self.seconds = time.monotonic() - self._began
+
+
+class Progress:
+    """A progress bar of tqdm, in terminals and notebooks.
+
+    Args:
+        rows: The data set, which may know its length.
+        summary: What the bar shows.
+    """
+
+    def __init__(self, rows: Any, summary: Summary) -> None:
+        self._summary = summary
+        self._bar = None
+        try:
+            from tqdm.auto import tqdm  # noqa: PLC0415 - optional
+        except ModuleNotFoundError:
+            _logger.warning("A progress bar needs tqdm: pip install tqdm")
+        else:
+            self._bar = tqdm(total=operator.length_hint(rows) or None, unit=" rows")
+
+    def update(self) -> None:
+        """Show one more row."""
+        if self._bar is not None:
+            tokens = self._summary.input_tokens + self._summary.output_tokens
+            self._bar.set_postfix_str(f"{tokens:,} tokens, {self._summary.failed:,} errors", refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        """Leave the bar as it is, and print the summary below it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar.write(str(self._summary), file=self._bar.fp)
