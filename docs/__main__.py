@@ -23,7 +23,7 @@ from tir_qwen import __version__, errors
 from tir_qwen._integrations.parameters import ModelSettings
 
 PACKAGES = ("tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen")
-MODULES = (*PACKAGES, "tir_qwen.batches", "langchain_tir_qwen.batches")
+MODULES = (*PACKAGES, *(f"{package}.batches" for package in PACKAGES))
 _FOR_FRAMEWORKS = {"class_name", "lc_secrets", "model_config"}
 """Public members that the frameworks call and users do not."""
 _ORDER = ("tir_qwen._client.client", "tir_qwen.timeouts", "tir_qwen.types")
