@@ -60,8 +60,9 @@ soak: $(VENV)/.demo  ## Abandon 10,000 calls at random points, on each engine, a
 load: $(VENV)/.demo  ## Send 500 concurrent streams and 5,000 queued calls through one instance, on each engine
 	@$(BIN)/python -m stress.load
 
-batches: $(VENV)/.test  ## Run 2,000 prompts with a program that is killed twice, then on Ray with one worker and two
+batches: $(VENV)/.test  ## Run 2,000 prompts with a program that is killed twice, then on Ray; measure 1,000,000 rows
 	@$(BIN)/python -m stress.batches
+	@$(BIN)/python -m stress.million
 
 fuzz: $(VENV)/.test  ## Fuzz decoders, parsers and message mappings, coverage-guided, for a minute each
 	@$(INSTALL) atheris

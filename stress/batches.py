@@ -1,8 +1,9 @@
-"""A batch of 2,000 prompts that is killed twice and resumed, then on Ray with one worker and with two.
+"""A batch of 2,000 prompts that is killed twice and resumed, then on two nodes of Ray, of which a worker is killed.
 
 python -m stress.batches [--number 2000] [--base-url http://127.0.0.1:8080/project/p-1234/genai/qwen3_32b/v1]
 
-Asks for products, so that each answer can be checked. Without a URL, a local server answers each question after one
+Asks for products, so that each answer can be checked. The chain fails on one of the answers, and after the first kill,
+the file is damaged in two ways. Without a URL, a local server answers each question after one
 second; with a URL (of the lab, started with `--script FILE` from `--write-script FILE`), requests are forwarded to it.
 A proxy between program and server counts how often each prompt is sent. The exit status is 1 if an answer is missing or
 wrong, or if prompts were sent too often.
@@ -24,33 +25,38 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
 
 from demo.replay import Received, ReplayServer
 from langchain_tir_qwen import ChatTIRQwen
-from langchain_tir_qwen._answer_file import Row
 from langchain_tir_qwen.batches import AnswerBatch
 
 from .server import whole
 
+Row = dict[str, Any]
+
 CONCURRENCY = 32
+POISON = 7
+"""The row on whose answer the chain fails."""
 BATCH = 250
 """Number of rows in a batch for a Ray worker."""
 TOKEN = "lab-token"
 PROGRAM = """
 import asyncio, sys
-from operator import itemgetter
-from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen.batches import AnswerFile, answer_rows
-from stress.batches import CONCURRENCY, TOKEN, rows_of
+from stress.batches import CONCURRENCY, make_chain, rows_of
 
 async def main(base_url, number, path):
-    chain = itemgetter("prompt") | ChatTIRQwen(base_url=base_url, access_token=TOKEN)
     with AnswerFile(path) as file:
         missing = file.missing(rows_of(int(number)))
-        async for _ in answer_rows(chain, missing, keep=file.add, max_concurrency=CONCURRENCY):
+        async for _ in answer_rows(make_chain(base_url), missing, keep=file.add, max_concurrency=CONCURRENCY):
             pass
 
 asyncio.run(main(*sys.argv[1:]))
@@ -60,6 +66,20 @@ asyncio.run(main(*sys.argv[1:]))
 def rows_of(number: int) -> list[Row]:
     """Return a data set of `number` different products."""
     return [{"id": at, "prompt": f"What is {at} times {at + 7}? Answer with the number alone."} for at in range(number)]
+
+
+def make_chain(base_url: str) -> Runnable[Any, Any]:
+    """Return the chain, whose requests tell which process sends them."""
+    headers = {"x-process": str(os.getpid())}
+    model = ChatTIRQwen(base_url=base_url, access_token=TOKEN, default_headers=headers)
+    return itemgetter("prompt") | model | checked
+
+
+def checked(message: AIMessage) -> AIMessage:
+    """Fail on one of the answers."""
+    if message.text == str(POISON * (POISON + 7)):
+        raise ValueError("a bug in the chain")
+    return message
 
 
 def right(row: Row) -> bool:
@@ -77,6 +97,7 @@ class Counting:
 
     upstream: str | None
     asked: Counter[str] = field(default_factory=Counter)
+    workers: set[int] = field(default_factory=set)
     at_work: int = 0
     most: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -85,6 +106,7 @@ class Counting:
         """Answer one request."""
         with self.lock:
             self.asked[request.json()["messages"][-1]["content"]] += 1
+            self.workers.add(int(request.headers["x-process"]))
             self.at_work += 1
             self.most = max(self.most, self.at_work)
         try:
@@ -125,42 +147,63 @@ def killed_twice(base_url: str, counting: Counting, number: int) -> bool:
                     os.kill(program.pid, signal.SIGKILL)
             there, took = path.read_bytes().count(b"\n"), time.perf_counter() - began
             told = "killed" if kill_at else f"ended with status {program.returncode}"
-            print(f"  {told} after {took:.1f} s: {there:,} answers in the file, {counting.asked.total():,} requests")
+            print(f"  {told} after {took:.1f} s: {there:,} lines in the file, {counting.asked.total():,} requests")
+            if kill_at == number // 3:
+                damage(path)
         with path.open() as lines:
             rows = [json.loads(line) for line in lines]
-    return verdict(rows, counting, number, again=2 * CONCURRENCY)
+    return verdict(rows, counting, number, again=2 * CONCURRENCY + 1)
 
 
-def verdict(rows: list[Row], counting: Counting, number: int, again: int = 0) -> bool:
+def damage(path: Path) -> None:
+    """Flip a bit of a line, and add NULs as a loss of power does."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[20] = lines[20].replace(b":", b";", 1)
+    path.write_bytes(b"".join(lines) + b"\0" * 4096)
+    print("  damaged: a bit of line 21, and 4,096 NULs at the end")
+
+
+def verdict(rows: list[Row], counting: Counting, number: int, again: int) -> bool:
     """Print how often prompts were sent; return whether each has its answer and none was sent too often."""
     times = Counter(counting.asked.values())
     answered = len({row["id"] for row in rows if right(row)})
+    failed = [row["id"] for row in rows if row["error"]]
     print(
-        f"  {answered:,} different prompts have the right answer, of {len(rows):,} lines; "
+        f"  {answered:,} different prompts have the right answer and {len(failed)} failed, of {len(rows):,} rows; "
         + ", ".join(f"{count:,} asked {often} x" for often, count in sorted(times.items()))
         + f"; at most {counting.most} at once"
     )
-    return answered == len(rows) == len(counting.asked) == number and counting.asked.total() <= number + again
+    all_there = answered + 1 == len(rows) == len(counting.asked) == number
+    return all_there and failed == [POISON] and counting.asked.total() <= number + again
 
 
-def on_ray(base_url: str, counting: Counting, number: int, workers: int) -> bool:
-    """Do the same with Ray Data and this number of workers."""
+def on_ray(base_url: str, counting: Counting, number: int, workers: int, kill: bool) -> bool:
+    """Do the same with Ray Data and this number of workers, of which one may be killed half-way."""
     import ray.data  # noqa: PLC0415 - optional, and takes a second to import
 
-    chain = itemgetter("prompt") | ChatTIRQwen(base_url=base_url, access_token=TOKEN)
     data = ray.data.from_items(rows_of(number), override_num_blocks=max(1, number // BATCH)).map_batches(
         AnswerBatch,
-        fn_constructor_args=(chain,),
+        fn_constructor_args=(partial(make_chain, base_url),),
         fn_constructor_kwargs={"max_concurrency": CONCURRENCY},
         batch_size=BATCH,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=0.5,
     )
+    if kill:
+        threading.Thread(target=kill_a_worker, args=(counting, number // 2), daemon=True).start()
     began = time.perf_counter()
     rows = data.take_all()
     took = time.perf_counter() - began
-    print(f"\nRay Data, {workers} worker{'s' * (workers > 1)}: {took:.1f} s, {number / took:.0f} answers a second")
-    return verdict(rows, counting, number)
+    killed = ", of which one was killed" if kill else ""
+    print(f"\nRay Data, {workers} worker{'s' * (workers > 1)}{killed}: {took:.1f} s, {number / took:.0f} rows a second")
+    return verdict(rows, counting, number, again=2 * BATCH if kill else 0)
+
+
+def kill_a_worker(counting: Counting, number: int) -> None:
+    """Kill a process that sends prompts, as soon as so many have been sent."""
+    while counting.asked.total() < number:
+        time.sleep(0.01)
+    os.kill(min(counting.workers), signal.SIGKILL)
 
 
 def main() -> int:
@@ -178,16 +221,23 @@ def main() -> int:
     with ReplayServer(counting) as server, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
         base_url = server.url + (urlsplit(options.base_url).path if options.base_url else "/v1")
         fine = [killed_twice(base_url, counting, options.number)]
-        os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": f"{folder}/token"}
+        os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": f"{folder}/token", "RAY_TMPDIR": folder}
+        Path(folder, "ray").mkdir()
         import ray  # noqa: PLC0415
+        from ray.cluster_utils import Cluster  # noqa: PLC0415
 
-        ray.init(num_cpus=2, include_dashboard=False, _temp_dir=folder, log_to_driver=False, logging_level="ERROR")
+        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 200_000_000}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        cluster.add_node(**node)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        for workers in (1, 2):
+        for workers, kill in ((1, False), (2, False), (2, True)):
             counting.asked.clear()
+            counting.workers.clear()
             counting.most = 0
-            fine.append(on_ray(base_url, counting, options.number, workers))
+            fine.append(on_ray(base_url, counting, options.number, workers, kill))
         ray.shutdown()
+        cluster.shutdown()
     return not all(fine)
 
 

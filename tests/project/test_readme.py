@@ -1,4 +1,4 @@
-"""The README is correct: its snippets run, its links work, and its environment variables exist."""
+"""The README is correct: its snippets and those of the guide to batches run, its links work, its variables exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.support.server import Loopback, Received
 from tir_qwen import ConfigurationError
 
 README = (ROOT / "README.md").read_text("utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+GUIDE = (ROOT / "docs" / "bulk.md").read_text("utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README + GUIDE, re.DOTALL)
 WHOLE, STREAM = (
     next(capture.raw for capture in CAPTURES if capture.id == f"vllm-0.9.2/{name}")
     for name in ("plain_think", "stream_usage_think")
@@ -28,7 +29,7 @@ def answer(request: Received) -> list[bytes]:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
-def test_snippets_of_the_readme_run(
+def test_snippets_run(
     snippet: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Each snippet runs unchanged, and prints the answer if it prints anything."""
