@@ -447,6 +447,29 @@ async def test_a_mistake_of_the_engine_does_not_hang(monkeypatch: pytest.MonkeyP
     assert isinstance(error, KeyError)
 
 
+async def test_an_error_without_words() -> None:
+    """An error that cannot even be described stops the run; the other rows at work are not lost."""
+
+    class WordlessError(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    async def answer(row: Row) -> None:
+        await asyncio.sleep(0)
+        if row["id"] == 0:
+            raise WordlessError
+
+    got, error = await collect(answer_rows(answer, rows_of(50)))
+    assert isinstance(error, ZeroDivisionError)
+    assert {row["id"] for row in got} >= set(range(1, 32))
+
+
+async def test_rows_that_are_no_rows() -> None:
+    """A data set of texts is rejected."""
+    _, error = await collect(answer_rows(echo, ["a"]))  # type: ignore[list-item]
+    assert str(error) == "a row is a str, but must be a dict of its columns."
+
+
 async def test_columns_that_answers_have() -> None:
     """A data set with a column that answers use is rejected before it is asked."""
     asked = []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tqdm.auto import tqdm
 
 from tests.batches.test_answer_file import Row, rows_of
 from tir_qwen import Completion
@@ -81,4 +83,11 @@ async def test_without_tqdm(
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     assert len([row async for row in answer_rows(answer, rows_of(3), progress=True)]) == 3
     assert caplog.messages == ["A progress bar needs tqdm: pip install tqdm"]
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_bar_that_is_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar that tqdm's own switch turns off shows nothing."""
+    monkeypatch.setattr("tqdm.auto.tqdm", partial(tqdm, disable=True))
+    assert len([row async for row in answer_rows(answer, rows_of(3), progress=True)]) == 3
     assert capsys.readouterr().err == ""

@@ -7,11 +7,13 @@ import operator
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ._damage import Damage
 from ._lines import ATTEMPTS, COLUMNS, Index, Row, digest, index_of, is_torn, read_line, to_line, without_padding
 
 try:
@@ -22,8 +24,6 @@ except ModuleNotFoundError:  # Windows
 _logger = logging.getLogger("tir_qwen")
 _FIRST_LINES = 100
 """Number of lines of which one must be an answered row, if the file has as many."""
-_NAMED = 5
-"""Number of damaged lines that a warning describes."""
 
 
 class _Failure(NamedTuple):
@@ -31,12 +31,6 @@ class _Failure(NamedTuple):
     attempts: int
     at: int
     """Where its line begins."""
-
-
-class _Line(NamedTuple):
-    number: int
-    at: int
-    size: int
 
 
 class AnswerFile:
@@ -101,30 +95,28 @@ class AnswerFile:
 
     def _read(self) -> None:
         """Read the answered rows and repair damaged lines."""
-        mended: dict[int, bytes] = {}  # what should stand in place of the lines that begin there
-        damaged: list[_Line] = []
+        damage = Damage()
         at = sound_until = number = 0
         line = b"\n"
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
+                is_sound = True
                 try:
                     self._remember(line, at)
-                    sound_until = at + len(line)
                 except (ValueError, TypeError, AttributeError):
-                    mended[at] = self._mended(line, at)
-                    if mended[at]:
-                        sound_until = at + len(line)
-                    elif without_padding(line):
-                        damaged.append(_Line(number, at, len(line)))
-                    if len(damaged) == _FIRST_LINES and not sound_until:
-                        break
+                    mended = self._mended(line, at)
+                    damage.add(number, at, line, mended)
+                    is_sound = bool(mended)
                 at += len(line)
-        if damaged and not sound_until and not (damaged[0].number == number and is_torn(line)):
-            raise ValueError(
-                f"{self._path}, line {damaged[0].number}: not an answered row with a column {self._key!r}."
-            )
-        if mended:
-            self._repair(mended, damaged, sound_until)
+                if is_sound:
+                    sound_until = at
+                elif len(damage.lost) == _FIRST_LINES and not sound_until:
+                    break
+        lost = damage.lost
+        if lost and not sound_until and not (lost[0].number == number and is_torn(line)):
+            raise ValueError(f"{self._path}, line {lost[0].number}: not an answered row with a column {self._key!r}.")
+        if damage.mended:
+            self._repair(damage, sound_until)
         elif not line.endswith(b"\n"):
             self._file.write(b"\n")
 
@@ -148,21 +140,15 @@ class AnswerFile:
             return b""
         return kept + b"\n"
 
-    def _repair(self, mended: dict[int, bytes], damaged: list[_Line], sound_until: int) -> None:
+    def _repair(self, damage: Damage, sound_until: int) -> None:
         """Set damaged lines aside, and mend the file."""
         aside = self._path.with_name(f"{self._path.name}.damaged")
-        if damaged:
-            with self._path.open("rb") as file, aside.open("ab") as bad:
-                for line in damaged:
-                    file.seek(line.at)
-                    bad.write(file.read(line.size).rstrip(b"\n") + b"\n")
-                bad.flush()
-                os.fsync(bad.fileno())
-        _logger.warning("%s was damaged: %s.", self._path, _told(mended, damaged, aside.name))
-        if min(mended) >= sound_until:  # a line that was cut off at the end, which is the most frequent
+        damage.set_aside(self._path, aside)
+        _logger.warning("%s was damaged: %s.", self._path, damage.describe(aside))
+        if min(damage.mended) >= sound_until:  # a line that was cut off at the end, which is the most frequent
             self._file.truncate(sound_until)
             return
-        self._rewrite(mended)
+        self._rewrite(damage.mended)
         self._answered.clear()
         self._failed.clear()  # its places have changed
         self._superseded.clear()
@@ -172,14 +158,19 @@ class AnswerFile:
         """Replace the file by one with these lines in place of those that begin there: by all of it, or not at all."""
         path = self._path.resolve()
         new_path = path.with_name(f"{path.name}.new")
-        with path.open("rb") as old, new_path.open("wb") as new:
-            at = 0
-            for line in old:
-                new.write(lines.get(at, line))
-                at += len(line)
-            new.flush()
-            os.fsync(new.fileno())
-        shutil.copymode(path, new_path)
+        try:
+            with path.open("rb") as old, new_path.open("wb") as new:
+                at = 0
+                for line in old:
+                    new.write(lines.get(at, line))
+                    at += len(line)
+                new.flush()
+                os.fsync(new.fileno())
+            shutil.copymode(path, new_path)
+        except BaseException:
+            with suppress(OSError):
+                new_path.unlink()
+            raise
         self._file.close()  # Windows does not replace an open file
         new_path.replace(path)
         self._open()
@@ -302,15 +293,3 @@ class _Missing:
 
     def __length_hint__(self) -> int:
         return max(operator.length_hint(self.rows) - len(self.file), 0)
-
-
-def _told(mended: Mapping[int, bytes], damaged: list[_Line], aside: str) -> str:
-    """Say what becomes of damaged lines."""
-    told = []
-    if damaged:
-        named = [f"line {line.number:,} ({line.size:,} bytes)" for line in damaged[:_NAMED]]
-        named += [f"{len(damaged) - _NAMED:,} more"] if len(damaged) > _NAMED else []
-        told.append(f"{', '.join(named)} moved to {aside}, to be asked again")
-    if others := len(mended) - len(damaged):
-        told.append(f"NULs, blanks or a byte order mark removed from {others:,} lines")
-    return "; ".join(told)

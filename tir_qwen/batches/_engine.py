@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -159,44 +159,41 @@ class _Run:
             raise self._failure
 
     async def _work_all(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._options.max_concurrency):
-                    group.create_task(self._work())
-        except BaseExceptionGroup as errors:
-            self._stop(errors.exceptions[0])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._options.max_concurrency):
+                group.create_task(self._work())
         await self._answered.put(None)
 
     async def _work(self) -> None:
-        """Answer one row after the other."""
+        """Answer one row after the other; what is raised here stops the run, but not the other workers' rows."""
         keep = self._options.keep
-        while not self._stopped.is_set() and (row := await self._next()) is not None:
-            answered = await self._answer(row)
-            if answered is None:
-                return
-            self.summary._add(answered)
-            try:
-                if keep and isawaitable(kept := keep(answered)):
-                    await kept
-            except Exception as error:  # noqa: BLE001 - raised when the other rows at work have been kept
-                self._stop(error)
-            await self._answered.put(answered)
+        try:
+            while not self._stopped.is_set() and (row := await self._next()) is not None:
+                if (answered := await self._answer(row)) is None:
+                    return
+                self.summary._add(answered)
+                try:
+                    if keep and isawaitable(kept := keep(answered)):
+                        await kept
+                except Exception as error:  # noqa: BLE001 - raised when the other rows at work have been kept
+                    self._stop(error)
+                await self._answered.put(answered)
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._stop(error)
 
     async def _next(self) -> Row | None:
         """Return the next row of the data set; rows in order may share prefixes, which servers cache."""
-        try:
-            if not isinstance(self._rows, AsyncIterator):
-                return next(self._rows, None)
-            async with self._reading:
-                return await anext(self._rows, None)
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._stop(error)
-            return None
+        if not isinstance(self._rows, AsyncIterator):
+            return next(self._rows, None)
+        async with self._reading:
+            return await anext(self._rows, None)
 
     async def _answer(self, row: Row) -> Row | None:
         """Return the row with its answer or its error; None if the run is stopped before it has either."""
+        if not isinstance(row, Mapping):
+            raise TypeError(f"a row is a {type(row).__name__}, but must be a dict of its columns.")
         if taken := [name for name in RESERVED if name in row]:
-            self._stop(ValueError(f"the rows have columns that answers have too: {', '.join(taken)}; rename them."))
+            raise ValueError(f"the rows have columns that answers have too: {', '.join(taken)}; rename them.")
         unreachable = 0
         while True:
             await self._pause()

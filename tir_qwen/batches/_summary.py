@@ -87,5 +87,7 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is, and print the summary below it."""
         if self._bar is not None:
+            is_shown = not self._bar.disable  # as by TQDM_DISABLE
             self._bar.close()
-            self._bar.write(str(self._summary), file=self._bar.fp)
+            if is_shown:
+                self._bar.write(str(self._summary), file=self._bar.fp)
