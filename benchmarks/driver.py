@@ -58,14 +58,14 @@ class Results:
 class Worker:
     """The process of a subject."""
 
-    def __init__(self, subject: str, base_url: str) -> None:
+    def __init__(self, subject: str, base_url: str, certificates: str = "") -> None:
         command = [sys.executable, "-m", "benchmarks.worker", subject, base_url]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment("httpx" if subject.endswith(ON_HTTPX) else "httpx2"),
+            env=environment("httpx" if subject.endswith(ON_HTTPX) else "httpx2", certificates),
         )
 
     def do(self, job: Job) -> dict[str, float | str]:
@@ -86,8 +86,13 @@ class Worker:
             self._process.terminate()
 
 
-def environment(engine: str = "httpx2") -> dict[str, str]:
-    """Return the environment of a measuring process, without variables that redirect requests or disable bytecode."""
+def environment(engine: str = "httpx2", certificates: str = "") -> dict[str, str]:
+    """Return the environment of a measuring process, without variables that redirect requests or disable bytecode.
+
+    Args:
+        engine: The HTTP engine of our own subjects.
+        certificates: The file with the certificates to trust; empty for those of the system.
+    """
     strange = (
         "PYTHONDONTWRITEBYTECODE",
         "PROXY",
@@ -97,16 +102,19 @@ def environment(engine: str = "httpx2") -> dict[str, str]:
         "MISTRAL",
         "LANGCHAIN_",
         "LANGSMITH_",
+        "SSL_CERT_",
     )
     own = {name: value for name, value in os.environ.items() if not any(part in name.upper() for part in strange)}
+    own |= {"SSL_CERT_FILE": certificates} if certificates else {}
     return {**own, "TIR_QWEN_HTTP_ENGINE": engine, "LANGSMITH_TRACING": "false", "PYTHONHASHSEED": "0"}
 
 
 class Workers:
     """The processes of all subjects, each started on first use."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, certificates: str = "") -> None:
         self.base_url = base_url
+        self._certificates = certificates
         self._workers: dict[str, Worker] = {}
 
     def __enter__(self) -> Self:
@@ -122,7 +130,7 @@ class Workers:
         """Start the processes of these subjects concurrently."""
         for subject in subjects:
             if subject not in self._workers:
-                self._workers[subject] = Worker(subject, self.base_url)
+                self._workers[subject] = Worker(subject, self.base_url, self._certificates)
 
     def run(self, group: str, jobs: list[Job], rounds: int, results: Results, *, warm: bool = True) -> None:
         """Run all jobs in turn: once to warm up, then for the given number of rounds."""

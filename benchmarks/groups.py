@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import certifi
 
 from .driver import Job, Key, Results, Workers, environment
+from .server import CERTIFICATE, running
 from .startup import PARTS
 from .subjects import (
     CLIENT,
@@ -41,6 +46,12 @@ _ANSWERS = 3200
 IN_FLIGHT = (1, 16, 64, 256)
 _IMPORTS, _FEW_IMPORTS = 15, 3
 """Measured imports of our models, and of the others, which have no target."""
+OVER_TLS = (RAW, CLIENT, LANGCHAIN_FLOOR, LANGCHAIN, OPENAI, LLAMA_INDEX_FLOOR, LLAMA_INDEX)
+BURSTS = (64, 256)
+_OPENED = 200
+"""Connections per second that the server and any client can open: no call of a burst ends before they are all open."""
+START, LOOP = "start to two answers", "loop, ms"
+"""CPU time of the event loop's thread in the first call of a process, for which it can do nothing else."""
 CHUNKS, CHARACTERS, MESSAGES = (1_000, 10_000, 100_000), (1_000, 10_000, 100_000, 1_000_000), (1, 100, 1_000)
 SYNC, ASYNC, CPU, RATE, SECONDS = "sync", "async", "CPU us", "calls/s", "seconds"
 
@@ -61,6 +72,14 @@ class Options:
 def _both(case: str, subject: str, work: Work, times: int = 1) -> Iterator[Job]:
     yield Job(case, subject, ((SYNC, "cpu"),), "stream", work, times)
     yield Job(case, subject, ((ASYNC, "cpu"),), "astream", work, times)
+
+
+def _calls(case: str, subjects: Iterable[str], times: int = 100) -> list[Job]:
+    jobs = []
+    for subject in subjects:
+        jobs.append(Job(case, subject, ((SYNC, "cpu"),), "call", Work(), times))
+        jobs.append(Job(case, subject, ((ASYNC, "cpu"),), "acall", Work(), times))
+    return jobs
 
 
 def stream(workers: Workers, results: Results, options: Options) -> None:
@@ -84,11 +103,8 @@ def stream(workers: Workers, results: Results, options: Options) -> None:
 
 def call(workers: Workers, results: Results, options: Options) -> None:
     """CPU us per sequential call."""
-    jobs = []
-    for subject in (*EVERYONE, LANGCHAIN_LEAST, LLAMA_INDEX_LEAST):
-        jobs.append(Job("short answer", subject, ((SYNC, "cpu"),), "call", Work(), times=100))
-        jobs.append(Job("short answer", subject, ((ASYNC, "cpu"),), "acall", Work(), times=100))
-    workers.run("call", jobs, options.rounds, results)
+    subjects = (*EVERYONE, LANGCHAIN_LEAST, LLAMA_INDEX_LEAST)
+    workers.run("call", _calls("short answer", subjects), options.rounds, results)
 
 
 def flight(workers: Workers, results: Results, options: Options) -> None:
@@ -114,6 +130,42 @@ def paced(workers: Workers, results: Results, options: Options) -> None:
     subjects = (RAW, *OURS, OPENAI, MISTRAL, LIKE)
     jobs = [Job("256 streams", subject, columns, "together", work, at_once=256) for subject in subjects]
     workers.run("paced", jobs, 1, results, warm=False)
+
+
+def tls(workers: Workers, results: Results, options: Options) -> None:
+    """CPU us per chunk, call, and call of a first burst over TLS, and CPU ms from process start to two answers."""
+    with running("TLSv1_3") as base_url, TemporaryDirectory() as directory:
+        file = Path(directory, "certificates.pem")
+        file.write_text(certifi.contents() + CERTIFICATE.read_text())
+        with Workers(base_url, str(file)) as over_tls:
+            jobs = [job for name in OVER_TLS for job in _both("chunk", name, Work(chunks=options.chunks))]
+            over_tls.run("tls", jobs, options.rounds, results)
+            over_tls.run("tls", _calls("call", OVER_TLS), options.rounds, results)
+        for count in [count for _ in range(options.fewer) for count in BURSTS]:
+            work, case = Work(pace=count / _OPENED), f"{count} first calls"
+            with Workers(base_url, str(file)) as fresh:
+                fresh.run("tls", _calls(case, OVER_TLS, times=1), 0, results)  # imports, and the certificates
+                jobs = [Job(case, name, ((SYNC, "cpu"),), "burst", work, at_once=count) for name in OVER_TLS]
+                jobs += [Job(case, name, ((ASYNC, "cpu"),), "aburst", work, at_once=count) for name in OVER_TLS]
+                fresh.run("tls", jobs, 1, results, warm=False)
+        subjects = [name for name in OVER_TLS if name not in (LANGCHAIN_FLOOR, LLAMA_INDEX_FLOOR)]
+        for number in range(options.rounds + 1):
+            for name in subjects:
+                _first_answers(name, base_url, str(file), results if number else Results())
+
+
+def _first_answers(name: str, base_url: str, certificates: str, results: Results) -> None:
+    for mode in (SYNC, ASYNC):
+        command = [sys.executable, "-m", "benchmarks.first_answers", name, base_url, mode]
+        env = environment(certificates=certificates)
+        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            results.failures[Key("tls", START, name, f"{mode}, ms")] = f"exit status {done.returncode}"
+            continue
+        figures = json.loads(done.stdout)
+        results.add(Key("tls", START, name, f"{mode}, ms"), figures["cpu"])
+        if mode == ASYNC:
+            results.add(Key("tls", START, name, LOOP), figures["loop"])
 
 
 def startup(workers: Workers, results: Results, options: Options) -> None:
@@ -160,5 +212,5 @@ def growth(workers: Workers, results: Results, options: Options) -> None:
 
 
 GROUPS: dict[str, Callable[[Workers, Results, Options], None]] = {
-    function.__name__: function for function in (stream, call, flight, paced, startup, memory, growth)
+    function.__name__: function for function in (stream, call, flight, paced, tls, startup, memory, growth)
 }

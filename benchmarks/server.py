@@ -6,17 +6,21 @@ It must use less CPU than the clients measured against it: answers are built onc
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 from pydantic_core import from_json
 
 from .answers import bursts, events, whole
 from .work import Work
 
+CERTIFICATE = Path(__file__).parents[1] / "tests/data/self_signed.pem"
+"""The certificate of a server that speaks TLS, with its key."""
 _PHASES = 64
 _phase = count()
 
@@ -95,24 +99,32 @@ def _work(question: str) -> Work:
     return _works[question]
 
 
-async def main() -> None:
+async def main(tls: str = "") -> None:
     """Print the port and listen until standard input ends."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, backlog=2048)
+    context = _context(tls) if tls else None
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0, ssl=context, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
+def _context(version: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion[version]
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
 @contextmanager
-def running() -> Iterator[str]:
-    """Run a server in its own process; yield its base URL."""
-    command = [sys.executable, "-m", "benchmarks.server"]
+def running(tls: str = "") -> Iterator[str]:
+    """Run a server in its own process; yield its base URL. `tls` is the version to speak, such as `TLSv1_3`."""
+    command = [sys.executable, "-m", "benchmarks.server", *filter(None, [tls])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{process.stdout.readline().strip()}/v1"
         finally:
             process.terminate()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[1:]))

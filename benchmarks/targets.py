@@ -9,7 +9,7 @@ from functools import partial
 from statistics import median
 
 from .driver import Key, Results
-from .groups import ASYNC, CHARACTERS, CHUNKS, CPU, MESSAGES, RATE, SYNC
+from .groups import ASYNC, BURSTS, CHARACTERS, CHUNKS, CPU, LOOP, MESSAGES, OURS, RATE, START, SYNC
 from .subjects import (
     CLIENT,
     LANGCHAIN,
@@ -43,7 +43,7 @@ def ratio(results: Results, key: Key) -> float | None:
     if key not in results.figures or key.subject in (RAW, RAW_HTTPX, *FLOORS.values()):
         return None
     floor = FLOORS.get(key.subject.removesuffix(ON_HTTPX))
-    if key.group in ("stream", "call"):
+    if key.group in ("stream", "call", "tls"):
         kind = key.case.partition(",")[0]
         parts = [Key(key.group, kind, RAW, key.column)]
         parts += [key._replace(subject=floor)] if floor else []
@@ -94,7 +94,7 @@ class Target:
 
 def targets() -> list[Target]:
     """Return all targets."""
-    return [*_above_the_floor(), *_above_the_peers(), *_in_flight(), *_startup(), *_growth()]
+    return [*_above_the_floor(), *_above_the_peers(), *_in_flight(), *_tls(), *_startup(), *_growth()]
 
 
 def _above_the_floor() -> Iterator[Target]:
@@ -119,6 +119,22 @@ def _in_flight() -> Iterator[Target]:
         yield Target(f"{case}: {RAW_HTTPX} / {model}{ON_HTTPX}, CPU", 7, False, _by(*figures))
     figures = (_median("flight", case, name, RATE) for name in (LANGCHAIN, OPENAI))
     yield Target(f"{case}: {LANGCHAIN} / {OPENAI}, {RATE}", 3, False, _by(*figures))
+
+
+def _tls() -> Iterator[Target]:
+    for model, framework, _ in _MODELS:
+        for column, method in _METHODS[model]["stream"].items():
+            key = Key("tls", "chunk", model, column)
+            yield Target(f"TLS: {model}.{method} / ({RAW} + {framework}'s floor)", 1, True, partial(_ratio, key=key))
+    for count in BURSTS:
+        for column in (SYNC, ASYNC):
+            key = Key("tls", f"{count} first calls", CLIENT, column)
+            yield Target(f"TLS: {key.case}, {column}: {CLIENT} / {RAW}", 1, True, partial(_ratio, key=key))
+    for mode in (SYNC, ASYNC):
+        figures = (_median("tls", START, name, f"{mode}, ms") for name in (LANGCHAIN, OPENAI))
+        yield Target(f"TLS: {START}, {mode}: {LANGCHAIN} / {OPENAI}", 0.667, True, _by(*figures))
+    for subject in OURS:
+        yield Target(f"TLS: {subject}: {LOOP} of the first call", 20, True, _median("tls", START, subject, LOOP))
 
 
 def _startup() -> Iterator[Target]:

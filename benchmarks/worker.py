@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from stress.leaks import megabytes
@@ -114,6 +115,26 @@ def flight(task: Task) -> Measured:
     return clock.per(task.times)
 
 
+def burst(task: Task) -> Measured:
+    """Measure the CPU time per non-streaming call of many at once, each in a thread, which open connections."""
+    with ThreadPoolExecutor(task.at_once) as threads, Clock() as clock:
+        seen = [*threads.map(task.subject.call, [task.work] * task.at_once)]
+    task.check(seen, streamed=False)
+    return clock.per(task.at_once)
+
+
+def aburst(task: Task) -> Measured:
+    """Like `burst`, asynchronously."""
+
+    async def run() -> list[Seen]:
+        return await asyncio.gather(*(task.subject.acall(task.work) for _ in range(task.at_once)))
+
+    with Clock() as clock:
+        seen = task.loop.run(run())
+    task.check(seen, streamed=False)
+    return clock.per(task.at_once)
+
+
 def together(task: Task) -> Measured:
     """Measure the CPU time per chunk of concurrent streams."""
 
@@ -147,7 +168,7 @@ def memory(task: Task) -> Measured:
 
 
 JOBS: dict[str, Callable[[Task], Measured]] = {
-    function.__name__: function for function in (stream, astream, call, acall, flight, together, memory)
+    function.__name__: function for function in (stream, astream, call, acall, flight, burst, aburst, together, memory)
 }
 
 
