@@ -13,6 +13,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+from urllib.request import getproxies, getproxies_environment
 
 from ..errors import ConfigurationError
 from ..timeouts import Timeout, timeout_from
@@ -92,7 +93,7 @@ def _new(class_name: str) -> Any:
     engine = _engine()
     verify = ssl_context(engine.create_ssl_context)
     try:
-        client = getattr(engine, class_name)(verify=verify, **_client_options())
+        client = getattr(engine, class_name)(verify=verify, trust_env=_may_have_proxy(), **_client_options())
     except (ImportError, ValueError, engine.InvalidURL):  # its text may contain a proxy password
         client = None
     if client is None:
@@ -111,6 +112,15 @@ def _verify_proxies(client: Any, context: Any) -> None:
         is_encrypted = getattr(getattr(pool, "_proxy_url", None), "scheme", b"") == b"https"
         if is_encrypted and getattr(pool, "_proxy_ssl_context", context) is None:
             pool._proxy_ssl_context = context
+
+
+def _may_have_proxy() -> bool:
+    """Whether to let the engine look for proxies: it reads the environment twice, which is half of creating a client.
+
+    Nothing else depends on `trust_env`, given the certificates.
+    """
+    by_system = getproxies is not getproxies_environment  # macOS and Windows have settings for it
+    return by_system or any(name.lower().endswith("_proxy") for name in os.environ)
 
 
 def client_timeout(http_client: Any) -> Timeout | None:
