@@ -45,7 +45,7 @@ record: $(VENV)/.test  ## Re-record the cassettes: SETS="old=http://127.0.0.1:80
 record-notebooks: $(VENV)/.test  ## Re-record the notebooks' exchanges, at the endpoint of the environment: NOTEBOOKS="05_batches ..."
 	@$(BIN)/python -m notebooks.record $(NOTEBOOKS)
 
-bench: $(BENCH_VENV)/.done  ## Benchmark each layer, the bare frameworks and other integrations: eight minutes (RUNS=3: thrice)
+bench: $(BENCH_VENV)/.done  ## Benchmark each layer, the bare frameworks and other integrations: nine minutes (RUNS=3: thrice)
 	@$(BENCH_VENV)/bin/python -m benchmarks --runs $(or $(RUNS),1)
 
 faults: $(VENV)/.test  ## Play a table of faults to both clients, on each engine, and print the outcomes

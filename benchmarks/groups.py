@@ -141,7 +141,7 @@ def tls(workers: Workers, results: Results, options: Options) -> None:
             jobs = [job for name in OVER_TLS for job in _both("chunk", name, Work(chunks=options.chunks))]
             over_tls.run("tls", jobs, options.rounds, results)
             over_tls.run("tls", _calls("call", OVER_TLS), options.rounds, results)
-        for count in [count for _ in range(options.fewer) for count in BURSTS]:
+        for count in BURSTS * options.rounds:
             work, case = Work(pace=count / _OPENED), f"{count} first calls"
             with Workers(base_url, str(file)) as fresh:
                 fresh.run("tls", _calls(case, OVER_TLS, times=1), 0, results)  # imports, and the certificates
