@@ -192,7 +192,7 @@ client, tasks = AsyncClient(base_url=base_url), []
 async def main():
     for _ in range(3):
         tasks.append(asyncio.ensure_future(client.complete([{"role": "user", "content": "silent"}])))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
 asyncio.run(main())
 """,
     "daemon thread in a call": """

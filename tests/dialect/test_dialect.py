@@ -439,7 +439,6 @@ NAMELESS = {"type": "function", "function": {}}
     [
         ({}, {}, {"stop_lag": 0}),
         ({"tools": [TOOL]}, {}, {"lossy_streams": True}),
-        ({"tools": [TOOL]}, {"whole_streams": True}, {"lossy_streams": False}),
         ({"tools": [TOOL], "tool_choice": "required"}, {}, {"lossy_streams": False}),
         ({"tools": [TOOL], "n": 2}, {}, {"lossy_streams": False}),
         ({"tools": [TOOL, OTHER_TOOL]}, {}, {"tool_names": {"get_weather", "f"}, "tools_with_parameters": {"f"}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,7 +19,6 @@ from langchain_tir_qwen._messages import messages_to_wire
 from langchain_tir_qwen._tool_calls import read_invalid_call
 from tests.support.scripted_transport import BODY_OF_OVERFLOW, Reply, Scripted, llm_on, model_on
 from tir_qwen import Choice, Completion, ContextOverflowError, Delta, ToolCall, ToolCallDelta
-from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.tool_call_retry import ToolCallRetry
 from tir_qwen._request.body import Body
 
@@ -252,28 +252,69 @@ async def test_other_servers_may_cut_arguments_as_they_like() -> None:
     assert [body["stream"] for body in lab.bodies] == [True]
 
 
-async def test_streams_are_trusted_once_a_whole_answer_confirms_them() -> None:
-    """A server that only happens to cut its stream in this place is asked again once."""
-    cut = replace(LOSSY, frames=[*LOSSY.frames[:-3], {"tool_calls": [{"index": 0, "function": {"arguments": " 2}"}}]}])
-    lab = Scripted(cut, Reply("Now.", (("save", '{"count": 2}'),), finish_reason="tool_calls"), cut)
+BRACES = Reply(
+    frames=[
+        {"tool_calls": [{"index": 0, "id": "chatcmpl-tool-0", "function": {"name": "save"}}]},
+        *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"note": "', "f({", ")", '"}')),
+    ],
+    finish_reason="tool_calls",
+)
+"""What vLLM 0.9 streams for `{"note": "f({})"}`: nothing shows that a brace is missing."""
+WRITTEN = '<tool_call>\n{"name": "save", "arguments": {"note": "f({})"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("form", ["stream", "astream"])
+async def test_the_tools_of_later_streams_are_written_into_the_messages(form: str) -> None:
+    """Once the lossy parser has shown itself, only the tools of whole answers are left to the server."""
+    note = {"note": "f({})"}
+    whole = Reply(calls=(("save", json.dumps(note)),), finish_reason="tool_calls")
+    lab = Scripted(BRACES, whole, Reply(WRITTEN), whole, Reply(WRITTEN))
+    model = model_on(lab)
+
+    for ask in (FORMS[form], FORMS[form], _invoke, FORMS[form]):
+        assert calls_of(await ask(model)) == [("save", note)]
+    assert [(body["stream"], "tools" in body) for body in lab.bodies] == [
+        (True, True),
+        (False, True),
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+    assert str(model._client.capabilities) == (
+        "The server loses parts of tool calls in streams: tools are written into the messages there."
+    )
+
+
+async def test_native_streams_are_confirmed_each_time() -> None:
+    """With `tool_calling="native"` the tools stay with the server, and calls that lack braces are asked for again."""
+    whole = Reply(calls=(("save", '{"note": "f({})"}'),), finish_reason="tool_calls")
+    lab = Scripted(*[BRACES, whole] * 2)
+    model = model_on(lab, tool_calling="native")
+
+    for _ in range(2):
+        assert calls_of(await _stream(model)) == [("save", {"note": "f({})"})]
+    assert [(body["stream"], "tools" in body) for body in lab.bodies] == [(True, True), (False, True)] * 2
+
+
+async def test_a_call_that_lacks_nothing_takes_one_request() -> None:
+    """A first call whose braces are balanced is taken as it is, and later streams are parsed here all the same."""
+    parts = ('{"note": "', "f({", "})", '"}')
+    frames = [BRACES.frames[0], *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in parts)]
+    lab = Scripted(replace(BRACES, frames=frames), Reply(WRITTEN))
     model = model_on(lab)
 
     for _ in range(2):
-        assert calls_of(await _stream(model)) == [("save", {"count": 2})]
-    assert [body["stream"] for body in lab.bodies] == [True, False, True]
+        assert calls_of(await _stream(model)) == [("save", {"note": "f({})"})]
+    assert [(body["stream"], "tools" in body) for body in lab.bodies] == [(True, True), (True, False)]
 
 
-async def test_a_stream_that_breaks_off_within_a_number_is_not_trusted() -> None:
-    """VLLM 0.9 may lose digits there, so an equal whole answer proves nothing about the next call."""
-    parts = [{"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"count": 1', "1}")]
-    lucky = replace(LOSSY, frames=[*LOSSY.frames[:3], *parts])
-    whole = Reply("Now.", (("save", '{"count": 11}'),), finish_reason="tool_calls")
-    lab = Scripted(lucky, whole, lucky, whole)
+async def test_calls_that_must_be_made_are_streamed_natively() -> None:
+    """The server parses calls that it was told to make in another way, without losses."""
+    lab = Scripted(BRACES, Reply(calls=(("save", "{}"),), finish_reason="tool_calls"), BRACES)
     model = model_on(lab)
-
-    for _ in range(2):
-        assert calls_of(await _stream(model)) == [("save", {"count": 11})]
-    assert [body["stream"] for body in lab.bodies] == [True, False, True, False]
+    for choice in ("auto", "save"):
+        await _stream(model, tool_choice=choice)
+    assert [(body["stream"], "tools" in body) for body in lab.bodies] == [(True, True), (False, True), (True, True)]
 
 
 async def test_a_lost_call_that_is_broken_is_corrected_whole() -> None:
@@ -288,7 +329,7 @@ async def test_a_lost_call_that_is_broken_is_corrected_whole() -> None:
 
 def test_a_call_after_the_finish_reason_is_not_asked_for_again() -> None:
     """A gateway may send a call after the finish reason; then the answer was not empty."""
-    retry = ToolCallRetry(Body(messages=[]), Capabilities(), for_invalid_calls=True, for_lost_calls=True)
+    retry = ToolCallRetry(Body(messages=[]), for_invalid_calls=True, for_lost_calls=True)
     call = Delta(tool_calls=[ToolCallDelta(0, "c0", "save", "{}")])
     end = Delta(last=True)
 

@@ -67,10 +67,11 @@ class Comparison(BaseModel):
 PROMPT = "You are a weather agent."
 
 
-def agent_on(server: Server, form: str, **settings: Any) -> FunctionAgent:
+def agent_on(server: Server, form: str, *, tool_calling: str = "auto", **settings: Any) -> FunctionAgent:
     """Return an agent with a weather tool."""
     given = {"tools": [get_weather], "system_prompt": PROMPT, **settings}
-    return FunctionAgent(llm=TIRQwen(**server.settings), streaming=FORMS[form], **given)
+    llm = TIRQwen(**server.settings, tool_calling=tool_calling)
+    return FunctionAgent(llm=llm, streaming=FORMS[form], **given)
 
 
 SYSTEM = {"role": "system", "content": PROMPT}
@@ -111,7 +112,7 @@ TOOL = {
 @pytest.mark.parametrize("form", FORMS)
 async def test_reasoning_calls_results_and_answer_come_in_order(server: Server, form: str) -> None:
     """The caller sees reasoning, calls, results and answer in order; the model gets its reasoning and calls back."""
-    output, events = await run(agent_on(server, form), BOTH)
+    output, events = await run(agent_on(server, form, tool_calling="native"), BOTH)
 
     paris, london = ids_of(server)
     assert seen(events) == without_streams(
@@ -222,7 +223,7 @@ def in_state(question: str) -> str:
 @pytest.mark.parametrize("form", FORMS)
 async def test_one_call_at_a_time(server: Server, form: str) -> None:
     """Without parallel calls an agent makes one call per step, even if the server may answer with two."""
-    output, events = await run(agent_on(server, form, allow_parallel_tool_calls=False), OSLO)
+    output, events = await run(agent_on(server, form, tool_calling="native", allow_parallel_tool_calls=False), OSLO)
 
     step = ["stream", "output"] if FORMS[form] else ["output"]
     assert [one[0] for one in seen(events)] == [*step, "call", "result", *step, "call", "result", *step]
@@ -273,7 +274,7 @@ async def test_output_cls_returns_the_object(server: Server) -> None:
 @pytest.mark.parametrize("form", FORMS)
 async def test_an_agent_at_its_step_limit_summarizes(server: Server, form: str) -> None:
     """An agent that reaches its step limit summarizes what it knows, and its memory can be used for the next run."""
-    agent = agent_on(server, form, tools=[check_job], early_stopping_method="generate")
+    agent = agent_on(server, form, tool_calling="native", tools=[check_job], early_stopping_method="generate")
     memory = memory_of()
     question = "Check job 7 until it is done."
 
@@ -390,9 +391,15 @@ async def test_tool_that_returns_directly(server: Server) -> None:
 async def test_an_agent_hands_over_a_question(server: Server, form: str) -> None:
     """An agent hands over a question; the other continues the conversation, and its answer is the result."""
     prompt = "You know the weather."
-    desk = agent_on(server, form, name="desk", description="Talks to guests.", tools=None)
+    desk = agent_on(server, form, tool_calling="native", name="desk", description="Talks to guests.", tools=None)
     expert = agent_on(
-        server, form, name="weather", description="Knows the weather.", system_prompt=prompt, can_handoff_to=[]
+        server,
+        form,
+        tool_calling="native",
+        name="weather",
+        description="Knows the weather.",
+        system_prompt=prompt,
+        can_handoff_to=[],
     )
 
     output, events = await run(AgentWorkflow([desk, expert], root_agent="desk"), UMBRELLA)

@@ -207,7 +207,7 @@ async def test_code_in_reasoning_is_not_run(server: Server, form: str) -> None:
 async def test_code_hands_over(server: Server, form: str) -> None:
     """A `CodeActAgent` hands over what code cannot do with a tool call."""
     ran: list[str] = []
-    llm = TIRQwen(**server.settings)
+    llm = TIRQwen(**server.settings, tool_calling="native")
     coder = CodeActAgent(runner(ran), name="coder", description="Computes.", llm=llm, streaming=FORMS[form])
     expert = FunctionAgent(
         name="weather",

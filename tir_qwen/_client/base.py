@@ -142,10 +142,8 @@ class BaseClient:
     ) -> tuple[CallOptions, Flow | None, Call]:
         """Read the arguments of a call; return its options, its flow if it may take several requests, and the first."""
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
-        capabilities = self._capabilities_of(options.model)
         flow = plan(
             body,
-            capabilities,
             stream=stream,
             retry_tool_calls=options.retry_tool_calls,
             validate=options.validate,
@@ -163,6 +161,7 @@ class BaseClient:
             tool_calling=options.tool_calling,
             schema_in=options.schema_in,
             may_repeat=options.retry_tool_calls is not False,
+            is_stream=stream,
         )
         return Call(
             dialect,

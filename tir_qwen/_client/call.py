@@ -179,6 +179,7 @@ class Call:
             has_parsed_calls=self._decoder.has_parsed_calls,
             reasoning_fields=self._decoder.reasoning_fields,
             lacks_opening_tag=self._decoder.lacks_opening_tag,
+            is_lossy=self._decoder.is_lossy,
         )
         _warn_of_unusable_answer(completion)
 

@@ -21,6 +21,7 @@ _FIELDS = {
     "stream_options": "stream_options",
     "reasoning_history": "reasoning in the history",
     "opening_tag": "an opening tag of reasoning in the text",
+    "streamed_calls": "tool calls in streams without losses",
 }
 """What each capability is about."""
 _CONSEQUENCES = {
@@ -32,7 +33,10 @@ _CONSEQUENCES = {
     "stream_options": "does not accept stream_options: streams have no token counts",
     "reasoning_history": "does not accept reasoning in the history: it is left out",
     "opening_tag": "writes reasoning without an opening tag: text before </think> is reasoning",
+    "streamed_calls": "loses parts of tool calls in streams: tools are written into the messages there",
 }
+_HARMLESS = frozenset({"streamed_calls"})
+"""The capabilities whose lack nobody needs to know of: the same answers come in another way."""
 _ENOUGH_DOUBTS = 2
 """After how many answers in a row that ignored it a capability is given up."""
 
@@ -54,7 +58,7 @@ class Capabilities:
         reasoning_history: Reasoning in earlier messages.
         opening_tag: A `<think>` before reasoning that comes in the text. Some chat templates put it into the prompt.
         reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
-        whole_streams: Streams that lose nothing of a tool call; assumed only when a whole answer has confirmed it.
+        streamed_calls: Streams that lose nothing of a tool call. The parser of vLLM 0.9 and 0.10 loses closing braces.
         tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
         schema_forms: By the fingerprint of a schema that the server's grammar did not support: what to send instead.
     """
@@ -67,9 +71,9 @@ class Capabilities:
     stream_options: bool = True
     reasoning_history: bool = True
     opening_tag: bool = True
+    streamed_calls: bool = True
     reasoning_field: str | None = None
     tool_parser: bool = False
-    whole_streams: bool = False
     schema_forms: dict[bytes, KnownSchema] = field(default_factory=dict)
     _lessons: dict[str, Lesson] = field(default_factory=dict, init=False, repr=False, compare=False)
     _doubts: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -96,7 +100,8 @@ class Capabilities:
         if getattr(self, name):
             setattr(self, name, False)
             self._lessons[name] = Lesson()
-            logger.warning("The server %s from now on.", _CONSEQUENCES[name])
+            level = logging.INFO if name in _HARMLESS else logging.WARNING
+            logger.log(level, "The server %s from now on.", _CONSEQUENCES[name])
 
     def doubt(self, name: str, *, is_trial: bool = False) -> None:
         """Record that an answer ignored a capability; it is given up when the next one does so too."""

@@ -25,7 +25,7 @@ from .refusals import is_about_this_call, refuses
 from .response_format import expects_json, expects_object, extract_schema
 from .thinking_switch import add_soft_switch, has_soft_switch
 
-_SHOWN_BY_ANSWERS = {"tools", "response_format", "thinking_switch"}
+_SHOWN_BY_ANSWERS = {"tools", "response_format", "thinking_switch", "streamed_calls"}
 """The capabilities that a server may accept and ignore, so that only the content of answers shows them."""
 _STATUSES = frozenset((400, 404, 422, 500, 501))
 """The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
@@ -42,6 +42,8 @@ class Dialect:
         "_body",
         "_capabilities",
         "_given_up",
+        "_is_free",
+        "_is_stream",
         "_may_repeat",
         "_schema_in",
         "_schemas",
@@ -58,6 +60,7 @@ class Dialect:
         tool_calling: str = "auto",
         schema_in: str | None = None,
         may_repeat: bool = True,
+        is_stream: bool = False,
     ) -> None:
         """Start with one call.
 
@@ -66,7 +69,8 @@ class Dialect:
             capabilities: What is known about the server; updated by this call.
             tool_calling: How to send tools; see `Client.complete`.
             schema_in: Where to send a schema; see `Client.complete`.
-            may_repeat: Whether the request may be sent again if a stream seems to have lost a part of a tool call.
+            may_repeat: Whether the request may be sent again if a stream may have lost a part of a tool call.
+            is_stream: Whether the answer is streamed.
         """
         self._body = body
         self._capabilities = capabilities
@@ -80,14 +84,16 @@ class Dialect:
             capabilities.schema_forms,
             can_describe=schema_in != "request" if expects_json(body.response_format) else tool_calling == "auto",
         )
-        is_free = bool(body.tools) and body.tool_choice in (None, "auto")  # forced calls are parsed in another way
-        self._may_repeat = may_repeat and is_free and (body.n or 1) == 1
+        self._is_stream = is_stream
+        self._is_free = bool(body.tools) and body.tool_choice in (None, "auto")  # forced calls are parsed differently
+        self._may_repeat = may_repeat and self._is_free and (body.n or 1) == 1
 
     @property
     def prompts_tools(self) -> bool:
         """Whether tools are offered in the messages."""
         is_native = self._used.tools and self._tools_form is not SchemaForm.DESCRIBED
-        return self._tool_calling == "prompted" or (self._tool_calling == "auto" and not is_native)
+        is_whole = self._used.streamed_calls or not (self._is_stream and self._is_free)
+        return self._tool_calling == "prompted" or (self._tool_calling == "auto" and not (is_native and is_whole))
 
     @property
     def _tools_form(self) -> SchemaForm:
@@ -116,7 +122,7 @@ class Dialect:
             thinking_off=body.enable_thinking is False,
             stop_lag=_stop_lag(body),
             max_tokens=body.max_tokens,
-            lossy_streams=self._may_repeat and not self._used.whole_streams,
+            lossy_streams=self._may_repeat,
             tools_with_parameters=_tool_names([tool for tool in body.tools if _has_parameters(tool)]),
             opening_tag=self._used.opening_tag or body.enable_thinking is False,
         )
@@ -185,6 +191,7 @@ class Dialect:
         has_parsed_calls: bool = False,
         reasoning_fields: frozenset[str] = frozenset(),
         lacks_opening_tag: bool | None = None,
+        is_lossy: bool = False,
     ) -> None:
         """Learn from the answer what the server did and what it ignored.
 
@@ -193,6 +200,7 @@ class Dialect:
             has_parsed_calls: Whether it contains tool calls that the server parsed.
             reasoning_fields: The fields in which its reasoning came.
             lacks_opening_tag: Whether its reasoning came in the text, without an opening tag; None: not known yet.
+            is_lossy: Whether it is a stream that may have lost a part of a tool call.
         """
         if reasoning_fields and completion.usage:
             self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
@@ -203,6 +211,10 @@ class Dialect:
             self._capabilities.tool_parser = True
             if "tools" in self._open_trials:
                 self._capabilities.confirm("tools", is_trial=True)
+            if is_lossy:
+                self._capabilities.give_up("streamed_calls", is_trial="streamed_calls" in self._open_trials)
+            elif "streamed_calls" in self._open_trials:
+                self._capabilities.confirm("streamed_calls", is_trial=True)
         self._observe_opening_tag(completion, lacks_opening_tag)
         if completion.content.strip():
             self._observe_schema(completion)
@@ -292,6 +304,7 @@ class Dialect:
         can_be_described = expects_json(response_format) or response_format.get("type") == "text"
         could_use = {
             "tools": bool(body.tools) and is_native,
+            "streamed_calls": self._is_free and self._is_stream and is_native,
             "parallel_switch": body.parallel_tool_calls is not None and not self.prompts_tools,
             "response_format": can_be_described and self._schema_in in (None, "both"),
             "template_kwargs": body.enable_thinking is not None and not body.chat_template_kwargs,

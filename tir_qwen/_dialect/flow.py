@@ -9,7 +9,6 @@ from typing import Protocol
 from .._request.body import Body
 from ..errors import ConfigurationError, TIRError
 from ..types import Completion, Delta, Validate
-from .capabilities import Capabilities
 from .response_format import expects_json
 from .structured_output import StructuredOutputFlow, needs_structured_output, offers_tools
 from .tool_call_retry import ToolCallRetry
@@ -49,7 +48,6 @@ class Flow(Protocol):
 
 def plan(
     body: Body,
-    capabilities: Capabilities,
     *,
     stream: bool,
     retry_tool_calls: bool | None,
@@ -59,7 +57,6 @@ def plan(
 
     Args:
         body: What the caller set.
-        capabilities: What is known about the server; updated by the call.
         stream: Whether the answer is to be streamed.
         retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream has lost
             one.
@@ -81,7 +78,6 @@ def plan(
     if can_call and (for_lost_calls or retry_tool_calls or validate_calls):
         retry = partial(
             ToolCallRetry,
-            capabilities=capabilities,
             for_invalid_calls=bool(retry_tool_calls or validate_calls),
             for_lost_calls=for_lost_calls,
             validate=validate_calls,

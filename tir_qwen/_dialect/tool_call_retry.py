@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .._json import parse_object
 from .._request.body import Body
 from .._request.tool_calls import error_result, tool_call_to_wire
 from .._response.arguments import LOST, REPEATED, TRUNCATED
 from ..errors import TIRError
 from ..types import JSON, Choice, Completion, Delta, ToolCallDelta, Usage, Validate
-from .capabilities import Capabilities
 from .json_answer import describe_error, extract_json
 from .usage import add_usage
 
@@ -38,7 +36,6 @@ class ToolCallRetry:
     def __init__(
         self,
         body: Body,
-        capabilities: Capabilities,
         *,
         for_invalid_calls: bool,
         for_lost_calls: bool,
@@ -48,14 +45,12 @@ class ToolCallRetry:
 
         Args:
             body: The request.
-            capabilities: What is known about the server; updated by this call.
             for_invalid_calls: Ask again if the answer contains tool calls, but none that can be run.
             for_lost_calls: Ask again if a stream has lost calls or parts of them, which those of vLLM 0.9 do.
             validate: Raises ValueError if the arguments of a call are not valid.
         """
         self.first_request = body
         self.asks_whole = False
-        self._capabilities = capabilities
         self._may_correct = for_invalid_calls
         self._may_ask_whole = for_lost_calls
         self._validate = validate
@@ -191,7 +186,6 @@ class ToolCallRetry:
         changes: dict[str, Any] = {"response": None}  # already reported by the first answer
         repeated: list[ToolCallDelta] = []
         if self._is_repeated and delta.tool_calls:
-            self._compare(delta)
             changes |= {"content": "", "reasoning": ""}  # a stream has passed them on
             repeated = [ToolCallDelta(index, error=REPEATED) for index in self._calls]
         else:
@@ -203,17 +197,6 @@ class ToolCallRetry:
         renumbered = [replace(part, index=self._first_index + part.index) for part in delta.tool_calls]
         changes["tool_calls"] = [*repeated, *renumbered]
         return replace(delta, **changes)
-
-    def _compare(self, whole: Delta) -> None:
-        """Trust the server's streams from now on if a call that seemed to have lost a value had not.
-
-        A stream that breaks off within a number is no evidence: it may have lost digits of others.
-        """
-        texts = [[part.arguments for part in parts if part.arguments] for parts in self._calls.values()]
-        streamed = [parse_object("".join(parts)) for parts in texts if parts and parts[0][-1] not in "0123456789.-"]
-        confirmed = [parse_object(part.arguments) for part in whole.tool_calls if part.error is None]
-        if any(arguments and arguments in streamed for arguments in confirmed):
-            self._capabilities.whole_streams = True
 
 
 def _correction(answer: Choice, errors: list[str | None]) -> list[JSON]:

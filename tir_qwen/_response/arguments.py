@@ -14,7 +14,8 @@ REPEATED = "it was requested again, since the server's stream may have lost a pa
 """The errors of a call whose arguments may not be what the model wrote."""
 
 _SURPLUS = "} \t\r\n"
-_KEY = re.compile(r'\{"[^"]+(?:"\s*(?::\s*(?:-?[\d.eE+-]*)?)?)?')
+_WHOLE_KEY = re.compile(r'\{"[^"]+')
+_NO_VALUE = re.compile(r'\{"[^"]+(?:"\s*(?::\s*(?:-?[\d.eE+-]*)?)?)?')
 _MARK = re.compile(r'\\.|[\\"{}\x00-\x1f]', re.DOTALL)
 
 
@@ -50,16 +51,23 @@ class ArgumentsDecoder:
         return self._is_object is None
 
     @property
-    def may_lack_a_value(self) -> bool:
-        """Whether vLLM 0.9 may have lost the first value, or digits of it.
+    def begins_with_a_key(self) -> bool:
+        """Whether the first part of the text contains the first key, which it does not if the parts are tokens."""
+        return _WHOLE_KEY.match(self._first_part) is not None
 
-        The first part of the text then ends before the value or within a number. Servers whose parts are tokens send a
-        brace and a quotation mark first.
+    @property
+    def may_lack_a_part(self) -> bool:
+        """Whether a parser that begins with a key may have lost the first value, or digits of it, or closing braces.
+
+        Then the first part ends before the value or within a number, or fewer braces are closed than opened.
         """
-        start = next((part for part in self._parts if part), "")
-        if _KEY.fullmatch(start):
-            return True
-        return _KEY.match(start) is not None and self._problem() is not None
+        text = "".join(self._parts)
+        is_unbalanced = text.count("{") != text.count("}")
+        return is_unbalanced or _NO_VALUE.fullmatch(self._first_part) is not None or self._problem() is not None
+
+    @property
+    def _first_part(self) -> str:
+        return next((part for part in self._parts if part), "")
 
     @property
     def is_truncated(self) -> bool:

@@ -38,7 +38,7 @@ class DecodingOptions:
         stop_lag: Maximum number of characters by which a stream's text lags behind its tokens, because vLLM holds back
             text that may begin a stop string.
         max_tokens: Maximum number of tokens of the answer, if the request limited it.
-        lossy_streams: The server's streams may lose parts of a tool call.
+        lossy_streams: A tool call of which the stream may have lost a part is to be marked as such.
         tools_with_parameters: Names of the tools that have any.
         opening_tag: Reasoning in the text of a stream begins with its tag.
     """
@@ -82,6 +82,7 @@ class ChoiceDecoder:
         heard: Number of non-empty deltas received, including those whose text is still held back.
         reasoning_fields: The fields in which the server put the first piece of reasoning.
         lacks_opening_tag: Whether reasoning in the text had no opening tag; None: that is not known of a stream.
+        is_lossy: Whether the stream may have lost a part of a tool call.
     """
 
     __slots__ = (
@@ -106,6 +107,7 @@ class ChoiceDecoder:
         "_untagged_call",
         "finished",
         "heard",
+        "is_lossy",
         "lacks_opening_tag",
         "reasoning_fields",
     )
@@ -124,6 +126,7 @@ class ChoiceDecoder:
         self._think_splitter: ThinkSplitter | None = ThinkSplitter(is_open=is_open)  # None: the rest is the answer
         self._unclosed_text: list[str] | None = [] if is_open else None  # may turn out to be the answer
         self.lacks_opening_tag: bool | None = None
+        self.is_lossy = False
         self._calls = ToolCallTracker(new_id)
         self._call_parser = ToolCallParser(hold=options.text_calls != "prompted") if options.reads_calls else None
         self._reasoning = NewlineTrimmer(leading=True)
@@ -358,8 +361,10 @@ class ChoiceDecoder:
 
     def _end_calls(self, delta: Delta, truncation: str | None) -> None:
         """Pass on the last part of each call; `truncation` is the error of the last one if it is incomplete."""
-        if self._options.lossy_streams and self._is_stream:
-            self._calls.mark_lost(self._options.tools_with_parameters)
+        if self._is_stream and self._calls.has_calls_from("server"):
+            options = self._options
+            is_lossy = self._calls.find_lossy(options.tools_with_parameters, mark=options.lossy_streams)
+            self.is_lossy = self.is_lossy or is_lossy
         self._pass_on_ends(delta, self._calls.close(self._options.tool_names, truncation))
 
     def _pass_on_ends(self, delta: Delta, ends: Iterable[ToolCallDelta]) -> None:

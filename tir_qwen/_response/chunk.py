@@ -76,6 +76,11 @@ class ChunkDecoder:
         return any(choice.has_parsed_calls for choice in self._choices.values())
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether this is a stream that may have lost a part of a tool call."""
+        return any(choice.is_lossy for choice in self._choices.values())
+
+    @property
     def lacks_opening_tag(self) -> bool | None:
         """Whether reasoning in the text had no opening tag; None: not known, or there are several choices."""
         return next(iter(self._choices.values())).lacks_opening_tag if len(self._choices) == 1 else None

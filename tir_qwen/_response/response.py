@@ -57,6 +57,11 @@ class ResponseDecoder:
         return self._chunks.has_parsed_calls
 
     @property
+    def is_lossy(self) -> bool:
+        """Whether this is a stream that may have lost a part of a tool call."""
+        return self._chunks.is_lossy
+
+    @property
     def lacks_opening_tag(self) -> bool | None:
         """Whether reasoning in the text had no opening tag; None: not known, or there are several choices."""
         return self._chunks.lacks_opening_tag

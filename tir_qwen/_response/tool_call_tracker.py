@@ -97,24 +97,31 @@ class ToolCallTracker:
             if end or problem or new_id:
                 yield ToolCallDelta(index, new_id, arguments=end, error=problem)
 
-    def mark_lost(self, with_parameters: Collection[str]) -> None:
-        """Note an error for the calls of the server that its stream may have lost a part of.
+    def find_lossy(self, with_parameters: Collection[str], *, mark: bool) -> bool:
+        """Return whether the calls of the server come from a parser whose streams may lose a part of a call.
 
-        vLLM 0.9 sends the beginning of the arguments at once, up to the first character of the first value. If that is
-        a number, an object or a list, it may be lost, and the next value take its place. Arguments that are not an
+        That of vLLM 0.9 and 0.10 loses the first value if that is a number, an object or a list, and closing braces
+        anywhere. It can be told by the first part of the arguments, which contains a key. Arguments that are not an
         object are lost altogether.
 
         Args:
             with_parameters: Names of the tools that have parameters.
+            mark: Whether to note an error for calls that look as if they had lost something.
         """
+        is_lossy = False
         for (source, _), index in self._indices.items():
             call = self._calls[index]
             if source != "server" or not call.is_open:
                 continue
-            if call.server_id and not call.server_id.startswith(_VLLM_ID):  # servers that cut arguments as they like
+            if not (call.server_id or "").startswith(_VLLM_ID):  # other servers cut arguments as they like
                 continue
-            if call.arguments.may_lack_a_value or (call.arguments.is_empty and call.name in with_parameters):
+            is_suspect = call.arguments.is_empty and call.name in with_parameters
+            if call.arguments.begins_with_a_key:
+                is_lossy = True
+                is_suspect = call.arguments.may_lack_a_part
+            if is_suspect and mark:
                 call.error = LOST
+        return is_lossy
 
     def truncate(self, truncation: str) -> Iterator[ToolCallDelta]:
         """Yield the error of the last call, of which it turned out after its end that it is truncated."""
