@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import os
 import pickle
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from langchain_tir_qwen import ChatTIRQwen
 from tests.support.server import (
     MESSAGES,
     Driver,
+    Endless,
     Loopback,
     Received,
     both_clients,
@@ -156,7 +159,7 @@ def test_retry_after_pauses_all(clock: Clock, retry_after: float | None, seconds
 
 
 def test_an_announced_limit_pauses_all(clock: Clock) -> None:
-    """An answer may say that there is nothing left, and until when."""
+    """An answer may say that there is nothing left, and until when, which counts for a minute at most."""
     throttle = Throttle()
     admitted(throttle, 1)
     throttle.accepted(clock.now, 2.0)
@@ -164,6 +167,8 @@ def test_an_announced_limit_pauses_all(clock: Clock) -> None:
     assert admitted(throttle) == 0
     clock.now += 2
     assert admitted(throttle) == 100
+    throttle.accepted(clock.now, inf)
+    assert throttle._paused_until == clock.now + 60
 
 
 def test_patience_needs_answers(clock: Clock) -> None:
@@ -264,6 +269,62 @@ def test_a_cancelled_call_leaves_the_line(count: int) -> None:
         assert throttle._in_flight == 1
 
     asyncio.run(main())
+
+
+def test_no_call_waits_for_one_that_has_just_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place that becomes free between the look for one and the joining of the line is not overlooked."""
+    throttle = full()
+    join = throttle._join
+
+    def join_late(*args: Any, **options: Any) -> Any:
+        throttle.leave()
+        return join(*args, **options)
+
+    monkeypatch.setattr(throttle, "_join", join_late)
+    started = time.monotonic()
+    throttle.enter(Deadline(Timeout(first_delta=5)))
+    assert time.monotonic() - started < 2
+    assert throttle._in_flight == 1
+
+
+def test_a_stream_may_be_garbage_collected_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abandoned stream gives up its place, even if its collection interrupts another call that takes one."""
+    endless = Endless()
+    with Loopback(lambda request: endless(request) if request.json()["stream"] else [completion()]) as server:
+        client = Client(base_url=server.base_url)
+        assert client._throttle is not None
+        deltas = client.stream(MESSAGES)
+        next(deltas)
+        cycle: list[Any] = [deltas]
+        cycle.append(cycle)
+        del deltas, cycle
+        client._throttle._window = 5.0
+
+        def collect() -> float:
+            gc.collect()
+            return time.monotonic()
+
+        monkeypatch.setattr(module, "monotonic", collect)
+        caller = threading.Thread(target=client.complete, args=(MESSAGES,), daemon=True)
+        caller.start()
+        caller.join(5)
+        assert not caller.is_alive()
+        assert client._throttle._in_flight == 0
+
+
+def test_calls_whose_event_loop_is_closed_hold_nobody_up() -> None:
+    """Those who wait in a closed event loop leave the line, and do not break the call that would let them go."""
+    throttle = full()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # tasks are destroyed
+    tasks = [loop.create_task(throttle.aenter(Deadline(Timeout()))) for _ in range(2000)]
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    throttle.leave()
+    assert (throttle._in_flight, len(throttle._line)) == (0, 0)
+    del tasks
+    gc.collect()
+    assert (throttle._in_flight, len(throttle._line)) == (0, 0)
 
 
 @both_clients

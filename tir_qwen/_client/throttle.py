@@ -15,7 +15,9 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf, isfinite
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -42,6 +44,14 @@ class _Waiting:
         self.since = monotonic()
         self.is_admitted = False
 
+    def is_woken(self) -> bool:
+        """Wake the call; False if it will never run again, since its event loop is closed."""
+        try:
+            self.wake()
+        except RuntimeError:
+            return False
+        return True
+
 
 class Throttle:
     """The limit of one client, for any number of threads and event loops.
@@ -58,7 +68,7 @@ class Throttle:
         return type(self), ()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream that is garbage-collected leaves while its thread holds the lock
         self._line: deque[_Waiting] = deque()
         self._in_flight = 0
         self._window = inf  # how many may be in flight
@@ -89,12 +99,12 @@ class Throttle:
         """
         if self._admit():
             return
-        event = threading.Event()
-        waiting = self._join(event.set, first=again)
+        woken: SimpleQueue[None] = SimpleQueue()  # which can be used while its thread is using it, unlike an Event
+        waiting = self._join(lambda: woken.put(None), first=again)
         try:
             while not waiting.is_admitted:
-                event.wait(self._seconds(waiting, deadline))
-                event.clear()
+                with suppress(Empty):
+                    woken.get(timeout=self._seconds(waiting, deadline))
                 self._advance()
         except BaseException:
             self._withdraw(waiting)
@@ -160,7 +170,7 @@ class Throttle:
             self._is_out = not held
             self._window = max(min(self._window, held), 1.0)
             if retry_after:
-                self._pause(min(retry_after, MAX_RETRY_AFTER))
+                self._pause(retry_after)
             elif not held:
                 self._pause(min(_FIRST_PAUSE * _PAUSE_GROWTH ** (self._refusals_in_a_row - 1), _MAX_PAUSE))
 
@@ -183,7 +193,7 @@ class Throttle:
 
     def _pause(self, seconds: float) -> None:
         jitter = 1 + 0.1 * random.random()  # noqa: S311 - not for cryptography
-        self._paused_until = max(self._paused_until, monotonic() + seconds * jitter)
+        self._paused_until = max(self._paused_until, monotonic() + min(seconds, MAX_RETRY_AFTER) * jitter)
 
     def _admit(self) -> bool:
         with self._lock:
@@ -205,32 +215,45 @@ class Throttle:
                 self._line.appendleft(waiting)
             else:
                 self._line.append(waiting)
+        self._advance()  # another call may have left since there was no room
         return waiting
 
     def _withdraw(self, waiting: _Waiting) -> None:
         """Remove a call that no longer waits, and let the next one go instead."""
+        self._remove(waiting)
+        self._advance(changed=True)
+
+    def _remove(self, waiting: _Waiting) -> None:
         with self._lock:
             if waiting.is_admitted:
+                waiting.is_admitted = False
                 self._in_flight -= 1
             else:
-                self._line.remove(waiting)
-        self._advance(changed=True)
+                with suppress(ValueError):  # it may have been removed already, with its event loop
+                    self._line.remove(waiting)
 
     def _advance(self, *, changed: bool = False) -> None:
         """Let those go that may, in order, and wake the next one if it has to look again when it may go."""
+        woken = self._admit_waiting(changed=changed)
+        while gone := [waiting for waiting in woken if not waiting.is_woken()]:
+            for waiting in gone:
+                self._remove(waiting)
+            woken = self._admit_waiting(changed=True)
+
+    def _admit_waiting(self, *, changed: bool) -> list[_Waiting]:
+        """Take out of the line those that may go, and return whom to wake."""
         woken = []
         with self._lock:
             now = monotonic()
-            while self._line and self._may_go(now, self._changed_at):
+            while self._may_go(now, self._changed_at) and self._line:
                 self._changed_at = now
+                self._in_flight += 1
                 waiting = self._line.popleft()
                 waiting.is_admitted = True
-                self._in_flight += 1
                 woken.append(waiting)
             if self._line and (woken or changed):
                 woken.append(self._line[0])
-        for waiting in woken:
-            waiting.wake()
+        return woken
 
     def _seconds(self, waiting: _Waiting, deadline: Deadline) -> float | None:
         """Return how long to wait at most before looking again; None if something else will wake the call.
@@ -242,7 +265,7 @@ class Throttle:
         patience = inf if deadline.timeout.first_delta is None else deadline.timeout.first_delta
         give_up_at = min(max(waiting.since, self._accepted_at) + patience, deadline.total_expires_at)
         if now >= give_up_at:
-            raise deadline.timeout_error("PoolTimeout")
+            raise deadline.timeout_error("LineTimeout")
         wait_until = give_up_at
         with self._lock:
             if self._line and self._line[0] is waiting:

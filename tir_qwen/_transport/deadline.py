@@ -12,9 +12,10 @@ WHOLE_ANSWER_FACTOR = 10
 """A non-streaming answer whose bytes keep arriving may take this many times `first_delta`."""
 
 _STEPS = {"first_delta": "the answer did not begin", "between_deltas": "the answer did not go on"}
-_ENGINE_TIMEOUTS = {
+_TIMEOUTS = {
     "ConnectTimeout": ("connect", "there was no connection"),
     "PoolTimeout": ("first_delta", "none of the client's connections became free"),
+    "LineTimeout": ("first_delta", "the endpoint accepted none of the client's calls"),
     "WriteTimeout": ("first_delta", "the server did not take the request"),
 }
 
@@ -74,10 +75,10 @@ class Deadline:
         """Return the error for a deadline that has passed, naming the limit.
 
         Args:
-            engine_error: Class name of the HTTP engine's timeout error, if there was one.
+            engine_error: Class name of the HTTP engine's timeout error, or `LineTimeout` of the throttle, if there was one.
             problem: What did not happen in time, if the caller knows it better.
         """
-        part, usual_problem = _ENGINE_TIMEOUTS.get(engine_error, (self._step, _STEPS[self._step]))
+        part, usual_problem = _TIMEOUTS.get(engine_error, (self._step, _STEPS[self._step]))
         if monotonic() >= self.total_expires_at:
             part, usual_problem = "total", "the call was not over"
         problem = problem or usual_problem
