@@ -287,6 +287,17 @@ def test_no_call_waits_for_one_that_has_just_left(monkeypatch: pytest.MonkeyPatc
     assert throttle._in_flight == 1
 
 
+def test_a_pause_may_end_while_a_call_looks(clock: Clock) -> None:
+    """The next one in the line looks again at once if it could go now, but could not a moment ago."""
+    throttle = Throttle()
+    throttle._pause(1)
+    waiting = throttle._join(lambda: None, first=False)
+    clock.now += 1
+    seconds = throttle._seconds(waiting, Deadline(Timeout()))
+    assert seconds == pytest.approx(0.001, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of its socket
 def test_a_stream_may_be_garbage_collected_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """An abandoned stream gives up its place, even if its collection interrupts another call that takes one."""
     endless = Endless()

@@ -197,14 +197,15 @@ class Throttle:
 
     def _admit(self) -> bool:
         with self._lock:
-            if self._line or not self._may_go(monotonic()):
+            if self._line or self._in_flight >= self._window or monotonic() < self._paused_until:
                 return False
             self._in_flight += 1
             return True
 
-    def _may_go(self, now: float, stalled_since: float = inf) -> bool:
-        has_place = self._in_flight < self._window or now - stalled_since >= _STALLED_SECONDS
-        return now >= self._paused_until and has_place
+    def _next_goes_at(self) -> float:
+        """Return when the next one in the line may go, if nothing changes."""
+        has_place = self._in_flight < self._window
+        return self._paused_until if has_place else max(self._paused_until, self._changed_at + _STALLED_SECONDS)
 
     def _join(self, wake: Callable[[], object], *, first: bool) -> _Waiting:
         waiting = _Waiting(wake)
@@ -245,7 +246,7 @@ class Throttle:
         woken = []
         with self._lock:
             now = monotonic()
-            while self._may_go(now, self._changed_at) and self._line:
+            while self._next_goes_at() <= now and self._line:
                 self._changed_at = now
                 self._in_flight += 1
                 waiting = self._line.popleft()
@@ -269,8 +270,7 @@ class Throttle:
         wait_until = give_up_at
         with self._lock:
             if self._line and self._line[0] is waiting:
-                look_at = self._paused_until if now < self._paused_until else self._changed_at + _STALLED_SECONDS
-                wait_until = min(give_up_at, max(look_at, now + 0.001))
+                wait_until = min(give_up_at, max(self._next_goes_at(), now + 0.001))
         return wait_until - now if isfinite(wait_until) else None
 
 

@@ -75,7 +75,7 @@ class Deadline:
         """Return the error for a deadline that has passed, naming the limit.
 
         Args:
-            engine_error: Class name of the HTTP engine's timeout error, or `LineTimeout` of the throttle, if there was one.
+            engine_error: Class name of the HTTP engine's timeout error, if there was one, or `LineTimeout`.
             problem: What did not happen in time, if the caller knows it better.
         """
         part, usual_problem = _TIMEOUTS.get(engine_error, (self._step, _STEPS[self._step]))
