@@ -20,6 +20,7 @@ from tests.support.server import (
     in_turn,
     response,
     said,
+    stream,
 )
 from tir_qwen import Completion
 from tir_qwen._dialect import lesson as module
@@ -215,6 +216,18 @@ def test_a_server_that_writes_no_opening_tag(driver: Driver, caplog: pytest.LogC
         "The server writes reasoning without an opening tag: text before </think> is reasoning from now on.",
         "The server now supports an opening tag of reasoning in the text.",
     ]
+
+
+@both_clients
+def test_a_server_that_writes_opening_tags_again(driver: Driver) -> None:
+    """One stream that begins with the tag is enough."""
+    text = "<think>\nHm.\n</think>\n\nIt is Paris."
+    with Loopback(lambda _: [stream(*text)]) as server:
+        client = driver.make(base_url=server.base_url)
+        client.capabilities.give_up("opening_tag")
+        deltas = [*driver.deltas(client)]
+    split = "".join(delta.reasoning for delta in deltas), "".join(delta.content for delta in deltas)
+    assert (split, client.capabilities) == (("Hm.", "It is Paris."), Capabilities())
 
 
 @both_clients

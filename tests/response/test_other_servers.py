@@ -314,6 +314,10 @@ def test_whole_answers_without_an_opening_tag(
     [
         pytest.param([*UNOPENED], "stop", ("Hm.\nSo?", "It is Paris."), id="letter by letter"),
         pytest.param([UNOPENED], "stop", ("Hm.\nSo?", "It is Paris."), id="at once"),
+        pytest.param(["<think>\nHm.\n</think>\n\nParis."], "stop", ("Hm.", "Paris."), id="an opening tag"),
+        pytest.param(["<think>\nHm."], "stop", ("Hm.", ""), id="only an opening tag"),
+        pytest.param(["<think>."], "stop", ("<think>.", "<think>."), id="a mentioned tag"),
+        pytest.param(["<"], "stop", ("<", "<"), id="a piece of an opening tag"),
         pytest.param(["Hm", "."], "length", ("Hm.", ""), id="truncated reasoning"),
         pytest.param(["Paris", ".\n"], "stop", ("Paris.", "Paris.\n"), id="an answer that looked like reasoning"),
         pytest.param(["Paris </th"], "stop", ("Paris </th", "Paris </th"), id="a piece of a tag"),

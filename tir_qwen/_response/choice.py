@@ -291,14 +291,14 @@ class ChoiceDecoder:
             delta.reasoning += reasoning
 
     def _add_content(self, delta: Delta, content: str) -> None:
-        if self._think_splitter is not None:
-            reasoning, content = self._think_splitter.feed(content)
+        if (splitter := self._think_splitter) is not None:
+            reasoning, content = splitter.feed(content)
             if reasoning is not None:
                 self._add_text_reasoning(delta, reasoning)
-            if self._think_splitter.settled:
+            if self._unclosed_text is not None and (splitter.has_opening_tag or splitter.settled):
+                self._unclosed_text, self.lacks_opening_tag = None, not splitter.has_opening_tag
+            if splitter.settled:
                 self._think_splitter = None
-                if self._unclosed_text is not None:
-                    self._unclosed_text, self.lacks_opening_tag = None, True
         if self._think_splitter is None:
             self._past_reasoning = True
         if self._text_is_plain:  # nearly every chunk

@@ -20,16 +20,21 @@ class ThinkSplitter:
     space before the first word.
 
     Args:
-        is_open: Whether the text starts within the reasoning.
+        is_open: Whether the text starts within the reasoning, if it starts without a tag.
+
+    Attributes:
+        has_opening_tag: Whether it has started with a tag.
     """
 
-    __slots__ = ("_held", "_state")
+    __slots__ = ("_held", "_state", "_untagged", "has_opening_tag")
 
     _START, _THINK, _ANSWER = range(3)
 
     def __init__(self, *, is_open: bool = False) -> None:
-        self._state = self._THINK if is_open else self._START
+        self._state = self._START
+        self._untagged = self._THINK if is_open else self._ANSWER
         self._held = ""
+        self.has_opening_tag = False
 
     @property
     def settled(self) -> bool:
@@ -47,13 +52,13 @@ class ThinkSplitter:
                 if not inner.strip(" "):  # what comes next shows what it is
                     self._held = text
                     return None, ""
-                is_prose = _PROSE.match(inner) is not None
-                self._state, text = (self._ANSWER, text) if is_prose else (self._THINK, inner)
+                self.has_opening_tag = _PROSE.match(inner) is None
+                self._state, text = (self._THINK, inner) if self.has_opening_tag else (self._untagged, text)
             elif OPEN.startswith(stripped):
                 self._held = text
                 return None, ""
             else:
-                self._state = self._ANSWER
+                self._state = self._untagged
         if self._state == self._ANSWER:
             return None, text
         reasoning, close, answer = text.partition(CLOSE)
@@ -70,7 +75,10 @@ class ThinkSplitter:
         if self._state == self._THINK:
             return held, ""
         if self._state == self._START and (block := held.lstrip()).startswith(OPEN):
+            self.has_opening_tag = True
             return block[len(OPEN) :], ""
+        if self._state == self._START and self._untagged == self._THINK:
+            return held, ""
         self._state = self._ANSWER
         return None, held
 
