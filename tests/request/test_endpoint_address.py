@@ -217,6 +217,10 @@ def test_a_refused_url_is_not_quoted_by_chained_exceptions() -> None:
     [
         pytest.param("https://evil.example/v1", {}, None, True, id="another host"),
         pytest.param("https://note2enetworks.net/v1", {}, None, True, id="a host that looks like the operator's"),
+        pytest.param(
+            "https://ine.exam/v1", {"E2E_TIR_BASE_URL": "https://mine.example/v1"}, None, True, id="a part of a host"
+        ),
+        pytest.param("https://evil.example/v1", {"E2E_TIR_BASE_URL": "https://[v1"}, None, True, id="a malformed URL"),
         pytest.param("https://evil.example/v1", {}, "other", False, id="another token"),
         pytest.param("https://infer.e2enetworks.net/project/p-1/v1", {}, None, False, id="the operator's host"),
         pytest.param("http://127.0.0.1:8000/v1", {}, None, False, id="this machine"),

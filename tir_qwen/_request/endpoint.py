@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import NoneType
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -208,9 +209,16 @@ def _report_foreign_host(host: str, token: str | None) -> None:
     if not token or token != os.environ.get("E2E_TIR_ACCESS_TOKEN", "").strip() or _is_loopback(host):
         return
     is_operators = host == _OPERATOR or host.endswith(f".{_OPERATOR}")
-    if is_operators or any(host in os.environ.get(name, "").lower() for name in _ADDRESSES):
+    if is_operators or any(host == _host(os.environ.get(name, "").strip()) for name in _ADDRESSES):
         return
     logger.warning("The token of E2E_TIR_ACCESS_TOKEN is sent to %s, which base_url names.", host)
+
+
+def _host(address: str) -> str | None:
+    """Return the host of an address, whose scheme may be missing; None if it is malformed."""
+    with suppress(ValueError):
+        return urlsplit(address if "://" in address else f"//{address}").hostname
+    return None
 
 
 def _clean(name: str, variable: str, value: str | None, *, use_environment: bool = True) -> str | None:
