@@ -501,6 +501,7 @@ def test_the_first_answer_is_judged(terminal: Terminal, answer: str) -> None:
     [
         ("'max_tokens' is too large: 10000000. This model's maximum context length is 40960 tokens.", 40960),
         ("max_tokens=10000000cannot be greater than max_model_len=32768. Please request fewer tokens.", 32768),
+        ("This model's maximum context length is 32,768 tokens, you requested 10,000,005.", 32768),
         ("The input (9 tokens) is longer than the model's context length (8192 tokens).", 8192),
         ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 2 and 10000000", 4096),
         ("request (9024 tokens) exceeds the available context size (4096 tokens), try increasing it", 4096),
@@ -511,6 +512,13 @@ def test_the_context_window_in_the_words_of_servers(terminal: Terminal, message:
     with Loopback(answering({"context": refusal("400 Bad Request", message)})) as server:
         found = terminal.findings(server)["context window"]
     assert found == ("ok", f"{length} tokens of prompt and answer together", "")
+
+
+def test_a_limit_of_the_answer_is_not_the_context_window(terminal: Terminal) -> None:
+    """Some services limit the answer to less than the model's context window."""
+    with Loopback(answering({"context": refusal("400 Bad Request", "max_tokens must be <= 8192")})) as server:
+        found = terminal.findings(server)["context window"]
+    assert found == ("unknown", "400 Bad Request: max_tokens must be <= 8192", "")
 
 
 def test_a_server_that_accepts_any_limit_is_stopped(terminal: Terminal) -> None:

@@ -63,8 +63,8 @@ _TOOL = {
 _SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
 _FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": _SCHEMA}}
 _CONTEXT_WINDOW = re.compile(
-    r"(?i)(?:max(?:imum)?|model's|available) (?:model |context )?(?:length|size|window)\D{1,12}?(\d+)"
-    r"|max_(?:model|seq)_len\D{1,4}?(\d+)|must be <= (\d+)"
+    r"(?i)(?:max(?:imum)?|model's|available) (?:model |context )?(?:length|size|window)\D{1,12}?(\d[\d,]*)"
+    r"|max_(?:model|seq)_len\D{1,4}?(\d+)|tokens \+ \S+ must be <= (\d+)"
 )
 
 
@@ -233,7 +233,7 @@ class Examination:
             if found is None:
                 yield CheckResult(name, "unknown", str(error))
                 return
-            length = next(filter(None, found.groups()))
+            length = next(filter(None, found.groups())).replace(",", "")
             yield CheckResult(name, "ok", f"{length} tokens of prompt and answer together")
         else:
             yield CheckResult(name, "unknown", "the server does not say", "Qwen3-32B itself has 32,768")
