@@ -123,6 +123,18 @@ def test_growing_takes_longer_after_each_refusal(clock: Clock) -> None:
     assert rounds[0] < rounds[1] <= rounds[2] <= rounds[3] <= 17
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_refusal_of_a_single_call_sets_no_limit(clock: Clock, status: int) -> None:
+    """It says nothing about how many calls the endpoint takes at once: the next one finds out when it is over."""
+    throttle = Throttle()
+    admitted(throttle, 1)
+    refuse(throttle, 1, clock.now, status)
+    clock.now += 1
+    assert admitted(throttle) == 1
+    accept(throttle, 1, clock)
+    assert admitted(throttle) == 100
+
+
 @pytest.mark.parametrize(("status", "allowed"), [(503, 32), (429, 16)])
 def test_after_an_outage_it_goes_on_as_before(clock: Clock, status: int, allowed: int) -> None:
     """If all are refused, single requests find out when it is over; then all go, or half if there were too many."""
@@ -473,6 +485,14 @@ def test_a_forked_child_starts_without_a_limit() -> None:
         if not child:
             os._exit(admitted(throttle, 10))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
+def test_a_forked_child_may_close_a_stream_of_its_parent() -> None:
+    """A call that the child has not begun makes no place for one more."""
+    throttle = full()
+    throttle._reset()
+    throttle.leave()
+    assert throttle._in_flight == 0
 
 
 @both_clients

@@ -160,7 +160,7 @@ class Throttle:
             now, held = monotonic(), self._in_flight - 1
             if sent_at > self._refused_at:  # the first one refused since the window has fallen
                 self._refused_at = now
-                if not self._refusals_in_a_row:
+                if not self._refusals_in_a_row and (held or self._window < inf):  # else nothing is known of a number
                     usual = min(self._window, self._in_flight)
                     self._usual_window = max(usual // 2, 1) if status_code == TOO_MANY else usual
                 if self._has_grown or self._window == inf:  # too far
@@ -177,7 +177,7 @@ class Throttle:
     def leave(self) -> None:
         """Note that a request is over, whatever its outcome."""
         with self._lock:
-            self._in_flight -= 1
+            self._in_flight = max(self._in_flight - 1, 0)  # a forked child may close a stream of its parent
         if self._line:
             self._advance(changed=True)
 
