@@ -451,7 +451,8 @@ def test_refusals_are_no_retries_while_others_are_accepted(driver: Driver, monke
         assert driver.complete(client).content == "Hi"
         on_retry = note if driver.make is Client else anote
         assert driver.complete(client, on_retry=on_retry).content == "At last"
-    assert told == [(attempts, 0.0) for attempts in range(1, 9)]
+    assert [attempts for attempts, _ in told] == [*range(1, 9)]
+    assert all(0 <= delay <= 0.1 for _, delay in told)
 
 
 @both_clients
@@ -518,3 +519,75 @@ def test_every_end_of_a_call_gives_up_its_place(driver: Driver) -> None:
             next(client.stream(MESSAGES))
         assert driver.complete(client).content == "Hi"
     assert client._throttle._in_flight == 0
+
+
+USED_UP = response(
+    {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}, "429 Too Many Requests"
+)
+
+
+@both_clients
+def test_a_quota_that_is_used_up_is_not_waited_for(driver: Driver) -> None:
+    """No waiting helps then, so the refusal is raised at once, and other calls are not held up."""
+    with Loopback(in_turn(completion("Hi"), USED_UP, completion("Hi"))) as server:
+        client = driver.make(base_url=server.base_url)
+        assert driver.complete(client).content == "Hi"
+        error = failure(driver, client, streamed=False)
+        assert driver.complete(client).content == "Hi"
+    assert (type(error), error.attempts, client._throttle._window) == (RateLimitError, 1, float("inf"))
+
+
+@both_clients
+def test_a_call_that_waits_in_vain_says_why(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the call that gives up contains the endpoint's last words to it."""
+    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.01)
+    blocked = threading.Event()
+
+    def serve(request: Received) -> list[bytes]:
+        if "first" in str(request.json()):
+            blocked.wait(5)
+            return [completion("Hi")]
+        return [LATER]
+
+    with Loopback(serve) as server:
+        client = driver.make(base_url=server.base_url, timeout=Timeout(first_delta=0.4))
+        client._throttle._accepted_at = time.monotonic()
+        error = failure(driver, client, streamed=False)
+        blocked.set()
+    assert isinstance(error, (APITimeoutError, RateLimitError))
+    assert "later" in str(error)
+    assert error.attempts == len(server.received)
+
+
+def test_after_quiet_minutes_the_limit_is_tried_anew(clock: Clock) -> None:
+    """An endpoint that has refused nothing for five minutes may have grown: its limit doubles in each round."""
+    throttle = Throttle()
+    admitted(throttle, 32)
+    refuse(throttle, 24, clock.now)
+    clock.now += 301
+    accept(throttle, 8, clock)
+    assert admitted(throttle) == 16
+
+
+def test_news_of_refusals_are_logged_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning says that the endpoint refuses calls, and another that it refuses all of them."""
+    throttle = Throttle()
+    admitted(throttle, 4)
+    refuse(throttle, 2, clock.now)
+    clock.now += 1
+    accept(throttle, 2, clock)
+    for _ in range(3):
+        clock.now += 60
+        admitted(throttle, 1)
+        refuse(throttle, 1, clock.now)
+    assert caplog.messages == [
+        "The endpoint refuses calls (429): 3 others go on, the next one in 0.0 s.",
+        "The endpoint refuses calls (429): no others go on, the next one in 0.4 s.",
+    ]
+
+
+def test_a_model_shows_what_is_known() -> None:
+    """Printed, the capabilities of a model say what has been given up."""
+    model = ChatTIRQwen(base_url="http://127.0.0.1:9/v1")
+    model.capabilities.give_up("tools")
+    assert str(model.capabilities) == "The server does not accept tools: they are written into the messages."

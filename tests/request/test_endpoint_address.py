@@ -243,6 +243,7 @@ def test_whom_the_token_of_the_environment_is_sent_to(
     warned: bool,
 ) -> None:
     """The log warns of a host that only the code names: an application may let others choose it."""
+    monkeypatch.setattr("tir_qwen._request.endpoint._reported_hosts", set())
     for name, value in {"E2E_TIR_ACCESS_TOKEN": "canary", **environment}.items():
         monkeypatch.setenv(name, value)
     resolve_endpoint(project_id=1, access_token=token, base_url=base_url)

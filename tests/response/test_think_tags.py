@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ WORDS = [
     "é",
 ]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=14).map("".join)
+UNDECIDED = re.compile(r"<think>(?: +[a-z]{0,8}|\.)?")
 CUTS = st.lists(st.integers(0, 70), max_size=8)
 
 
@@ -41,8 +44,9 @@ def split(*pieces: str) -> tuple[str | None, str]:
 def is_sentence(started: str) -> bool:
     """Whether the tag at the start is the first word of a sentence."""
     rest = started.removeprefix("<think>")
-    word = rest.lstrip(" ")
-    return rest[:1] in [*".,:;!?"] or (word != rest and word[:1] in [*"abcdefghijklmnopqrstuvwxyz("])
+    words = rest.lstrip(" ")
+    is_about_it = words != rest and (words.startswith("(") or words.replace(".", " ").split(" ")[0] in ("is", "and"))
+    return is_about_it or (rest[:1] in [*".,:;!?"] and not rest.startswith(".."))
 
 
 def expected_split(text: str) -> tuple[str | None, str]:
@@ -84,6 +88,8 @@ def expected_split(text: str) -> tuple[str | None, str]:
         pytest.param("<think> and </think> are", None, "<think> and </think> are", id="a sentence with both tags"),
         pytest.param("\n<think>  (the tag)", None, "\n<think>  (the tag)", id="a tag and a bracket"),
         pytest.param("<think> Okay</think>a", " Okay", "a", id="a space before the reasoning"),
+        pytest.param("<think> okay, so</think>a", " okay, so", "a", id="a space before reasoning in lower case"),
+        pytest.param("<think>...hm</think>a", "...hm", "a", id="reasoning that begins with dots"),
         pytest.param("<think>okay</think>a", "okay", "a", id="reasoning in lower case"),
         pytest.param("<think>  ", "  ", "", id="cut off after spaces"),
         pytest.param("<think> \nr</think>a", " \nr", "a", id="a space after the tag"),
@@ -116,7 +122,7 @@ def test_only_a_possible_tag_is_held_back(text: str) -> None:
         whole = split(text[:at])
         held = len((whole[0] or "") + whole[1]) - len(out)
         opening = text[:at].strip()
-        is_undecided = "<think>".startswith(opening) or opening == "<think>"
+        is_undecided = "<think>".startswith(opening) or UNDECIDED.fullmatch(text[:at].lstrip())
         assert held <= (at if is_undecided else len("</think>") - 1)
         if splitter.settled:
             assert held == 0
@@ -130,7 +136,8 @@ def test_once_settled_all_text_is_answer(text: str, more: str) -> None:
     splitter.feed(text)
     started = text.lstrip()
     opened = started.startswith("<think>") and not is_sentence(started)
-    undecided = "<think>".startswith(started) or (opened and "</think>" not in started)
+    undecided = "<think>".startswith(started) or UNDECIDED.fullmatch(started) is not None
+    undecided = undecided or (opened and "</think>" not in started)
     assert splitter.settled == (not undecided)
     if splitter.settled:
         assert splitter.feed(more) == (None, more)

@@ -49,6 +49,7 @@ class Call:
         "_dialect",
         "_heard",
         "_passed_on",
+        "_refusal",
         "_refusals",
         "_request",
         "_retry_policy",
@@ -87,6 +88,7 @@ class Call:
         self._secrets = secrets
         self._attempts = 0
         self._refusals = 0
+        self._refusal = ""  # the text of the last one
         self._rewritten_requests = 0
         self._stale_connections = 0
         self._started_answer = False
@@ -126,10 +128,18 @@ class Call:
         """Note that the request is over, because of an error if it got no answer."""
         if self.throttle is None:
             return
-        self.was_refused = isinstance(error, APIStatusError) and error.status_code in REFUSALS
-        if isinstance(error, APIStatusError) and self.was_refused:
+        if isinstance(error, APIStatusError) and error.status_code in REFUSALS and error.is_retryable:
+            self.was_refused, self._refusal = True, str(error)
             self.throttle.refused(error.status_code, error.retry_after, self._sent_at)
+        else:
+            self.was_refused = False
         self.throttle.leave()
+
+    def waited_in_vain(self, error: TIRError) -> None:
+        """Complete the error of a call that ran out of time while it waited for its turn."""
+        error.attempts = self._sent_requests
+        if self._refusal:
+            error.args = (f"{error}. The last refusal: {self._refusal}",)
 
     def request_failed(self, error: TIRError) -> float | None:
         """Return the seconds to wait before the next request; None if there is none, and the call has failed."""
@@ -212,18 +222,18 @@ class Call:
         if is_stale and self._stale_connections < MAX_STALE_CONNECTIONS:
             self._stale_connections += 1
             return 0.0
-        if self._is_only_refused_for_now:
+        if self.throttle is not None and self._will_be_accepted:
             self._refusals += 1
             error.attempts = self._sent_requests
-            return 0.0  # the throttle makes it wait
-        self.was_refused = False  # others go first: a retry is too dear to find out whether the endpoint is back
+            return self.throttle.pause
+        self.was_refused = False  # other calls go first, lest this one uses up its retries
         self._attempts += 1
         error.attempts = self._sent_requests
         return self._retry_policy.delay(error, self._attempts)
 
     @property
-    def _is_only_refused_for_now(self) -> bool:
-        """Whether the endpoint accepts calls, and will accept this one: a refusal does not count as a retry then."""
+    def _will_be_accepted(self) -> bool:
+        """Whether this call was refused by an endpoint that accepts others: that does not count as a retry."""
         if self.throttle is None or not self.was_refused or not self._retry_policy.max_retries:
             return False
         patience = self.deadline.timeout.first_delta

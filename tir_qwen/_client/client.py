@@ -16,7 +16,7 @@ from .._response.accumulator import Accumulator
 from .._transport.async_pool import AsyncPool
 from .._transport.connections import StreamingResponse
 from .._transport.pool import Pool
-from ..errors import APIConnectionError, APIStatusError, TIRError
+from ..errors import APIConnectionError, APIStatusError, APITimeoutError, TIRError
 from ..types import Completion, Delta, Messages
 from .arguments import CallOptions
 from .base import BaseClient
@@ -165,7 +165,11 @@ class Client(BaseClient):
         """Send the request, with retries, until there is a 2xx response."""
         while True:
             if call.throttle is not None:
-                call.throttle.enter(call.deadline, again=call.was_refused)
+                try:
+                    call.throttle.enter(call.deadline, again=call.was_refused)
+                except APITimeoutError as error:
+                    call.waited_in_vain(error)
+                    raise
             request = call.start_request()
             try:
                 return self._send_once(call, request)
@@ -311,7 +315,11 @@ class AsyncClient(BaseClient):
         """Send the request, with retries, until there is a 2xx response."""
         while True:
             if call.throttle is not None:
-                await call.throttle.aenter(call.deadline, again=call.was_refused)
+                try:
+                    await call.throttle.aenter(call.deadline, again=call.was_refused)
+                except APITimeoutError as error:
+                    call.waited_in_vain(error)
+                    raise
             request = call.start_request()
             try:
                 return await self._send_once(call, request)

@@ -3,13 +3,14 @@
 Nobody knows the limits of an endpoint before it refuses a request. If each call then waited alone, all of them would
 come back together, be refused again, and use up their retries.
 
-The number of calls at once falls to what the endpoint held when it refused one more, and grows again by one after it
-has accepted that many. If it held nothing, or says how long to wait, all calls pause.
+The number of calls at once falls to what the endpoint held when it refused one more, and grows again by one after
+several rounds without a refusal. If it held nothing, or says how long to wait, all calls pause.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import threading
@@ -25,6 +26,8 @@ from weakref import WeakSet
 from .._transport.deadline import Deadline
 from .retry import MAX_RETRY_AFTER
 
+logger = logging.getLogger("tir_qwen")
+
 TOO_MANY = 429
 REFUSALS = frozenset((TOO_MANY, 503, 529))
 """The statuses that mean "later": too many requests, or overloaded."""
@@ -32,6 +35,8 @@ _FIRST_PAUSE, _MAX_PAUSE, _PAUSE_GROWTH = 0.4, 8.0, 1.25
 """Seconds to wait after an endpoint has refused everything; growing as long as it goes on."""
 _MAX_SLOWNESS = 16
 """How many rounds of accepted calls the number at once takes to grow by one, if it has been refused at that size."""
+_QUIET_SECONDS = 300.0
+"""After so long without a refusal the number at once doubles in each round: the endpoint may have changed."""
 _STALLED_SECONDS = 30.0
 """After so long without a change the next call goes anyway: those at work may wait for it, as an agent's tool does."""
 
@@ -82,6 +87,11 @@ class Throttle:
         self._paused_until = -inf
         self._changed_at = -inf
         self._accepted_at = -inf
+
+    @property
+    def pause(self) -> float:
+        """The seconds until the next request may be sent."""
+        return max(self._paused_until - monotonic(), 0.0)
 
     def is_patient(self, seconds: float) -> bool:
         """Whether the endpoint has accepted a call within the last `seconds`, so that waiting will help."""
@@ -157,22 +167,34 @@ class Throttle:
             sent_at: When the request was sent.
         """
         with self._lock:
-            now, held = monotonic(), self._in_flight - 1
+            held = self._in_flight - 1
             if sent_at > self._refused_at:  # the first one refused since the window has fallen
-                self._refused_at = now
-                if not self._refusals_in_a_row and (held or self._window < inf):  # else nothing is known of a number
-                    usual = min(self._window, self._in_flight)
-                    self._usual_window = max(usual // 2, 1) if status_code == TOO_MANY else usual
-                if self._has_grown or self._window == inf:  # too far
-                    self._slowness = min(self._slowness * 4, _MAX_SLOWNESS)
-                self._refusals_in_a_row += 1
-                self._accepted, self._has_grown = 0, False
+                self._start_refusal(status_code, held)
+            is_news = self._window == inf or (not held and not self._is_out)
             self._is_out = not held
             self._window = max(min(self._window, held), 1.0)
             if retry_after:
                 self._pause(retry_after)
             elif not held:
                 self._pause(min(_FIRST_PAUSE * _PAUSE_GROWTH ** (self._refusals_in_a_row - 1), _MAX_PAUSE))
+        logger.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "The endpoint refuses calls (%d): %s go on, the next one in %.1f s.",
+            status_code,
+            f"{held} others" if held else "no others",
+            self.pause,
+        )
+
+    def _start_refusal(self, status_code: int, held: int) -> None:
+        """Note that the endpoint has begun to refuse requests while it held this many."""
+        self._refused_at = monotonic()
+        if not self._refusals_in_a_row and (held or self._window < inf):  # else nothing is known of a number
+            usual = min(self._window, self._in_flight)
+            self._usual_window = max(usual // 2, 1) if status_code == TOO_MANY else usual
+        if self._has_grown or self._window == inf:  # too far
+            self._slowness = min(self._slowness * 4, _MAX_SLOWNESS)
+        self._refusals_in_a_row += 1
+        self._accepted, self._has_grown = 0, False
 
     def leave(self) -> None:
         """Note that a request is over, whatever its outcome."""
@@ -187,6 +209,8 @@ class Throttle:
         self._accepted += 1
         if self._is_out:
             self._window, self._accepted, self._is_out = max(self._window, self._usual_window), 0, False
+        elif monotonic() - self._refused_at > _QUIET_SECONDS:
+            self._window, self._slowness = self._window + 1, 1
         elif self._accepted >= self._slowness * self._window:
             self._window, self._accepted, self._has_grown = self._window + 1, 0, True
             self._slowness = max(self._slowness // 2, 1)

@@ -18,7 +18,7 @@ _BREAK = "<\N{ZERO WIDTH SPACE}"
 def keep_mentioned_tags(messages: Messages, *, is_continued: bool = False) -> list[Mapping[str, Any]]:
     """Return the messages so that the model reads what they mention as text, and all of it.
 
-    - A `<|im_end|>` in any text, such as a web page that a tool returns, would end the message, and what follows it
+    - A `<|im_end|>` in the content, such as a web page that a tool returns, would end the message, and what follows it
       could pass for another one: the tokenizer does not know where a token comes from.
     - Qwen3's chat template takes everything before a `</think>` of an earlier answer for reasoning, and drops it. Text
       that begins with the reasoning is meant to be treated like that.

@@ -144,6 +144,11 @@ class ModelSettings(_Aliases):
 
     _cached_clients: tuple[dict[str, Any], Client, AsyncClient] | None = PrivateAttr(default=None)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What is known about the endpoint: printed, it says what has been given up."""
+        return self._client.capabilities
+
     def _client_settings(self) -> dict[str, Any]:
         """Return the arguments for both clients; subclasses add those that their framework names differently."""
         return {

@@ -23,6 +23,7 @@ logger = logging.getLogger("tir_qwen")
 
 DEFAULT_HOST = "https://infer.e2enetworks.net"
 _OPERATOR = "e2enetworks.net"
+_reported_hosts: set[str] = set()
 _ADDRESSES = ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")
 """The environment variables with an address."""
 DEFAULT_MODEL = "qwen3_32b"
@@ -211,7 +212,9 @@ def _report_foreign_host(host: str, token: str | None) -> None:
     is_operators = host == _OPERATOR or host.endswith(f".{_OPERATOR}")
     if is_operators or any(host == _host(os.environ.get(name, "").strip()) for name in _ADDRESSES):
         return
-    logger.warning("The token of E2E_TIR_ACCESS_TOKEN is sent to %s, which base_url names.", host)
+    if host not in _reported_hosts:
+        _reported_hosts.add(host)
+        logger.warning("The token of E2E_TIR_ACCESS_TOKEN is sent to %s, which base_url names.", host)
 
 
 def _host(address: str) -> str | None:

@@ -45,7 +45,7 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
         if isfinite(seconds) and seconds >= 0:
-            return seconds
+            return seconds or rate_limit_pause(headers)
     try:
         date = parsedate_to_datetime(headers["retry-after"])
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time()

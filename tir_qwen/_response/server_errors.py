@@ -80,6 +80,8 @@ _GRAMMAR_LIMIT = (
     r"|grammar and tools are mutually exclusive|automatic parser generation failed"
 )
 _FUNCTION_SCHEMA = r"(?i)invalid schema for function"
+_USED_UP = r"(?i)insufficient[_ ]quota|exceeded your current quota|billing"
+"""What says of a 429 that waiting does not help."""
 _TRANSIENT = r"out of memory|shutting down|restart"
 _SCHEMA_MISTAKE = (
     r"(?i)(?:invalid|unknown|unsupported|unrecognized) type:? ['\"]?\w+['\"]?\W*$|pointer '[^']*' does not exist"
@@ -120,7 +122,7 @@ def error_from_response(
         fallback = InternalServerError if status_code >= 500 else APIStatusError
         error_class = _ERROR_CLASSES.get(status_code, fallback)
     request_id = headers.get("x-request-id")
-    return error_class(
+    error = error_class(
         " ".join(
             part
             for part in (_status_line(status_code, hide_echo(text, request, MAX_TEXT)), _HINTS.get(status_code))
@@ -131,6 +133,9 @@ def error_from_response(
         request_id=None if request_id is None else redact(request_id, secrets),
         retry_after=retry_after_seconds(headers),
     )
+    if isinstance(error, RateLimitError) and re.search(_USED_UP, f"{detail} {error.body}"):
+        error.is_retryable = False
+    return error
 
 
 def error_from_frame(

@@ -225,7 +225,7 @@ class _LoopConnections(Connections):
             if not is_prepared():
                 try:
                     await asyncio.to_thread(prepare)
-                except RuntimeError:  # there are no new threads at exit
+                except (RuntimeError, ImportError):  # there are no new threads at exit
                     prepare()
 
     async def aclose(self) -> None:

@@ -7,8 +7,11 @@ import re
 from .fences import CodeTracker
 
 OPEN, CLOSE = "<think>", "</think>"
-_PROSE = re.compile(r" +[a-z(]|[.,:;!?]")
+_PROSE = re.compile(
+    r" +(?:is|are|and|or|means|marks|opens|starts|begins|tags?|blocks?|tokens?)\b| +\(|[,:;!?]|\.(?!\.)"
+)
 """What follows the tag in a sentence about it, but not in a think block."""
+_MAYBE_PROSE = re.compile(r"(?: +[a-z]{0,8}|\.)?")
 _CLOSING_LINE = re.compile(r"^</think>[ \t]*$", re.MULTILINE)
 
 
@@ -49,7 +52,7 @@ class ThinkSplitter:
             stripped = text.lstrip()
             if stripped.startswith(OPEN):
                 inner = stripped[len(OPEN) :]
-                if not inner.strip(" "):  # what comes next shows what it is
+                if _MAYBE_PROSE.fullmatch(inner):  # what comes next shows what it is
                     self._held = text
                     return None, ""
                 self.has_opening_tag = _PROSE.match(inner) is None
@@ -74,7 +77,8 @@ class ThinkSplitter:
         held, self._held = self._held, ""
         if self._state == self._THINK:
             return held, ""
-        if self._state == self._START and (block := held.lstrip()).startswith(OPEN):
+        block = held.lstrip()
+        if self._state == self._START and block.startswith(OPEN) and not _PROSE.match(block[len(OPEN) :]):
             self.has_opening_tag = True
             return block[len(OPEN) :], ""
         if self._state == self._START and self._untagged == self._THINK:
