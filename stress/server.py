@@ -113,7 +113,7 @@ class Server:
         if waits and await _left(reader, question["wait"]):
             return False
         if mode == "refused":
-            writer.write(REFUSAL % int(1000 * (question.get("hold") or 30)))
+            writer.write(REFUSAL % int(1000 * (question.get("hold") or 0.02)))
             return True
         if mode == "answer":
             return await _write(pieces(question), streamed, pace, reader, writer)

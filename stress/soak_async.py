@@ -24,6 +24,7 @@ from .soak import (
     Counter,
     Dice,
     Report,
+    lift_limit,
     limited,
     question,
     right_answer,
@@ -188,6 +189,7 @@ async def main(calls: int, server: Running, complaints: Complaints) -> Report:
     report.next_answered = await answered(soak.client, range(calls, calls + AFTERWARDS))
     report.next_seconds = time.monotonic() - began
     report.afterwards = figures()
+    lift_limit(soak.client, report)
     await answered(soak.client, range(AT_ONCE), wait=5.0)
     await soak.client.aclose()
     await soak.unaccepted.aclose()

@@ -23,7 +23,19 @@ from tir_qwen import Client
 
 from .leaks import UNCLOSED_CONNECTED, UNCLOSED_CONNECTING, Complaints, figures
 from .server import Running
-from .soak import AFTERWARDS, AT_ONCE, HUNG_SECONDS, SEED, WITH_DELTAS, Dice, Report, limited, question, right_answer
+from .soak import (
+    AFTERWARDS,
+    AT_ONCE,
+    HUNG_SECONDS,
+    SEED,
+    WITH_DELTAS,
+    Dice,
+    Report,
+    lift_limit,
+    limited,
+    question,
+    right_answer,
+)
 
 LEAVES = ("break", "dropped", "close", "thrown")
 WORKERS = 16
@@ -214,6 +226,7 @@ def main(calls: int, server: Running, complaints: Complaints) -> Report:
     report.next_answered = answered(soak.client, range(calls, calls + AFTERWARDS))
     report.next_seconds = time.monotonic() - began
     report.afterwards = figures()
+    lift_limit(soak.client, report)
     answered(soak.client, range(AT_ONCE), wait=5.0)
     report.at_once = server.stats()["most"]
     soak.client.close()
