@@ -66,7 +66,7 @@ async def collect(answers: AsyncIterator[Row]) -> tuple[list[Row], BaseException
     try:
         async for row in answers:
             rows.append(row)  # noqa: PERF401 - the error does not take them away
-    except Exception as raised:
+    except BaseException as raised:
         error = raised
     return sorted(rows, key=lambda row: row["id"]), error
 
@@ -234,7 +234,7 @@ async def test_a_row_that_fails(tmp_path: Path) -> None:
     assert [row["error"] for row in got].count(None) == 99
 
 
-def fails_at(place: str, error: Exception) -> tuple[Callable[[Row], Awaitable[Any]], Iterator[Row], Any, list[Row]]:
+def fails_at(place: str, error: BaseException) -> tuple[Callable[[Row], Awaitable[Any]], Iterator[Row], Any, list[Row]]:
     """Return a function, rows and a keeper of which one fails at row 7 while the others are at work."""
     kept: list[Row] = []
 
@@ -259,6 +259,10 @@ def fails_at(place: str, error: Exception) -> tuple[Callable[[Row], Awaitable[An
     return answer, rows(), keep, kept
 
 
+class Panic(BaseException):
+    """What libraries in Rust raise, which is no Exception."""
+
+
 @pytest.mark.parametrize(
     ("place", "error", "options"),
     [
@@ -269,10 +273,13 @@ def fails_at(place: str, error: Exception) -> tuple[Callable[[Row], Awaitable[An
         ("row", ZeroDivisionError("no"), {"max_errors": 1}),
         ("keep", OSError("full"), {}),
         ("rows", ValueError("line 33"), {}),
+        ("row", Panic("no"), {}),
+        ("keep", Panic("no"), {}),
+        ("rows", Panic("no"), {}),
     ],
-    ids=["401", "403", "404", "raise", "limit", "keep", "rows"],
+    ids=["401", "403", "404", "raise", "limit", "keep", "rows", "row panics", "keep panics", "rows panic"],
 )
-async def test_nothing_paid_is_lost(place: str, error: Exception, options: Any) -> None:
+async def test_nothing_paid_is_lost(place: str, error: BaseException, options: Any) -> None:
     """Whatever stops a run, it starts no more rows, keeps and yields those at work, and then raises the error."""
     answer, rows, keep, kept = fails_at(place, error)
     got, raised = await collect(answer_rows(answer, rows, keep=keep, **options))
@@ -440,6 +447,16 @@ async def test_a_call_that_is_cancelled_from_within() -> None:
     assert [row["error"] for row in got] == [None, "RuntimeError: the call was cancelled from within", None, None]
 
 
+@pytest.mark.parametrize(("place", "name"), [("keep", "`keep`"), ("rows", "the data set")])
+async def test_what_is_cancelled_from_within_stops_the_run(place: str, name: str) -> None:
+    """A keeper or a data set whose own task was cancelled is an error, not the end of the rows."""
+    answer, rows, keep, kept = fails_at(place, asyncio.CancelledError())
+    got, error = await collect(answer_rows(answer, rows, keep=keep, max_concurrency=1))
+    assert str(error) == f"{name} was cancelled from within"
+    assert [row["id"] for row in got] == list(range(8 if place == "keep" else 32))
+    assert [row["id"] for row in kept] == list(range(7 if place == "keep" else 32))
+
+
 async def test_a_mistake_of_the_engine_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody expects is raised too."""
     monkeypatch.setattr("tir_qwen.batches._summary.Summary._add", lambda *_: {}["no"])
@@ -464,10 +481,11 @@ async def test_an_error_without_words() -> None:
     assert {row["id"] for row in got} >= set(range(1, 32))
 
 
-async def test_rows_that_are_no_rows() -> None:
-    """A data set of texts is rejected."""
-    _, error = await collect(answer_rows(echo, ["a"]))  # type: ignore[list-item]
-    assert str(error) == "a row is a str, but must be a dict of its columns."
+@pytest.mark.parametrize(("row", "kind"), [("a", "str"), (None, "NoneType")])
+async def test_rows_that_are_no_rows(row: Any, kind: str) -> None:
+    """A data set of texts is rejected, and None is not its end."""
+    _, error = await collect(answer_rows(echo, [row, *rows_of(2)]))
+    assert str(error) == f"a row is a {kind}, but must be a dict of its columns."
 
 
 async def test_columns_that_answers_have() -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Literal, TypedDict, TypeGuard, get_args
+from typing import Any, Literal, TypedDict, TypeGuard, get_args
 
 from ..errors import (
     APIConnectionError,
@@ -32,6 +32,8 @@ _WAITING = 1_000
 """Number of answered rows that wait to be read; then no more are started."""
 _FIRST_PAUSE = 1.0
 _MAX_PAUSE = 60.0
+_END = object()
+"""What stands for the end of a data set, in which None would be a mistake."""
 
 
 Rows = Iterable[Row] | AsyncIterable[Row]
@@ -168,25 +170,25 @@ class _Run:
         """Answer one row after the other; what is raised here stops the run, but not the other workers' rows."""
         keep = self._options.keep
         try:
-            while not self._stopped.is_set() and (row := await self._next()) is not None:
+            while not self._stopped.is_set() and (row := await self._next()) is not _END:
                 if (answered := await self._answer(row)) is None:
                     return
                 self.summary._add(answered)
                 try:
                     if keep and isawaitable(kept := keep(answered)):
                         await kept
-                except Exception as error:  # noqa: BLE001 - raised when the other rows at work have been kept
-                    self._stop(error)
+                except BaseException as error:  # noqa: BLE001 - raised when the other rows at work have been kept
+                    self._stop(_own_error(error, "`keep`"))
                 await self._answered.put(answered)
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._stop(error)
+        except BaseException as error:  # noqa: BLE001 - likewise; some libraries panic with one of a kind of their own
+            self._stop(_own_error(error, "the data set"))
 
-    async def _next(self) -> Row | None:
-        """Return the next row of the data set; rows in order may share prefixes, which servers cache."""
+    async def _next(self) -> Any:
+        """Return the next row of the data set, or its end; rows in order may share prefixes, which servers cache."""
         if not isinstance(self._rows, AsyncIterator):
-            return next(self._rows, None)
+            return next(self._rows, _END)
         async with self._reading:
-            return await anext(self._rows, None)
+            return await anext(self._rows, _END)
 
     async def _answer(self, row: Row) -> Row | None:
         """Return the row with its answer or its error; None if the run is stopped before it has either."""
@@ -215,10 +217,8 @@ class _Run:
         error: Exception | None = None
         try:
             columns |= await self._ask(dict(row))
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
-            error = RuntimeError("the call was cancelled from within")
+        except asyncio.CancelledError as raised:
+            error = _own_error(raised, "the call")
         except Exception as raised:  # noqa: BLE001 - recorded or raised, as the caller wishes
             error = raised
         return columns, error or columns["error"]
@@ -262,6 +262,17 @@ class _Run:
             if note:
                 error.add_note(note)
         self._stopped.set()
+
+
+def _own_error(error: BaseException, place: str) -> Any:
+    """Return what stops a row or a run, unless it is the end of the run itself, or of the program, which is raised."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        raise error
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise error
+    return RuntimeError(f"{place} was cancelled from within")
 
 
 def _reaches(count: int, limit: int | None) -> bool:
