@@ -252,9 +252,10 @@ async def test_other_servers_may_cut_arguments_as_they_like() -> None:
     assert [body["stream"] for body in lab.bodies] == [True]
 
 
+FIRST_FRAME: dict[str, Any] = {"tool_calls": [{"index": 0, "id": "chatcmpl-tool-0", "function": {"name": "save"}}]}
 BRACES = Reply(
     frames=[
-        {"tool_calls": [{"index": 0, "id": "chatcmpl-tool-0", "function": {"name": "save"}}]},
+        FIRST_FRAME,
         *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in ('{"note": "', "f({", ")", '"}')),
     ],
     finish_reason="tool_calls",
@@ -285,6 +286,20 @@ async def test_the_tools_of_later_streams_are_written_into_the_messages(form: st
     )
 
 
+async def test_a_call_without_arguments_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only arguments show how a parser cuts them, so when streams are tried again, a call without any is no proof."""
+    monkeypatch.setattr("tir_qwen._dialect.lesson._CALLS", 2)
+    empty = Reply(frames=[FIRST_FRAME, {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}])
+    whole = Reply(calls=(("save", json.dumps({"note": "f({})"})),), finish_reason="tool_calls")
+    lab = Scripted(BRACES, whole, Reply(WRITTEN), replace(empty, finish_reason="tool_calls"), Reply(WRITTEN))
+    model = model_on(lab)
+
+    for _ in range(4):
+        await _stream(model)
+    assert ["tools" in body for body in lab.bodies] == [True, True, False, True, False]
+    assert not model._client.capabilities.streamed_calls
+
+
 async def test_native_streams_are_confirmed_each_time() -> None:
     """With `tool_calling="native"` the tools stay with the server, and calls that lack braces are asked for again."""
     whole = Reply(calls=(("save", '{"note": "f({})"}'),), finish_reason="tool_calls")
@@ -299,7 +314,7 @@ async def test_native_streams_are_confirmed_each_time() -> None:
 async def test_a_call_that_lacks_nothing_takes_one_request() -> None:
     """A first call whose braces are balanced is taken as it is, and later streams are parsed here all the same."""
     parts = ('{"note": "', "f({", "})", '"}')
-    frames = [BRACES.frames[0], *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in parts)]
+    frames = [FIRST_FRAME, *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in parts)]
     lab = Scripted(replace(BRACES, frames=frames), Reply(WRITTEN))
     model = model_on(lab)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from .._json import parse_object
 from .._request.body import Body
 from .._response.choice import REASONING_FIELDS, DecodingOptions
 from .._response.server_errors import is_about_function, is_about_grammar, server_text
@@ -209,11 +210,12 @@ class Dialect:
             self._capabilities.confirm(name, is_trial=True)
         if has_parsed_calls and self._body.tool_choice in (None, "auto"):  # forced calls need no parser
             self._capabilities.tool_parser = True
+            calls = completion.tool_calls  # without arguments they prove nothing about how these are cut
             if "tools" in self._open_trials:
                 self._capabilities.confirm("tools", is_trial=True)
             if is_lossy:
                 self._capabilities.give_up("streamed_calls", is_trial="streamed_calls" in self._open_trials)
-            elif "streamed_calls" in self._open_trials:
+            elif "streamed_calls" in self._open_trials and any(parse_object(call.arguments) for call in calls):
                 self._capabilities.confirm("streamed_calls", is_trial=True)
         self._observe_opening_tag(completion, lacks_opening_tag)
         if completion.content.strip():
