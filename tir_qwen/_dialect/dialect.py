@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from .._json import parse_object
 from .._request.body import Body
+from .._request.tool_calls import with_results_in_order
 from .._response.choice import REASONING_FIELDS, DecodingOptions
 from .._response.server_errors import is_about_function, is_about_grammar, server_text
 from .._response.text.think_tags import lacks_opening_tag
@@ -144,7 +145,8 @@ class Dialect:
         changes: dict[str, Any] = {**dict.fromkeys(self._trials, True), **dict.fromkeys(self._given_up, False)}
         self._used = replace(self._capabilities, **changes)
         body = replace(self._body)
-        body.messages = keep_mentioned_tags(body.messages, is_continued=bool(body.other.get("continue_final_message")))
+        messages = with_results_in_order(body.messages)
+        body.messages = keep_mentioned_tags(messages, is_continued=bool(body.other.get("continue_final_message")))
         self._write_thinking(body)
         self._write_schema(body)
         if not self._used.stream_options:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
 from .._json import dump_json, parse_object
-from ..types import JSON
+from ..types import JSON, Messages
 
 
 def tool_call_to_wire(id_: str | None, name: str | None, arguments: JSON | str | None) -> JSON:
@@ -25,3 +29,21 @@ def error_result(id_: str | None, error: str) -> JSON:
     """Return the message that takes the place of the result of a call that cannot be run."""
     text = f"Error: this tool call was not run: {error}. Correct it, or answer without it."
     return {"role": "tool", "tool_call_id": id_ or "", "content": text}
+
+
+def with_results_in_order(messages: Messages) -> list[Mapping[str, Any]]:
+    """Return the messages with the results of parallel calls in the order of the calls.
+
+    Qwen3's chat template writes no ids, so the model can tell results apart only by their order. Agents of LlamaIndex
+    return them in the order in which the tools have finished. Results that do not match the calls stay as they are.
+    """
+    ordered: list[Mapping[str, Any]] = []
+    for is_result, group in groupby(messages, lambda message: message.get("role") == "tool"):
+        run = list(group)
+        if is_result and len(run) > 1 and ordered:
+            places = {call.get("id"): place for place, call in enumerate(ordered[-1].get("tool_calls") or ())}
+            ids = [message.get("tool_call_id") for message in run]
+            if len({*ids}) == len(ids) and places.keys() >= {*ids}:
+                run.sort(key=lambda message: places[message.get("tool_call_id")])
+        ordered += run
+    return ordered
