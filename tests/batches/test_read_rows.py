@@ -49,6 +49,7 @@ def test_rows_are_read_as_they_are_needed(tmp_path: Path) -> None:
         ("rows.ndjson", b'{"id": "\xff"}\n', r"rows.ndjson, line 1: invalid unicode"),
         ("rows.csv", b"a,b\n1,2\n1\n", r"rows.csv, line 3: more or fewer values than the header has"),
         ("rows.csv", b"a,b\n1,2,3\n", r"rows.csv, line 2: more or fewer values than the header has"),
+        ("rows.csv", b"a,b,a\n1,2,3\n", r"rows.csv, line 1: the header has the column 'a' twice"),
         ("rows.csv", b'a,b\n1,"2\n', r"rows.csv, line 2: unexpected end of data"),
         ("rows.csv", b"a,b\n1,\xff\n", r"rows.csv, line \d: 'utf-8' codec can't decode"),
         ("rows.xlsx", b"", r"rows.xlsx: the name of a data set ends in .jsonl, .ndjson, .csv."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,15 @@ def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
         try:
+            _check_header(reader.fieldnames or [])
             yield from map(_record, reader)
         except (csv.Error, ValueError) as error:
             raise ValueError(f"{path}, line {reader.reader.line_num}: {error}") from None
+
+
+def _check_header(names: Sequence[str]) -> None:
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"the header has the column {twice[0]!r} twice")
 
 
 def _record(row: dict[Any, Any]) -> Row:
