@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -462,6 +463,23 @@ async def test_a_mistake_of_the_engine_does_not_hang(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tir_qwen.batches._summary.Summary._add", lambda *_: {}["no"])
     _, error = await collect(answer_rows(echo, rows_of(4)))
     assert isinstance(error, KeyError)
+
+
+async def test_half_a_character_fails_its_row_only(tmp_path: Path) -> None:
+    """An answer or an error with half a character, which models write in JSON, cannot be kept as it is."""
+
+    async def answer(row: Row) -> Any:
+        if row["id"] == 1:
+            raise ValueError("not \ud83d")
+        return json.loads('{"icon": "\\ud83d"}') if row["id"] == 2 else "fine"
+
+    with AnswerFile(tmp_path / "answers.jsonl") as file:
+        got, error = await collect(answer_rows(answer, rows_of(4), keep=file.add))
+    assert error is None
+    assert [row["response"] for row in got] == ["fine", None, None, "fine"]
+    assert got[1]["error"] == "ValueError: not \\ud83d"
+    assert got[2]["error"].startswith("PydanticSerializationError: ")
+    assert len(read(tmp_path / "answers.jsonl")) == 4
 
 
 async def test_an_error_without_words() -> None:

@@ -19,7 +19,7 @@ from ..errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from ._lines import COLUMNS, RESERVED, Row
+from ._lines import COLUMNS, RESERVED, Row, to_line
 from ._summary import Progress, Summary
 
 _AFFECTS_ALL_ROWS = (AuthenticationError, PermissionDeniedError, NotFoundError)
@@ -216,7 +216,9 @@ class _Run:
         columns = dict.fromkeys(COLUMNS)
         error: Exception | None = None
         try:
-            columns |= await self._ask(dict(row))
+            answer = await self._ask(dict(row))
+            to_line({**answer, "error": None})  # if it cannot be written, this row has failed, and not the run
+            columns |= answer
         except asyncio.CancelledError as raised:
             error = _own_error(raised, "the call")
         except Exception as raised:  # noqa: BLE001 - recorded or raised, as the caller wishes
@@ -234,7 +236,7 @@ class _Run:
         failed, in_a_row = self.summary.failed + 1, self._errors_in_a_row
         if _reaches(failed, self._options.max_errors) or _reaches(in_a_row, self._options.max_errors_in_a_row):
             self._stop(error, f"The run was stopped: {failed:,} rows have failed, {in_a_row:,} of them in a row.")
-        return {**row, **columns, "error": self._describe(error)}
+        return {**row, **columns, "error": self._describe(error).encode(errors="backslashreplace").decode()}
 
     def _refused(self, error: Exception) -> None:
         """Let all workers pause, unless they have done so for too long without any answer."""
