@@ -23,12 +23,14 @@ asyncio.run(main())
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Unpack
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.llms import LLM
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.types import BasePydanticProgram
@@ -100,4 +102,9 @@ async def _ask_program(program: BasePydanticProgram[Any], row: Row) -> Row:
 
 
 async def _ask_query_engine(query_engine: BaseQueryEngine, row: Row) -> Row:
-    return {"response": str(await query_engine.aquery(row["query"]))}
+    answer: Any = await query_engine.aquery(row["query"])
+    if isinstance(answer, AsyncStreamingResponse):  # its `str` would block the event loop, as that of the other
+        answer = await answer.get_response()
+    elif isinstance(answer, StreamingResponse):
+        answer = await asyncio.to_thread(answer.get_response)
+    return {"response": answer.response or "" if isinstance(answer, Response) else str(answer)}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llama_index.core import Document, SummaryIndex
+from llama_index.core.base.response.schema import AsyncStreamingResponse, Response
 from llama_index.core.llms import ChatMessage
 from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.program import FunctionCallingProgram, LLMTextCompletionProgram
 from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import CustomQueryEngine
 from pydantic import BaseModel
 
 from demo.replay import Received
@@ -122,6 +126,31 @@ async def test_a_query_engine() -> None:
         (row,) = await answers(engine, rows)
     assert "Assam is a tea." in row["response"]
     assert {name: row[name] for name in NO_MESSAGE} == NO_MESSAGE
+
+
+async def test_query_engines_stream_at_the_same_time() -> None:
+    """Answers that a query engine streams do not wait for each other; one without text is empty."""
+    at_work = most = 0
+
+    class Engine(CustomQueryEngine):
+        def custom_query(self, query_str: str) -> str:
+            raise NotImplementedError
+
+        async def aquery(self, text: Any) -> Any:
+            return AsyncStreamingResponse(words(text)) if text else Response(None)
+
+    async def words(text: str) -> AsyncIterator[str]:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        for word in text:
+            await asyncio.sleep(0.01)
+            yield word
+        at_work -= 1
+
+    got = await answers(Engine(), [{"id": 1, "query": "tea"}, {"id": 2, "query": "oil"}, {"id": 3, "query": ""}])
+    assert {row["id"]: row["response"] for row in got} == {1: "tea", 2: "oil", 3: ""}
+    assert most == 2
 
 
 async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
