@@ -150,7 +150,7 @@ class Call:
             error.attempts = self._sent_requests
             return None
         if error.attempts:
-            level = logging.WARNING if delay else logging.INFO
+            level = logging.INFO if self.was_refused else logging.WARNING  # the throttle warns of refusals
             logger.log(level, "Attempt %d failed, retrying in %.1f s: %s", self._sent_requests, delay, error)
         return delay
 

@@ -170,7 +170,8 @@ class Throttle:
             held = self._in_flight - 1
             if sent_at > self._refused_at:  # the first one refused since the window has fallen
                 self._start_refusal(status_code, held)
-            is_news = self._window == inf or (not held and not self._is_out)
+            is_shared = held or self._accepted_at > -inf  # otherwise a single call fails, which says so itself
+            is_news = is_shared and (self._window == inf or (not held and not self._is_out))
             self._is_out = not held
             self._window = max(min(self._window, held), 1.0)
             if retry_after:
