@@ -293,8 +293,13 @@ def test_threads_whose_connections_expire_leave_no_socket_open(monkeypatch: pyte
     monkeypatch.setattr("tir_qwen._transport.connections.KEEPALIVE_SECONDS", 0.002)
     with Loopback(echo) as server:
         with Client(base_url=server.base_url, max_retries=0) as client, ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda _: client.complete(MESSAGES).content, range(200)))
-        assert answers == [QUESTION] * 200
+
+            def ask(_: int) -> str:
+                answer = client.complete(MESSAGES).content
+                time.sleep(0.004)  # in which the connections of all threads may expire
+                return answer
+
+            assert list(threads.map(ask, range(200))) == [QUESTION] * 200
         assert open_sockets(server) == 0
         assert server.connections > 8
         assert server.noticed(server.connections)
