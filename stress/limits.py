@@ -26,7 +26,6 @@ from tir_qwen import AsyncClient
 
 AT_ONCE = 32
 ANSWER_SECONDS = 0.5
-_BUSY = (429, {})
 Refusal = tuple[int, dict[str, str]]
 """The status and the headers of a refusal."""
 
@@ -148,8 +147,8 @@ async def serving(limit: Limit, refused: list[float]) -> Any:
                 finally:
                     limit.in_flight -= 1
                 await respond(200, {}, answer, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has left, or the scenario is over, with connections still open
         finally:
             writer.close()
 

@@ -214,7 +214,7 @@ def test_a_server_that_writes_no_opening_tag(driver: Driver, caplog: pytest.LogC
     assert client.capabilities == Capabilities()
     assert caplog.messages == [
         "The server writes reasoning without an opening tag: text before </think> is reasoning from now on.",
-        "The server now supports an opening tag of reasoning in the text.",
+        "The server now supports reasoning between two tags.",
     ]
 
 

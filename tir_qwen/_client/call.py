@@ -222,22 +222,25 @@ class Call:
         if is_stale and self._stale_connections < MAX_STALE_CONNECTIONS:
             self._stale_connections += 1
             return 0.0
-        if self.throttle is not None and self._will_be_accepted:
+        pause = self._pause_of_refusal()
+        if pause is not None:
             self._refusals += 1
             error.attempts = self._sent_requests
-            return self.throttle.pause
+            return pause
         self.was_refused = False  # other calls go first, lest this one uses up its retries
         self._attempts += 1
         error.attempts = self._sent_requests
         return self._retry_policy.delay(error, self._attempts)
 
-    @property
-    def _will_be_accepted(self) -> bool:
-        """Whether this call was refused by an endpoint that accepts others: that does not count as a retry."""
+    def _pause_of_refusal(self) -> float | None:
+        """Return the seconds to wait after a refusal that does not count as a retry; None if there was none.
+
+        It does not count while the endpoint accepts other calls.
+        """
         if self.throttle is None or not self.was_refused or not self._retry_policy.max_retries:
-            return False
+            return None
         patience = self.deadline.timeout.first_delta
-        return self.throttle.is_patient(inf if patience is None else patience)
+        return self.throttle.pause if self.throttle.is_patient(inf if patience is None else patience) else None
 
     def _rewrite_request(self) -> None:
         self._request = self._build(self._dialect.write())

@@ -20,8 +20,8 @@ _FIELDS = {
     "thinking_switch": "enable_thinking",
     "stream_options": "stream_options",
     "reasoning_history": "reasoning in the history",
-    "opening_tag": "an opening tag of reasoning in the text",
-    "streamed_calls": "tool calls in streams without losses",
+    "opening_tag": "reasoning between two tags",
+    "streamed_calls": "complete tool calls in streams",
 }
 """What each capability is about."""
 _CONSEQUENCES = {
