@@ -510,6 +510,18 @@ def test_a_missing_finish_reason_is_inferred_from_the_calls(deltas: list[dict[st
     assert [delta.finish_reason for delta in outcome.deltas if delta.finish_reason] == [finish]
 
 
+@pytest.mark.parametrize("text_calls", ["unparsed", "prompted"])
+@pytest.mark.parametrize("end", ["<tool_call>", "<tool_call>\n"])
+@pytest.mark.parametrize("said", ["I look.", written(PARIS)], ids=["text", "a call"])
+def test_the_tag_of_a_call_that_was_cut_off_is_not_text(text_calls: Any, end: str, said: str) -> None:
+    """If `max_tokens` cuts an answer off right after the tag of a call, the answer ends before the tag."""
+    options = replace(TOOLS, text_calls=text_calls)
+    cut = both_ways(options, {"content": f"{said}\n{end}"}, finish="length")
+    whole = both_ways(options, {"content": f"{said}\n"}, finish="length")
+    assert (cut.content.rstrip("\n"), cut.tool_calls) == (whole.content.rstrip("\n"), whole.tool_calls)
+    assert "<tool_call>" in both_ways(options, {"content": f"{said}\n{end}"}).content
+
+
 @pytest.mark.parametrize("expected", [DEFAULT_OPTIONS, NO_THINKING, TOOLS], ids=["nothing", "no thinking", "tools"])
 def test_a_text_without_a_finish_reason_has_none(expected: DecodingOptions) -> None:
     """The finish reason of a text is not inferred."""

@@ -422,8 +422,9 @@ class ChoiceDecoder:
             return ()
         if held := parser.held_text:
             is_quoted = self._options.text_calls == "quoted" and not has_malformed_call(held)
-            return [held] if is_quoted or self._calls.has_calls_from("server") else parse_tool_calls(held)
-        found = parser.close()
+            is_text = is_quoted or self._calls.has_calls_from("server")
+            return [held] if is_text else parse_tool_calls(held, cut=cut)
+        found = parser.close(cut=cut)
         if not (cut or self._has_answer or self._calls or self._past_reasoning or found):
             # A think block that is never closed, as streams of vLLM label it and as servers without a reasoning parser
             # send it. vLLM's own parsers find its calls in answers that are not streamed.

@@ -80,14 +80,14 @@ class ToolCallParser:
                 text = rest
         return found
 
-    def close(self) -> list[str | ToolCallDelta]:
-        """Return what was held back, at the end of the text."""
+    def close(self, *, cut: bool = False) -> list[str | ToolCallDelta]:
+        """Return what was held back, at the end of the text, without the tag of a call that was cut off before it."""
         found: list[str | ToolCallDelta] = []
         if self._scanner is not None:
             self._end_call(self._scanner, found)
-        if self._held:
+        if self._held and not (cut and self._held.startswith(OPEN)):
             found.append(self._held)
-            self._held = ""
+        self._held = ""
         return found
 
     def _read_text(self, text: str, found: list[str | ToolCallDelta]) -> str:
@@ -135,10 +135,10 @@ class ToolCallParser:
             found.append(ToolCallDelta(scanner.index or 0, arguments=text, error=problem))
 
 
-def parse_tool_calls(text: str) -> list[str | ToolCallDelta]:
-    """Return the texts and calls in a complete text."""
+def parse_tool_calls(text: str, *, cut: bool = False) -> list[str | ToolCallDelta]:
+    """Return the texts and calls in a text, which is complete or was cut off."""
     parser = ToolCallParser()
-    return [*parser.feed(text), *parser.close()]
+    return [*parser.feed(text), *parser.close(cut=cut)]
 
 
 def has_malformed_call(text: str) -> bool:
