@@ -67,8 +67,8 @@ def test_what_the_log_says(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
 
 
 HINT = (
-    "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Raise max_tokens, or set"
-    " enable_thinking=False."
+    "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set thinking_budget,"
+    " raise max_tokens, or set enable_thinking=False."
 )
 CUT = [capture for capture in CAPTURES if "trunc_" in capture.name]
 

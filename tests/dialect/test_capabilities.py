@@ -30,6 +30,7 @@ from tir_qwen import BadRequestError, Choice, Completion
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.server_errors import error_from_response
+from tir_qwen._response.signs import Signs
 from tir_qwen.types import JSON
 
 
@@ -84,7 +85,7 @@ def learn(params: dict[str, Any], choice: Choice, messages: Any = MESSAGES) -> C
     for _ in range(2):
         dialect = dialect_of(messages, params, known)
         dialect.write()
-        dialect.observe(Completion([choice]))
+        dialect.observe(Completion([choice]), Signs())
     return known
 
 
@@ -114,7 +115,9 @@ def test_an_answer_is_judged_by_its_own_request() -> None:
     dialect = dialect_of(MESSAGES, {"response_format": FORMAT, "enable_thinking": True}, known)
     dialect.write()
     known.give_up("response_format")
-    dialect.observe(Completion([Choice(content=PARIS, finish_reason="stop")]))  # the grammar left no room for thinking
+    dialect.observe(
+        Completion([Choice(content=PARIS, finish_reason="stop")]), Signs()
+    )  # the grammar left no room for thinking
     assert known == Capabilities(response_format=False)
 
 
@@ -256,6 +259,10 @@ NEWS = {
     "streamed_calls": (
         "The server loses parts of tool calls in streams: tools are written into the messages there from now on."
     ),
+    "continuation": (
+        "The server does not continue a message: answers after a thinking_budget are requested without thinking from"
+        " now on."
+    ),
 }
 
 
@@ -341,7 +348,9 @@ def test_an_upgraded_server_is_noticed() -> None:
     known, fields_read = Capabilities(), []
     for kind in ("vLLM 0.11.1 to 0.15", "vLLM 0.16 to 0.27", "vLLM from 0.28"):
         reasoning, usage, _ = SERVERS[kind]
-        dialect_of(MESSAGES, {}, known).observe(Completion([Choice()], usage), reasoning_fields=frozenset(reasoning))
+        dialect_of(MESSAGES, {}, known).observe(
+            Completion([Choice()], usage), Signs(reasoning_fields=frozenset(reasoning))
+        )
         fields_read.append(known.reasoning_field)
     assert fields_read == ["reasoning_content", None, "reasoning"]
 

@@ -16,6 +16,7 @@ from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._response.server_errors import error_from_response
+from tir_qwen._response.signs import Signs
 from tir_qwen.types import Choice, ToolCall
 
 ASKED = [{"role": "user", "content": "What is the weather?"}]
@@ -315,7 +316,7 @@ def test_concurrent_calls_are_both_retried() -> None:
 def learned(params: dict[str, Any], *choices: Choice, known: Capabilities | None = None) -> list[str]:
     """Return the capabilities found missing after this answer."""
     known = Capabilities() if known is None else known
-    dialect_of(ASKED, params, known).observe(Completion([*choices]))
+    dialect_of(ASKED, params, known).observe(Completion([*choices]), Signs())
     return [name for name in ABILITIES if not getattr(known, name)]
 
 
@@ -369,7 +370,7 @@ def test_a_switch_that_is_not_sent_is_not_doubted(lost: dict[str, Any]) -> None:
     for _ in range(2):
         dialect = dialect_of(ASKED, {"enable_thinking": False}, known)
         dialect.write()
-        dialect.observe(Completion([THINKS]))
+        dialect.observe(Completion([THINKS]), Signs())
     assert known == Capabilities(**lost)
 
 
@@ -384,7 +385,7 @@ def test_a_soft_switch_in_the_message_teaches_nothing() -> None:
     for messages, lost in ((asked("Hello! /no_think"), []), ([*mentioned, *ASKED], ["thinking_switch"])):
         known = Capabilities()
         for _ in range(2):
-            dialect_of(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]))
+            dialect_of(messages, {"enable_thinking": True}, known).observe(Completion([PLAIN]), Signs())
         assert [name for name in ABILITIES if not getattr(known, name)] == lost
 
 

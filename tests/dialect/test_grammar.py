@@ -27,6 +27,7 @@ from tir_qwen._dialect.grammar import KnownSchema, SchemaForm, SchemaNegotiation
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._response.server_errors import error_from_frame, error_from_response
+from tir_qwen._response.signs import Signs
 
 TAGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"tags": TAGS, "format": {"type": "string"}}}
@@ -127,7 +128,7 @@ def test_a_tool_that_must_be_called_says_nothing_of_one_that_need_not() -> None:
     forced = dialect_of(MESSAGES, {"tools": [TOOL], "tool_choice": "required"}, capabilities)
     forced.write()
     assert forced.request_refused(error_from_response(400, {}, REFUSAL))
-    forced.observe(Completion([Choice(content="Hm.")]))
+    forced.observe(Completion([Choice(content="Hm.")]), Signs())
     assert capabilities.schema_forms
     assert refuse_all(capabilities, {"tools": [TOOL]})[0]["tools"] == [TOOL]
 

@@ -27,6 +27,7 @@ from tir_qwen._dialect import lesson as module
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.server_errors import error_from_response
+from tir_qwen._response.signs import Signs
 from tir_qwen.types import Choice
 
 TOOL = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}
@@ -111,7 +112,7 @@ def test_one_flaky_answer_teaches_nothing(answers: list[str], supported: bool) -
     for name in answers:
         dialect = dialect_of(MESSAGES, {"response_format": FORMAT}, known)
         dialect.write()
-        dialect.observe(Completion([Choice(content=ANSWERS[name], finish_reason="stop")]))
+        dialect.observe(Completion([Choice(content=ANSWERS[name], finish_reason="stop")]), Signs())
     assert known.response_format is supported
 
 
@@ -181,7 +182,7 @@ def test_an_object_confirms_even_if_it_may_have_been_cut(
     clock(600)
     dialect = dialect_of(MESSAGES, {"response_format": FORMAT, "stop": ["\n"]}, known)
     dialect.write()
-    dialect.observe(Completion([Choice(content='{"city": "Paris"}', **choice)]))
+    dialect.observe(Completion([Choice(content='{"city": "Paris"}', **choice)]), Signs())
     assert known == Capabilities()
 
 
@@ -284,7 +285,7 @@ def test_a_trial_without_a_call_confirms_nothing(clock: Callable[[float], None])
         clock(600)
         dialect = dialect_of(MESSAGES, {"tools": [TOOL]}, known)
         dialect.write()
-        dialect.observe(Completion([Choice(content="Hello.")]), has_parsed_calls=has_parsed_calls)
+        dialect.observe(Completion([Choice(content="Hello.")]), Signs(has_parsed_calls=has_parsed_calls))
         assert known.tools is has_parsed_calls
 
 
@@ -313,7 +314,7 @@ def test_reasoning_by_default_proves_nothing() -> None:
     for thinking in (False, True, False):
         dialect = dialect_of(MESSAGES, {"enable_thinking": thinking}, known)
         dialect.write()
-        dialect.observe(Completion([thought]))
+        dialect.observe(Completion([thought]), Signs())
     assert not known.thinking_switch
 
 

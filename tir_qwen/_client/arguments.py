@@ -23,7 +23,7 @@ from .validation import (
 
 logger = logging.getLogger("tir_qwen")
 
-_BODY_ATTRIBUTES = frozenset(part.name for part in fields(Body)) - {"messages", "other"}
+_BODY_ATTRIBUTES = frozenset(part.name for part in fields(Body)) - {"messages", "continues", "other"}
 _IGNORED = IgnoredParameters.__annotations__.keys()
 _reported_as_ignored: set[str] = set()
 
@@ -89,6 +89,8 @@ def _read_body(messages: Messages, body_fields: JSON, extra: Mapping[str, Any], 
     if thinking is not None:
         check_body_fields({"enable_thinking": thinking})
         merged["enable_thinking"] = thinking
+    if merged.get("thinking_budget") == 0:
+        merged |= {"thinking_budget": None, "enable_thinking": False}
     stop = merged.pop("stop", None) or ()
     body = Body(
         messages=messages,

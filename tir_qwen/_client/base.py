@@ -9,7 +9,8 @@ from typing import Any
 
 from .._dialect.capabilities import Capabilities
 from .._dialect.dialect import Dialect
-from .._dialect.flow import Flow, plan
+from .._dialect.flow import Flow
+from .._dialect.plan import plan
 from .._redaction import redact
 from .._request.body import Body
 from .._request.build import build_request
@@ -144,6 +145,7 @@ class BaseClient:
         options, body = read_arguments(messages, params, stream=stream, model=self._model)
         flow = plan(
             body,
+            self._capabilities_of(options.model),
             stream=stream,
             retry_tool_calls=options.retry_tool_calls,
             validate=options.validate,

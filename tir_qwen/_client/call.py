@@ -184,14 +184,9 @@ class Call:
         """Yield the remaining deltas: the body has ended."""
         yield from self._decoder.close()
         completion = self._decoder.completion()
-        self._dialect.observe(
-            completion,
-            has_parsed_calls=self._decoder.has_parsed_calls,
-            reasoning_fields=self._decoder.reasoning_fields,
-            lacks_opening_tag=self._decoder.lacks_opening_tag,
-            is_lossy=self._decoder.is_lossy,
-        )
-        _warn_of_unusable_answer(completion)
+        self._dialect.observe(completion, self._decoder.signs)
+        if not (self._dialect.is_limited and completion.finish_reason == "length"):  # another request continues it
+            _warn_of_unusable_answer(completion)
 
     def answer_failed(self, error: TIRError) -> bool:
         """Return whether to start again, since the server refused the request within its answer.
@@ -255,8 +250,8 @@ def _warn_of_unusable_answer(completion: Completion) -> None:
         is_cut = choice.finish_reason == "length"
         if is_cut and choice.reasoning and not choice.content and not choice.tool_calls:
             logger.warning(
-                "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Raise"
-                " max_tokens, or set enable_thinking=False."
+                "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set"
+                " thinking_budget, raise max_tokens, or set enable_thinking=False."
             )
         for call in choice.tool_calls:
             if call.error:

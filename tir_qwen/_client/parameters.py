@@ -79,6 +79,8 @@ class CallParameters(OptionParameters, IgnoredParameters, total=False):
     """Further fields of the request body; they take precedence over all other parameters."""
     enable_thinking: bool | None
     """Whether to reason before answering; unset: the server's default, usually to reason."""
+    thinking_budget: int | None
+    """Maximum number of tokens of the reasoning, after which the answer follows; 0 turns thinking off."""
 
     # Documented by TIR
     temperature: float | None
@@ -190,7 +192,7 @@ class CallParameters(OptionParameters, IgnoredParameters, total=False):
     structural_tag: str | None
     """A structural tag that the answer must follow; vLLM before 0.12."""
     thinking_token_budget: int | None
-    """Maximum number of tokens of the reasoning; newer versions of vLLM."""
+    """Maximum number of tokens of the reasoning; newer versions of vLLM (`thinking_budget` works with all)."""
     include_reasoning: bool | None
     """Whether the answer includes the reasoning."""
     priority: int | None

@@ -105,7 +105,10 @@ _CHECKS: dict[Any, _Check] = {
 }
 """How to check a value of each type, and what to call the type in an error. None is valid for all of them."""
 
-PARAMETER_CHECKS = {name: _CHECKS[type_] for name, type_ in CallParameters.__annotations__.items()}
+PARAMETER_CHECKS = {
+    **{name: _CHECKS[type_] for name, type_ in CallParameters.__annotations__.items()},
+    "thinking_budget": (lambda value: _is_whole_number(value) and value >= 0, "a whole number of tokens, 0 or higher"),
+}
 
 
 def check_parameters(params: Mapping[str, Any]) -> None:

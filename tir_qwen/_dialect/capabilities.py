@@ -22,6 +22,8 @@ _FIELDS = {
     "reasoning_history": "reasoning in the history",
     "opening_tag": "reasoning between two tags",
     "streamed_calls": "complete tool calls in streams",
+    "thinking_budget": "thinking_token_budget",
+    "continuation": "continue_final_message",
 }
 """What each capability is about."""
 _CONSEQUENCES = {
@@ -34,9 +36,13 @@ _CONSEQUENCES = {
     "reasoning_history": "does not accept reasoning in the history: it is left out",
     "opening_tag": "writes reasoning without an opening tag: text before </think> is reasoning",
     "streamed_calls": "loses parts of tool calls in streams: tools are written into the messages there",
+    "thinking_budget": "does not keep to thinking_token_budget: a second request follows where it is reached",
+    "continuation": "does not continue a message: answers after a thinking_budget are requested without thinking",
 }
-_HARMLESS = frozenset({"streamed_calls"})
+_HARMLESS = frozenset({"streamed_calls", "thinking_budget"})
 """The capabilities whose lack nobody needs to know of: the same answers come in another way."""
+_NOT_ASSUMED = frozenset({"thinking_budget"})
+"""The capabilities that few servers have, so that their lack is nothing to report."""
 _ENOUGH_DOUBTS = 2
 """After how many answers in a row that ignored it a capability is given up."""
 
@@ -59,6 +65,8 @@ class Capabilities:
         opening_tag: A `<think>` before reasoning that comes in the text. Some chat templates put it into the prompt.
         reasoning_field: The field in which it reads that reasoning; None: not known, so it is sent in both.
         streamed_calls: Streams that lose nothing of a tool call. The parser of vLLM 0.9 and 0.10 loses closing braces.
+        thinking_budget: `thinking_token_budget`, which ends the reasoning; assumed only when a trial has shown it.
+        continuation: `continue_final_message`: the answer continues the last message.
         tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
         schema_forms: By the fingerprint of a schema that the server's grammar did not support: what to send instead.
     """
@@ -72,6 +80,8 @@ class Capabilities:
     reasoning_history: bool = True
     opening_tag: bool = True
     streamed_calls: bool = True
+    thinking_budget: bool = False
+    continuation: bool = True
     reasoning_field: str | None = None
     tool_parser: bool = False
     schema_forms: dict[bytes, KnownSchema] = field(default_factory=dict)
@@ -80,12 +90,23 @@ class Capabilities:
 
     def __str__(self) -> str:
         """Say what has been given up, one sentence a line."""
-        limits = [f"The server {words}." for name, words in _CONSEQUENCES.items() if not getattr(self, name)]
+        lacks = [name for name in _CONSEQUENCES if not getattr(self, name) and name not in _NOT_ASSUMED]
+        limits = [f"The server {_CONSEQUENCES[name]}." for name in lacks]
         return "\n".join(limits) or "The server has not rejected or ignored anything."
 
     def to_try_again(self, names: Iterable[str]) -> set[str]:
         """Return which of the capabilities that a call could use have been given up, but should be tried again."""
         return {name for name in names if (lesson := self._lessons.get(name)) and lesson.is_due()}
+
+    def propose(self, name: str, *, again: bool = False) -> None:
+        """Have the next call that could use a capability try it, unless that has been tried before.
+
+        Args:
+            name: A capability that is not assumed.
+            again: Whether to try it even so, since a trial was inconclusive.
+        """
+        if not getattr(self, name) and (again or name not in self._lessons):
+            self._lessons[name] = Lesson(is_due=True)
 
     def give_up(self, name: str, *, is_trial: bool = False) -> None:
         """Remember that the server does not support a capability, and log the consequence.
@@ -114,7 +135,8 @@ class Capabilities:
         self._doubts.pop(name, None)
         if is_trial and self._lessons.pop(name, None) is not None:
             setattr(self, name, True)
-            logger.warning("The server now supports %s.", _FIELDS[name])
+            level = logging.INFO if name in _HARMLESS else logging.WARNING
+            logger.log(level, "The server now supports %s.", _FIELDS[name])
 
 
 def describe_limit(name: str) -> str:

@@ -10,25 +10,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from .._json import parse_object
 from .._request.body import Body
 from .._request.tool_calls import with_results_in_order
 from .._response.choice import REASONING_FIELDS, DecodingOptions
 from .._response.server_errors import is_about_function, is_about_grammar, server_text
-from .._response.text.think_tags import lacks_opening_tag
+from .._response.signs import Signs
 from ..errors import APIStatusError, ContextOverflowError, ServerStreamError
 from ..types import JSON, Completion
-from .capabilities import Capabilities, reasoning_field_read
+from .capabilities import Capabilities
+from .continuation import CONTINUE_FIELDS, with_beginning, with_request_to_go_on
 from .grammar import SchemaForm, SchemaNegotiation, reduce_schema
-from .json_answer import contains_json, describe_schema, describe_tools, has_description, with_description
+from .json_answer import describe_schema, describe_tools, with_description
 from .mentioned_tags import keep_mentioned_tags
+from .observation import Observation, SentCall
 from .prompted_tools import messages_with_tools
 from .refusals import is_about_this_call, refuses
-from .response_format import expects_json, expects_object, extract_schema
-from .thinking_switch import add_soft_switch, has_soft_switch
+from .response_format import expects_json, extract_schema
+from .thinking_switch import add_soft_switch
 
-_SHOWN_BY_ANSWERS = {"tools", "response_format", "thinking_switch", "streamed_calls"}
-"""The capabilities that a server may accept and ignore, so that only the content of answers shows them."""
+_TRIAL_MARGIN = 16
+"""How many tokens a trial of `thinking_token_budget` leaves for the answer, which shows that the reasoning ended."""
+_LEAST_TRIED_BUDGET = 3 * _TRIAL_MARGIN
+"""The smallest budget whose trial is conclusive."""
 _STATUSES = frozenset((400, 404, 422, 500, 501))
 """The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
 
@@ -45,10 +48,12 @@ class Dialect:
         "_capabilities",
         "_given_up",
         "_is_free",
+        "_is_limited",
         "_is_stream",
         "_may_repeat",
         "_schema_in",
         "_schemas",
+        "_thinking_limit",
         "_tool_calling",
         "_trials",
         "_used",
@@ -87,12 +92,16 @@ class Dialect:
             can_describe=schema_in != "request" if expects_json(body.response_format) else tool_calling == "auto",
         )
         self._is_stream = is_stream
+        self._is_limited = False  # whether max_tokens limits the thinking
+        self._thinking_limit: int | None = None  # the `thinking_token_budget` that was sent
         self._is_free = bool(body.tools) and body.tool_choice in (None, "auto")  # forced calls are parsed differently
         self._may_repeat = may_repeat and self._is_free and (body.n or 1) == 1
 
     @property
     def prompts_tools(self) -> bool:
         """Whether tools are offered in the messages."""
+        if self._is_limited and self._body.forces_call and self._tool_calling != "native":
+            return True  # vLLM 0.9 answers with an error, or not at all, if a forced call is cut off
         is_native = self._used.tools and self._tools_form is not SchemaForm.DESCRIBED
         is_whole = self._used.streamed_calls or not (self._is_stream and self._is_free)
         return self._tool_calling == "prompted" or (self._tool_calling == "auto" and not (is_native and is_whole))
@@ -112,6 +121,11 @@ class Dialect:
         return self._schema_in == "request" or (is_supported and self._schema_in != "messages")
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the answer may be cut off by the thinking budget, after which another request continues it."""
+        return self._is_limited
+
+    @property
     def decoding_options(self) -> DecodingOptions:
         """How to decode the answer."""
         body = self._body
@@ -123,7 +137,7 @@ class Dialect:
             single_call=body.parallel_tool_calls is False,
             thinking_off=body.enable_thinking is False,
             stop_lag=_stop_lag(body),
-            max_tokens=body.max_tokens,
+            max_tokens=body.thinking_budget if self._is_limited else body.max_tokens,
             lossy_streams=self._may_repeat,
             tools_with_parameters=_tool_names([tool for tool in body.tools if _has_parameters(tool)]),
             opening_tag=self._used.opening_tag or body.enable_thinking is False,
@@ -147,6 +161,8 @@ class Dialect:
         body = replace(self._body)
         messages = with_results_in_order(body.messages)
         body.messages = keep_mentioned_tags(messages, is_continued=bool(body.other.get("continue_final_message")))
+        self._write_budget(body)
+        self._write_continuation(body)
         self._write_thinking(body)
         self._write_schema(body)
         if not self._used.stream_options:
@@ -177,6 +193,9 @@ class Dialect:
         if isinstance(error, ServerStreamError):
             return False
         self._given_up |= dict.fromkeys(refused, not is_about_this_call(text))
+        if not refused and "continuation" in used:  # whatever the error: an answer can be requested without it
+            refused = ["continuation"]
+            self._given_up["continuation"] = True
         trials = self._open_trials  # whatever the error: without them, the call would have been sent differently
         self._given_up |= dict.fromkeys(trials, True)
         return bool(refused or trials)
@@ -187,89 +206,58 @@ class Dialect:
             if for_all_calls:
                 self._capabilities.give_up(name, is_trial=name in (self._trials or ()))
 
-    def observe(
-        self,
-        completion: Completion,
-        *,
-        has_parsed_calls: bool = False,
-        reasoning_fields: frozenset[str] = frozenset(),
-        lacks_opening_tag: bool | None = None,
-        is_lossy: bool = False,
-    ) -> None:
+    def observe(self, completion: Completion, signs: Signs) -> None:
         """Learn from the answer what the server did and what it ignored.
 
         Args:
             completion: The answer.
-            has_parsed_calls: Whether it contains tool calls that the server parsed.
-            reasoning_fields: The fields in which its reasoning came.
-            lacks_opening_tag: Whether its reasoning came in the text, without an opening tag; None: not known yet.
-            is_lossy: Whether it is a stream that may have lost a part of a tool call.
+            signs: How the server sent it.
         """
-        if reasoning_fields and completion.usage:
-            self._capabilities.reasoning_field = reasoning_field_read(reasoning_fields, completion.usage)
         self._schemas.accepted()
-        for name in self._open_trials - _SHOWN_BY_ANSWERS:
-            self._capabilities.confirm(name, is_trial=True)
-        if has_parsed_calls and self._body.tool_choice in (None, "auto"):  # forced calls need no parser
-            self._capabilities.tool_parser = True
-            calls = completion.tool_calls  # without arguments they prove nothing about how these are cut
-            if "tools" in self._open_trials:
-                self._capabilities.confirm("tools", is_trial=True)
-            if is_lossy:
-                self._capabilities.give_up("streamed_calls", is_trial="streamed_calls" in self._open_trials)
-            elif "streamed_calls" in self._open_trials and any(parse_object(call.arguments) for call in calls):
-                self._capabilities.confirm("streamed_calls", is_trial=True)
-        self._observe_opening_tag(completion, lacks_opening_tag)
-        if completion.content.strip():
-            self._observe_schema(completion)
-        if completion.content.strip() or completion.finish_reason == "length":
-            self._observe_thinking(completion)
-
-    def _observe_schema(self, completion: Completion) -> None:
-        response_format = self._body.response_format
-        if not expects_json(response_format) or not self.enforces_schema:
-            return
-        is_obeyed = contains_json(completion.content, is_object=expects_object(response_format))
-        if not is_obeyed and (completion.finish_reason == "length" or self._body.stop):  # it may have been cut
-            return
-        schema = extract_schema(response_format)
-        is_correction = self._schema_in is None and schema is not None and has_description(self._body.messages, schema)
-        if not (is_obeyed and is_correction):  # the model may have followed the messages
-            self._record("response_format", is_obeyed)
-
-    def _observe_opening_tag(self, completion: Completion, is_lacking: bool | None) -> None:
-        if is_lacking is None and completion.content and self._body.enable_thinking is not False:
-            is_lacking = not completion.reasoning and lacks_opening_tag(completion.content)
-        if is_lacking:
-            self._capabilities.doubt("opening_tag")
-        elif is_lacking is False:
-            self._capabilities.confirm("opening_tag", is_trial=True)
-
-    def _observe_thinking(self, completion: Completion) -> None:
-        thinking = self._body.enable_thinking
-        is_sent = self._used.template_kwargs and self._used.thinking_switch
-        if thinking is None or not is_sent or has_soft_switch(self._body.messages):
-            return
-        is_constrained = self.enforces_schema or self._body.tool_choice not in (None, "auto", "none")
-        has_reasoning = bool(completion.reasoning.strip())
-        if not thinking and (has_reasoning or completion.content.strip()):
-            self._record("thinking_switch", not has_reasoning)
-        elif thinking and not has_reasoning and not is_constrained and completion.content.strip():
-            self._record("thinking_switch", False)  # reasoning proves nothing, since it is the default
-
-    def _record(self, name: str, is_obeyed: bool) -> None:
-        record = self._capabilities.confirm if is_obeyed else self._capabilities.doubt
-        record(name, is_trial=name in self._open_trials)
+        sent = SentCall(
+            self._body,
+            self._used,
+            self._open_trials,
+            enforces_schema=self.enforces_schema,
+            is_told_schema=self._schema_in is not None,
+            thinking_limit=self._thinking_limit,
+        )
+        Observation(sent, completion, signs, self._capabilities).learn()
 
     @property
     def _open_trials(self) -> set[str]:
         """What this call tries again, and the server has not refused."""
         return (self._trials or set()) - self._given_up.keys()
 
+    def _write_budget(self, body: Body) -> None:
+        """Limit the thinking, by the server's own field if it keeps to that, otherwise by `max_tokens`."""
+        self._is_limited, self._thinking_limit = False, None
+        budget = body.thinking_budget
+        if budget is None or not body.limits_thinking:
+            return
+        is_trial = "thinking_budget" in self._open_trials
+        self._is_limited = is_trial or not self._used.thinking_budget
+        if self._is_limited:
+            body.limit_tokens(budget)
+        if self._used.thinking_budget:
+            self._thinking_limit = budget - _TRIAL_MARGIN if is_trial else budget
+            body.other = {**body.other, "thinking_token_budget": self._thinking_limit}
+
+    def _write_continuation(self, body: Body) -> None:
+        if body.continues is None:
+            return
+        if self._used.continuation:
+            body.messages = with_beginning(body.messages, body.continues)
+            body.other = {**body.other, **CONTINUE_FIELDS}
+        else:
+            body.messages = with_request_to_go_on(body.messages, body.continues)
+
     def _write_thinking(self, body: Body) -> None:
         thinking = body.enable_thinking
         if not self._used.template_kwargs:
             body.enable_thinking = None
+        if body.continues is not None and self._used.continuation:  # its reasoning has ended
+            return
         if thinking is not None and not (self._used.thinking_switch and self._used.template_kwargs):
             body.messages = add_soft_switch(body.messages, thinking)
 
@@ -292,11 +280,15 @@ class Dialect:
         if self.prompts_tools or not self._used.parallel_switch:
             body.parallel_tool_calls = None
         if not self.prompts_tools:
+            if self._is_limited and body.forces_call:
+                body.tool_choice = "auto"
             if self._tools_form is SchemaForm.REDUCED:
                 body.messages = with_description(body.messages, describe_tools(body.tools))
                 body.tools = [reduce_schema(tool) for tool in body.tools]
             return
         tools, choice, body.tools, body.tool_choice = body.tools, body.tool_choice, (), None
+        if self._is_limited and self._tool_calling != "prompted":  # the prompt stays that of the second request
+            choice = None
         if tools or any(message.get("tool_calls") or message["role"] == "tool" for message in body.messages):
             body.messages = messages_with_tools(body.messages, tools, choice)
 
@@ -314,6 +306,9 @@ class Dialect:
             "template_kwargs": body.enable_thinking is not None and not body.chat_template_kwargs,
             "thinking_switch": body.enable_thinking is False,
             "stream_options": body.stream_options == {"include_usage": True},
+            "thinking_budget": body.limits_thinking
+            and (self._used.thinking_budget or (body.thinking_budget or 0) >= _LEAST_TRIED_BUDGET),
+            "continuation": body.continues is not None,
             "reasoning_history": any(name in message for message in body.messages for name in REASONING_FIELDS),
         }
         return [name for name, is_usable in could_use.items() if is_usable]

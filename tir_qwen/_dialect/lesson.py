@@ -15,8 +15,8 @@ class Lesson:
 
     __slots__ = ("_calls", "_patience", "_since")
 
-    def __init__(self) -> None:
-        self._since = time()
+    def __init__(self, *, is_due: bool = False) -> None:
+        self._since = 0.0 if is_due else time()
         self._calls = 0
         self._patience = 1
 

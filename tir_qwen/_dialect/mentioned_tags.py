@@ -33,6 +33,11 @@ def keep_mentioned_tags(messages: Messages, *, is_continued: bool = False) -> li
     return [message if place == last else _keep_tags(message) for place, message in enumerate(messages)]
 
 
+def break_tags(text: str) -> str:
+    """Return a text that neither ends a message nor begins or ends reasoning."""
+    return _break_tokens(text).replace(CLOSE, f"{_BREAK}{CLOSE[1:]}").replace(OPEN, f"{_BREAK}{OPEN[1:]}")
+
+
 def _keep_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
     text = message_text(message)
     if "<|" in text:

@@ -13,11 +13,14 @@ _NAMES = {
     "response_format": r"response_format(?:\.type)?|grammar(?:-based generation)?|json[ _]mode|structured outputs?",
     "template_kwargs": r"chat_template_kwargs|enable_thinking",
     "stream_options": r"stream_options|include_usage",
+    "thinking_budget": r"thinking_token_budget",
+    "continuation": r"continue_final_message|add_generation_prompt",
     "reasoning_history": r"reasoning_content|reasoning",
 }
 """What servers call the request fields that use each capability."""
 _FLAG = {
     "tools": r"tool-call-parser|enable-auto-tool-choice|param requires --jinja|cannot use tools with stream",
+    "thinking_budget": r"thinking_token_budget is set but reasoning_config is not configured",
     "response_format": r"GuidedDecoder is not setup|unknown variant `json_schema`",
 }
 """Messages that only say what the server's operator would have to set, or that a combination is not possible."""

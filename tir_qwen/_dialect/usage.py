@@ -1,4 +1,4 @@
-"""Token counts of calls that take several requests."""
+"""Token counts."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def _add_counts(first: JSON, second: Any) -> JSON:
         if isinstance(count, int) and isinstance(other, (int, type(None))):
             total[name] = count + (other or 0)
     return total
+
+
+def count_reasoning(usage: Usage | None) -> int | None:
+    """Return the number of tokens of the reasoning; None if the server does not count them."""
+    details = (usage or {}).get("completion_tokens_details")
+    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return count if isinstance(count, int) else None

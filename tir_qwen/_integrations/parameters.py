@@ -35,6 +35,7 @@ CALL_FIELDS = (
     "logprobs",
     "top_logprobs",
     "enable_thinking",
+    "thinking_budget",
 )
 
 
@@ -117,6 +118,10 @@ class ModelSettings(_Aliases):
     enable_thinking: bool | None = None
     """Whether to reason before answering; unset: the server's default, usually to reason. If the server rejects or
     ignores it, `/no_think` or `/think` is appended to the user's last message."""
+    thinking_budget: int | None = Field(default=None, ge=0)
+    """Maximum number of tokens of the reasoning, after which the answer follows; 0 is `enable_thinking=False`.
+    `max_tokens` limits reasoning and answer together. If the server has no such limit itself, a second request
+    continues the answer."""
     tool_calling: Literal["auto", "native", "prompted"] = "auto"
     """How tools are sent: in the request (`native`), in the messages (`prompted`), or in the request unless the server
     rejects them (`auto`)."""

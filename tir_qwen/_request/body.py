@@ -8,6 +8,22 @@ from typing import Any
 
 from ..types import JSON, Messages
 
+_TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
+"""Names of the maximum number of tokens of the answer; the first takes precedence."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartialAnswer:
+    """The beginning of an answer, for the model to continue after the end of its reasoning.
+
+    Attributes:
+        reasoning: All of the reasoning; empty if there was none.
+        content: The answer so far.
+    """
+
+    reasoning: str
+    content: str
+
 
 @dataclass(slots=True, kw_only=True)
 class Body:
@@ -26,6 +42,8 @@ class Body:
         include_stop_str_in_output: Whether the answer includes the stop string that ended it.
         stream_options: Options of a stream.
         enable_thinking: The `enable_thinking` of `chat_template_kwargs`, which vLLM reads there.
+        thinking_budget: Maximum number of tokens of the reasoning, which no field of this name sets.
+        continues: The beginning of the answer, which is requested as its continuation.
         chat_template_kwargs: All other arguments of the chat template.
         other: All other fields, by name.
     """
@@ -40,6 +58,8 @@ class Body:
     include_stop_str_in_output: bool | None = None
     stream_options: Mapping[str, Any] | None = None
     enable_thinking: bool | None = None
+    thinking_budget: int | None = None
+    continues: PartialAnswer | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     other: JSON = field(default_factory=dict)
 
@@ -51,10 +71,37 @@ class Body:
         return None
 
     @property
+    def forces_call(self) -> bool:
+        """Whether the model must call a tool."""
+        return bool(self.tools) and self.tool_choice not in (None, "auto", "none")
+
+    @property
+    def limits_thinking(self) -> bool:
+        """Whether the model may think for fewer tokens than the answer may have."""
+        budget, limit = self.thinking_budget, self.max_tokens
+        return budget is not None and self.enable_thinking is not False and (limit is None or budget < limit)
+
+    @property
     def max_tokens(self) -> int | None:
         """Maximum number of tokens of the answer, under either name."""
-        limits = [self.other.get(name) for name in ("max_completion_tokens", "max_tokens")]
+        limits = [self.other.get(name) for name in _TOKEN_LIMITS]
         return next((limit for limit in limits if isinstance(limit, int)), None)
+
+    def limit_tokens(self, limit: int) -> None:
+        """Set the maximum number of tokens of the answer, under the name that the caller used."""
+        given = self.other.keys() & set(_TOKEN_LIMITS)
+        self.other = {**self.other, **dict.fromkeys(given or ("max_tokens",), limit)}
+        if isinstance(least := self.other.get("min_tokens"), int):
+            self.other["min_tokens"] = min(least, limit)
+
+    def spend_tokens(self, count: int) -> None:
+        """Subtract tokens that have been generated from the limits of the answer."""
+        left = {
+            name: max(limit - count, 0)
+            for name in (*_TOKEN_LIMITS, "min_tokens")
+            if isinstance(limit := self.other.get(name), int)
+        }
+        self.other = {**self.other, **left}
 
     def fields(self) -> JSON:
         """Return the fields to send, except for the messages."""

@@ -20,6 +20,7 @@ from .choice import DEFAULT_OPTIONS, ChoiceDecoder, DecodingOptions
 from .fields import expect, items, read_index
 from .reported import read_usage
 from .server_errors import error_from_frame
+from .signs import Signs
 
 _FAILURE_REASONS = frozenset({"abort", "error"})
 """Finish reasons by which vLLM reports that it could not complete the answer."""
@@ -71,24 +72,15 @@ class ChunkDecoder:
         return sum([choice.heard for choice in self._choices.values()])
 
     @property
-    def has_parsed_calls(self) -> bool:
-        """Whether there have been tool calls that the server parsed."""
-        return any(choice.has_parsed_calls for choice in self._choices.values())
-
-    @property
-    def is_lossy(self) -> bool:
-        """Whether this is a stream that may have lost a part of a tool call."""
-        return any(choice.is_lossy for choice in self._choices.values())
-
-    @property
-    def lacks_opening_tag(self) -> bool | None:
-        """Whether reasoning in the text had no opening tag; None: not known, or there are several choices."""
-        return next(iter(self._choices.values())).lacks_opening_tag if len(self._choices) == 1 else None
-
-    @property
-    def reasoning_fields(self) -> frozenset[str]:
-        """The fields in which the server put reasoning."""
-        return frozenset().union(*[choice.reasoning_fields for choice in self._choices.values()])
+    def signs(self) -> Signs:
+        """How the server sent the answer."""
+        choices = [*self._choices.values()]
+        return Signs(
+            has_parsed_calls=any(choice.has_parsed_calls for choice in choices),
+            reasoning_fields=frozenset().union(*[choice.reasoning_fields for choice in choices]),
+            lacks_opening_tag=choices[0].lacks_opening_tag if len(choices) == 1 else None,
+            is_lossy=any(choice.is_lossy for choice in choices),
+        )
 
     def feed(self, data: bytes, event: bytes = b"") -> Iterator[Delta]:
         """Decode one payload and yield its deltas.

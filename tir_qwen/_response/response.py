@@ -9,6 +9,7 @@ from ..types import Completion, Delta
 from .accumulator import Accumulator
 from .choice import DEFAULT_OPTIONS, DecodingOptions
 from .chunk import ChunkDecoder
+from .signs import Signs
 from .sse import SSEDecoder
 
 _PREFIX = b"\xef\xbb\xbf \t\r\n"
@@ -52,24 +53,9 @@ class ResponseDecoder:
         return self._chunks.heard
 
     @property
-    def has_parsed_calls(self) -> bool:
-        """Whether there have been tool calls that the server parsed."""
-        return self._chunks.has_parsed_calls
-
-    @property
-    def is_lossy(self) -> bool:
-        """Whether this is a stream that may have lost a part of a tool call."""
-        return self._chunks.is_lossy
-
-    @property
-    def lacks_opening_tag(self) -> bool | None:
-        """Whether reasoning in the text had no opening tag; None: not known, or there are several choices."""
-        return self._chunks.lacks_opening_tag
-
-    @property
-    def reasoning_fields(self) -> frozenset[str]:
-        """The fields in which the server put reasoning."""
-        return self._chunks.reasoning_fields
+    def signs(self) -> Signs:
+        """How the server sent the answer."""
+        return self._chunks.signs
 
     def completion(self) -> Completion:
         """Return everything that has arrived so far."""
