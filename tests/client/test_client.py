@@ -226,7 +226,7 @@ def test_the_endpoint_is_its_url(client: Any) -> None:
     """`endpoint` is the URL without its query, with the project id masked and the path of the user as it is."""
     hosted = client(6530, "token-4711")
     complete = client(access_token="token-4711", base_url="https://h.example/MODEL/v1?key=0815")
-    assert hosted.endpoint == "https://infer.e2enetworks.net/project/p-***/genai/.../v1/chat/completions"
+    assert hosted.endpoint == "https://infer.e2enetworks.net/project/p-***/genai/qwen3_32b/v1/chat/completions"
     assert complete.endpoint == "https://h.example/MODEL/v1/chat/completions"
 
 

@@ -40,6 +40,22 @@ def test_missing_credentials_are_explained(
     assert "987654" not in seen.err
 
 
+@pytest.mark.parametrize(
+    ("started_as", "name"),
+    [("/usr/local/bin/tir-qwen", "tir-qwen"), ("/site-packages/tir_qwen/__main__.py", "python -m tir_qwen")],
+)
+def test_the_command_calls_itself_as_it_was_started(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, started_as: str, name: str
+) -> None:
+    """The usage and the example show the command as the user typed it."""
+    monkeypatch.setattr(sys, "argv", [started_as])
+    seen = Terminal(capsys).run("doctor")
+    assert seen.err.rstrip().endswith(f"\n  {name} doctor")
+    with pytest.raises(SystemExit, match="0"):
+        main(["doctor", "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {name} doctor ")
+
+
 # A shell that runs the tests in the background may make them ignore the signal.
 INTERRUPTIBLE = """
 import signal

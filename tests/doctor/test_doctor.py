@@ -205,6 +205,25 @@ def test_an_endpoint_that_does_not_answer_is_reported(terminal: Terminal, failur
     assert advice or "Check " in found
 
 
+def test_checks_that_did_not_run_are_not_called_undetermined(terminal: Terminal) -> None:
+    """After a failed first request, the report says that the other checks were not run, and nothing else of them."""
+    with Loopback(lambda _: [refusal("401 Unauthorized")]) as server:
+        seen = terminal(server)
+    assert seen.out.splitlines()[-1] == "The other checks were not run: they need an endpoint that answers."
+    assert "Could not determine" not in seen.out
+    assert "It used" not in seen.out
+
+
+def test_an_unknown_model_is_named(terminal: Terminal) -> None:
+    """After a 404, the report shows the model's name in the URL and in the advice, but not the project id."""
+    with Loopback(lambda _: [refusal("404 Not Found")]) as server:
+        seen = terminal(server, "--model", "qwen4/32b")
+    path = "/project/p-***/genai/qwen4%2F32b/v1/chat/completions"
+    assert seen.out.splitlines()[0] == f"qwen4/32b at {server.url}{path}"
+    assert "-> check the name of the model, qwen4/32b (--model sets another), and the address above\n" in seen.out
+    assert PROJECT not in seen.out
+
+
 @pytest.mark.parametrize("failure", [name for name, (_, words) in FAILURES.items() if words])
 def test_a_failure_is_reported_in_the_servers_words(terminal: Terminal, failure: str) -> None:
     """A failure is reported in the server's words, with secrets masked."""

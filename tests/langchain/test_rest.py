@@ -336,7 +336,7 @@ def test_the_output_of_a_streamed_generate_is_empty() -> None:
 def test_traces_show_the_address_of_the_endpoint() -> None:
     """The identifying parameters contain the endpoint's address, without secrets."""
     model = ChatTIRQwen(**{**PRIVATE, "base_url": None})
-    address = "https://infer.e2enetworks.net/project/p-***/genai/.../v1/chat/completions"
+    address = "https://infer.e2enetworks.net/project/p-***/genai/qwen3_32b/v1/chat/completions"
     assert model._identifying_params["endpoint"] == address
 
 

@@ -251,9 +251,9 @@ def test_the_redacted_url_keeps_a_path_of_the_user() -> None:
     """The redacted URL masks the project id and shows any other path of a complete base URL as it is."""
     hosted = resolve_endpoint(project_id=6530, access_token=TOKEN, base_url="https://h.example")
     complete = resolve_endpoint(access_token=TOKEN, base_url="https://h.example/MODEL/v1?key=key-0815")
-    assert hosted.redacted_url == "https://h.example/project/p-***/genai/.../v1/chat/completions"
-    assert complete.redacted_url == "https://h.example/MODEL/v1/chat/completions"
-    assert repr(complete) == f"<Endpoint {complete.redacted_url}>"
+    assert hosted.redacted_url("a/b") == "https://h.example/project/p-***/genai/a%2Fb/v1/chat/completions"
+    assert complete.redacted_url("a/b") == "https://h.example/MODEL/v1/chat/completions"
+    assert repr(complete) == f"<Endpoint {complete.redacted_url()}>"
 
 
 hostile = st.text(max_size=30) | st.text(st.sampled_from("p-0 \r\n\t\0:/?#[]@%é.htps\u0663\ud800"), max_size=30)

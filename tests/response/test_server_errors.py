@@ -40,9 +40,10 @@ def refuse(status: int, body: Any) -> APIStatusError:
 
 
 def sentence(status: int, words: str) -> str:
-    """Return the expected message: the status line, the server's message and a hint."""
+    """Return the expected message: the status line with the server's message, and a hint as a sentence of its own."""
     line = f"{status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else str(status)
-    return (f"{line}: {words}" if words else f"{line}.") + HINTS.get(status, "")
+    stop = "" if words.endswith(".") or status not in HINTS else "."
+    return (f"{line}: {words}{stop}" if words else f"{line}.") + HINTS.get(status, "")
 
 
 @pytest.mark.parametrize("capture", REFUSALS, ids=lambda capture: capture.id)

@@ -192,7 +192,7 @@ def test_credentials_in_any_encoding_are_masked(kind: str, writing: str) -> None
 def test_a_truncated_token_is_masked() -> None:
     """A token cut off by a broken connection leaves no fragment behind."""
     for length in range(8, len(TOKEN)):
-        assert str(refuse(401, f"no {TOKEN[:length]}".encode())).startswith("401 Unauthorized: no *** ")
+        assert str(refuse(401, f"no {TOKEN[:length]}".encode())).startswith("401 Unauthorized: no ***. ")
 
 
 @pytest.mark.parametrize("form", ["project_{}", "project{}", "p{}", "tir_{}_x", "{}_qwen", "p-{}.x"])

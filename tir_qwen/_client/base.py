@@ -114,8 +114,8 @@ class BaseClient:
 
     @property
     def endpoint(self) -> str:
-        """The URL of the endpoint, without its query; the project id is masked and the model is written as `...`."""
-        return self._endpoint.redacted_url
+        """The URL of the endpoint, without its query; the project id is masked."""
+        return self._endpoint.redacted_url(self._model)
 
     @property
     def http_client(self) -> Any:

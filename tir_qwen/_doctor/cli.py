@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic_core import to_json
 
@@ -31,7 +32,7 @@ For example:
 
   export E2E_TIR_ACCESS_TOKEN=eyJ...
   export E2E_TIR_PROJECT_ID=6530
-  tir-qwen doctor
+  {program} doctor
 """
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.project_id, model=options.model, base_url=options.base_url, timeout=options.timeout, max_retries=0
         )
     except ConfigurationError as error:
-        print(_SETTINGS_HELP.format(problem=error), file=sys.stderr)
+        print(_SETTINGS_HELP.format(problem=error, program=_program()), file=sys.stderr)
         return 2
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -69,6 +70,9 @@ def print_report(examination: Examination) -> None:
     print(f"{report.endpoint}\n{COST}\n")
     for result in examination.run():
         print(_format(result), flush=True)
+    if not report.usable:
+        print("\nThe other checks were not run: they need an endpoint that answers.")
+        return
     print(f"\nIt used {report.prompt_tokens} + {report.completion_tokens} tokens (prompts + answers).")
     unknown = [result.name for result in report.results if result.status == "unknown"]
     if unknown:
@@ -91,8 +95,13 @@ def _format(result: CheckResult) -> str:
     return f"{result.name:20}{_STATUS_MARKS[result.status]:10}{result.found}{advice}"
 
 
+def _program() -> str:
+    """Return the command as the user typed it."""
+    return "python -m tir_qwen" if Path(sys.argv[0]).name == "__main__.py" else "tir-qwen"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tir-qwen", description="Tools for an endpoint of TIR's GenAI API.")
+    parser = argparse.ArgumentParser(prog=_program(), description="Tools for an endpoint of TIR's GenAI API.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser(

@@ -27,6 +27,7 @@ from ..errors import (
     ContextOverflowError,
     InternalServerError,
     MalformedChunkError,
+    NotFoundError,
     RateLimitError,
     TIRError,
 )
@@ -136,7 +137,7 @@ class Examination:
                     first = monotonic()
                 accumulator.add(delta)
         except TIRError as error:
-            yield CheckResult("answers", "failed", str(error), _advice_for(error))
+            yield CheckResult("answers", "failed", str(error), _advice_for(error, self._client.model))
             return
         ended = monotonic()
         completion = accumulator.completion()
@@ -298,12 +299,14 @@ def _quote(content: str, completion: Completion) -> str:
     return f'"{text[:60]}{"..." if len(text) > 60 else ""}"'
 
 
-def _advice_for(error: TIRError) -> str:
+def _advice_for(error: TIRError, model: str) -> str:
     if isinstance(error, APIConnectionError):
         otherwise = _SLOW_SERVER if isinstance(error, APITimeoutError) else _BROKEN_CONNECTION
         return _CONNECTION_ADVICE.get(error.reason, otherwise)
     if isinstance(error, MalformedChunkError):
         return "check the URL: the server there does not speak this protocol"
+    if isinstance(error, NotFoundError):
+        return f"check the name of the model, {model} (--model sets another), and the address above"
     if isinstance(error, RateLimitError):
         return "try again later"
     if isinstance(error, APIStatusError) and not isinstance(error, InternalServerError):

@@ -65,13 +65,12 @@ class Endpoint:
         url = self._url_of(quote(model, safe=""))
         return f"{url}?{self.query}" if self.query else url
 
-    @property
-    def redacted_url(self) -> str:
-        """The URL without its query; the project id is masked and the model is written as `...`."""
-        return redact_urls(self._url_of("..."))
+    def redacted_url(self, model: str = "...") -> str:
+        """Return the URL of a model without its query; the project id is masked."""
+        return redact_urls(self._url_of(quote(model, safe="")))
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.redacted_url}>"
+        return f"<Endpoint {self.redacted_url()}>"
 
     def _url_of(self, quoted_model: str) -> str:
         project_path = "" if self.project_id is None else f"/project/p-{self.project_id}/genai/{quoted_model}/v1"

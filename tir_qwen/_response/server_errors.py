@@ -122,12 +122,11 @@ def error_from_response(
         fallback = InternalServerError if status_code >= 500 else APIStatusError
         error_class = _ERROR_CLASSES.get(status_code, fallback)
     request_id = headers.get("x-request-id")
+    message = _status_line(status_code, hide_echo(text, request, MAX_TEXT))
+    if hint := _HINTS.get(status_code):
+        message = f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}"
     error = error_class(
-        " ".join(
-            part
-            for part in (_status_line(status_code, hide_echo(text, request, MAX_TEXT)), _HINTS.get(status_code))
-            if part
-        ),
+        message,
         status_code=status_code,
         body=plain_body,
         request_id=None if request_id is None else redact(request_id, secrets),
