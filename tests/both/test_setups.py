@@ -187,6 +187,7 @@ FINDINGS = {
     "token counts": (_OK, "come with streams"),
     "server": (_OK, "answers like vLLM 0.9"),
     "thinking off": (_OK, "enable_thinking=False is obeyed"),
+    "thinking budget": (_OK, "thinking_budget is kept; a second request continues the answer"),
     "native tools": (_OK, "a call came back, parsed"),
     "structured output": (_OK, "response_format is obeyed"),
     "context window": (_OK, "32768 tokens of prompt and answer together"),
@@ -219,11 +220,16 @@ BUT: dict[str, dict[str, tuple[str, str]]] = {
             "limited",
             "does not accept chat_template_kwargs: thinking is switched by /think and /no_think",
         ),
+        "thinking budget": (
+            "limited",
+            "does not continue a message: answers after a thinking_budget are requested without thinking",
+        ),
         "native tools": ("limited", "does not accept tools: they are written into the messages"),
     },
     "old-dropping": {
         **GATEWAY,
         "thinking off": ("limited", "ignores enable_thinking: thinking is switched by /think and /no_think"),
+        "thinking budget": ("limited", "continue_final_message is ignored: the model thinks again"),
         "native tools": ("limited", "`tools` is ignored: the prompt is as long without them"),
     },
 }

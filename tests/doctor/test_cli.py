@@ -89,7 +89,7 @@ def test_help_names_options_and_cost(capsys: pytest.CaptureFixture[str]) -> None
         main(["doctor", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text)} - {"-m"} == OPTIONS
-    assert "This takes about seven requests and a few hundred tokens." in text
+    assert "This takes about nine requests and a few hundred tokens." in text
     assert "The token is read from E2E_TIR_ACCESS_TOKEN." in text
 
 

@@ -58,6 +58,8 @@ GOOD = {
         usage={"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
     ),
     "switch": whole("391"),
+    "budget": whole(None, reasoning_content="Hm.", reason="length"),
+    "continued": whole("391"),
     "tools": whole(None, tokens=50, tool_calls=[CALL]),
     "no tools": whole("Sunny.", tokens=20),
     "structured": whole(OBJECT),
@@ -72,6 +74,8 @@ def kind(body: dict[str, Any]) -> str:
     asked = {
         "context": body.get("max_tokens") == 10_000_000,
         "stream": body["stream"],
+        "budget": body.get("max_tokens") == 16,
+        "continued": body.get("continue_final_message"),
         "tools": "tools" in body,
         "structured": "response_format" in body,
         "described": "JSON schema" in str(body["messages"]),
@@ -136,9 +140,9 @@ def test_a_healthy_endpoint_needs_no_action(terminal: Terminal) -> None:
     with Loopback(answering({})) as server:
         seen = terminal(server)
     assert (seen.status, seen.err) == (0, "")
-    assert seen.asked == ["stream", "switch", "tools", "structured", "context"]
+    assert seen.asked == ["stream", "switch", "budget", "continued", "tools", "structured", "context"]
     assert "FAILED" not in seen.out
-    assert "\nIt used 80 + 20 tokens (prompts + answers).\n" in seen.out
+    assert "\nIt used 100 + 30 tokens (prompts + answers).\n" in seen.out
 
 
 def test_json_contains_the_printed_results(terminal: Terminal) -> None:
@@ -148,7 +152,7 @@ def test_json_contains_the_printed_results(terminal: Terminal) -> None:
     report = json.loads(seen.out)
     assert (seen.status, seen.err) == (0, "")
     assert report.keys() == {"endpoint", "results", "prompt_tokens", "completion_tokens", "usable"}
-    assert (report["usable"], report["prompt_tokens"], report["completion_tokens"]) == (True, 80, 20)
+    assert (report["usable"], report["prompt_tokens"], report["completion_tokens"]) == (True, 100, 30)
     found = by_name(report)
     found.pop("speed")
     assert found == {
@@ -162,6 +166,7 @@ def test_json_contains_the_printed_results(terminal: Terminal) -> None:
         "token counts": ("ok", "come with streams", ""),
         "server": ("ok", "answers like vLLM 0.9", ""),
         "thinking off": ("ok", "enable_thinking=False is obeyed", ""),
+        "thinking budget": ("ok", "thinking_budget is kept; a second request continues the answer", ""),
         "native tools": ("ok", "a call came back, parsed", ""),
         "structured output": ("ok", "response_format is obeyed", ""),
         "context window": ("ok", "4096 tokens of prompt and answer together", ""),
@@ -445,6 +450,42 @@ def test_missing_token_counts_are_reported(terminal: Terminal) -> None:
         "use whole answers where you need token counts",
     )
     assert (report["prompt_tokens"], report["completion_tokens"]) == (0, 0)
+
+
+BUDGETS: dict[str, tuple[dict[str, bytes], str, str]] = {
+    "short": (
+        {"budget": whole("391", reasoning_content="Hm.")},
+        "unknown",
+        "the model thought for fewer than 16 tokens",
+    ),
+    "empty": ({"continued": whole("")}, "unknown", "there was no answer (finish_reason stop)"),
+    "ignored": (
+        {"continued": whole("391", reasoning_content="Hm again.")},
+        "limited",
+        "continue_final_message is ignored: the model thinks again",
+    ),
+    "refused": (
+        {"continued": refusal("400 Bad Request", "Extra inputs are not permitted, field: 'continue_final_message'")},
+        "limited",
+        "does not continue a message: answers after a thinking_budget are requested without thinking",
+    ),
+    "down": ({"budget": refusal("409 Conflict", "gone")}, "unknown", "409 Conflict: gone"),
+}
+
+
+@pytest.mark.parametrize("case", BUDGETS)
+def test_how_a_thinking_budget_is_kept(case: str, terminal: Terminal) -> None:
+    """The report says how the endpoint takes a thinking budget."""
+    answers, status, found = BUDGETS[case]
+    with Loopback(answering(answers)) as server:
+        finding = terminal.findings(server)["thinking budget"]
+    assert finding[:2] == (status, found)
+
+
+def test_without_reasoning_there_is_no_budget(terminal: Terminal) -> None:
+    """The budget is not examined if the model does not reason."""
+    with Loopback(answering({"stream": frames({"content": "391"})})) as server:
+        assert "thinking budget" not in terminal.findings(server)
 
 
 def test_an_answer_of_reasoning_alone_is_reported(terminal: Terminal) -> None:

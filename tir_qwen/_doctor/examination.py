@@ -17,6 +17,7 @@ from .._client.client import Client
 from .._dialect.capabilities import describe_limit
 from .._dialect.json_answer import extract_json
 from .._dialect.json_schema import find_mismatch
+from .._dialect.thinking_budget import LAST_SENTENCE, REACHED
 from .._json import parse_object
 from .._response.accumulator import Accumulator
 from ..errors import (
@@ -35,8 +36,10 @@ from ..types import JSON, Completion
 from .fingerprint import extract_deltas, guess_vllm_version, parse_frames, token_expiry
 from .report import CheckResult, Report
 
-COST = "This takes about seven requests and a few hundred tokens."
+COST = "This takes about nine requests and a few hundred tokens."
 _QUESTION = "What is 17 * 23?"
+_BUDGET = 16
+"""Tokens of reasoning that are not enough for the question."""
 _NOTE_AGE = "note when it was created: TIR's tokens expire after 365 days"
 _USE_WHOLE_ANSWERS = "use whole answers where you need token counts"
 _PROMPT_TOOLS = 'set tool_calling="prompted"'
@@ -92,6 +95,7 @@ class Examination:
             self._token_expiry,
             self._stream,
             self._thinking_switch,
+            self._thinking_budget,
             self._tools,
             self._structured_output,
             self._context_window,
@@ -171,6 +175,24 @@ class Examination:
             yield CheckResult(name, "unknown", "there is no reasoning without it either")
         else:
             yield CheckResult(name, "ok", "enable_thinking=False is obeyed")
+
+    def _thinking_budget(self) -> Iterator[CheckResult]:
+        if not self._has_reasoning:
+            return
+        name = "thinking budget"
+        completion = self._ask(_QUESTION, thinking_budget=_BUDGET, max_tokens=800)
+        if isinstance(completion, TIRError):
+            yield CheckResult(name, "unknown", str(completion))
+        elif not completion.content.strip():
+            yield CheckResult(name, "unknown", f"there was no answer (finish_reason {completion.finish_reason})")
+        elif REACHED not in completion.response:
+            yield CheckResult(name, "unknown", f"the model thought for fewer than {_BUDGET} tokens")
+        elif not self._client.capabilities.continuation:
+            yield CheckResult(name, "limited", describe_limit("continuation"))
+        elif not completion.reasoning.endswith(LAST_SENTENCE):
+            yield CheckResult(name, "limited", "continue_final_message is ignored: the model thinks again")
+        else:
+            yield CheckResult(name, "ok", "thinking_budget is kept; a second request continues the answer")
 
     def _tools(self) -> Iterator[CheckResult]:
         question = "What is the weather in Paris? Call the function."
