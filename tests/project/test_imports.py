@@ -212,6 +212,7 @@ ROOMS: dict[str, set[str]] = {
         "types",
     },
     "__main__": {"_doctor"},
+    "notebook": set(),
     "langchain_tir_qwen": {"__init__", "_integrations", "batches"},
     "llama_index_tir_qwen": {"__init__", "_integrations", "batches"},
 }

@@ -1,0 +1,131 @@
+"""Answers in notebooks: the reasoning folded, the answer as Markdown.
+
+Both are printed where there is no notebook.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from html import escape
+from time import monotonic
+from typing import Any
+
+__all__ = ["ashow", "show"]
+
+_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+def show(answer: Any) -> None:
+    """Show an answer, or a stream as it arrives: the reasoning folded, then the answer as Markdown.
+
+    ```python
+    from langchain_tir_qwen import ChatTIRQwen
+    from tir_qwen.notebook import show
+
+    model = ChatTIRQwen()
+    show(model.invoke("What is the capital of France?"))
+    show(model.stream("What is the capital of France?"))
+    ```
+
+    Outside of Jupyter, it prints both.
+
+    Args:
+        answer: A message, response or completion of LangChain, LlamaIndex or `tir_qwen.Client`, the result of an agent,
+            or a stream of chunks, responses, events with a delta, or texts.
+    """
+    view = _View()
+    for piece in _pieces(answer):
+        view.add(piece)
+    view.end()
+
+
+async def ashow(stream: AsyncIterable[Any]) -> None:
+    """Show an asynchronous stream as it arrives; see `show`."""
+    view = _View()
+    async for piece in stream:
+        view.add(piece)
+    view.end()
+
+
+def _pieces(answer: Any) -> Iterable[Any]:
+    is_stream = isinstance(answer, Iterator) or hasattr(answer, "response_gen")
+    return getattr(answer, "response_gen", answer) if is_stream else [answer]
+
+
+class _View:
+    """What is shown of one answer, updated as it grows."""
+
+    def __init__(self) -> None:
+        self._reasoning = self._content = ""
+        self._display = _start_display()
+        self._printed = ""  # the part that was printed last
+        self._updated_at = 0.0
+
+    def add(self, piece: Any) -> None:
+        reasoning, content, is_replaced = _read(piece)
+        self._reasoning += reasoning
+        self._content = content if is_replaced else self._content + content
+        if self._display is None:
+            self._print("Reasoning:", reasoning)
+            self._print("Answer:", content)
+        elif monotonic() - self._updated_at > _SECONDS_BETWEEN_UPDATES:
+            self._update()
+
+    def end(self) -> None:
+        if self._display is None:
+            sys.stdout.write("\n")
+        else:
+            self._update()
+
+    def _print(self, title: str, text: str) -> None:
+        if text and title != self._printed:
+            sys.stdout.write(f"\n\n{title}\n" if self._printed else f"{title}\n")
+            self._printed = title
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _update(self) -> None:
+        self._display.update({"text/markdown": self._markdown(), "text/plain": self._text()}, raw=True)
+        self._updated_at = monotonic()
+
+    def _markdown(self) -> str:
+        if not self._reasoning:
+            return self._content
+        state = "" if self._content else " open"
+        thought = f'<div style="white-space: pre-wrap">{escape(self._reasoning)}</div>'
+        return f"<details{state}><summary>Reasoning</summary>{thought}</details>\n\n{self._content}"
+
+    def _text(self) -> str:
+        return f"Reasoning:\n{self._reasoning}\n\nAnswer:\n{self._content}" if self._reasoning else self._content
+
+
+def _start_display() -> Any:
+    """Return the handle of a new output of the running notebook; None if there is no notebook."""
+    ipython: Any = sys.modules.get("IPython")  # a notebook has imported it
+    shell = ipython and ipython.get_ipython()
+    if not hasattr(shell, "kernel"):
+        return None
+    return ipython.display.display({"text/plain": ""}, raw=True, display_id=True)
+
+
+def _read(piece: Any) -> tuple[str, str, bool]:
+    """Return the reasoning and the text of a piece, and whether the text replaces that of the pieces before."""
+    if isinstance(piece, tuple):  # of LangGraph: a chunk and its metadata
+        piece = piece[0]
+    if isinstance(piece, Mapping):  # the result of an agent
+        piece = piece["messages"][-1]
+    if isinstance(piece, str):
+        return "", piece, False
+    if hasattr(piece, "reasoning"):  # a completion or a delta
+        return piece.reasoning, piece.content, bool(getattr(piece, "replaces", 0))
+    additional = getattr(piece, "additional_kwargs", {})
+    if getattr(piece, "delta", None) is not None:  # a response of a stream of LlamaIndex
+        return additional.get("thinking_delta") or getattr(piece, "thinking_delta", None) or "", piece.delta, False
+    if hasattr(piece, "text") and not hasattr(piece, "type"):  # a completion of LlamaIndex
+        return additional.get("thinking", ""), piece.text, False
+    message = getattr(piece, "message", piece)
+    thoughts = [block.content for block in getattr(message, "blocks", ()) if block.block_type == "thinking"]
+    reasoning = additional.get("reasoning_content") or "".join(filter(None, thoughts))
+    text = message.content if hasattr(message, "blocks") else getattr(message, "text", str(message))
+    return reasoning, str(text or ""), False
