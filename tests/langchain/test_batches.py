@@ -172,6 +172,8 @@ async def test_rows_that_fail(tmp_path: Path) -> None:
 async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that a busy endpoint refuses are asked again until they are answered."""
     monkeypatch.setattr("tir_qwen.batches._engine._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tir_qwen.batches._engine._MAX_PAUSE", 0.02)
+    monkeypatch.setattr("tir_qwen._client.throttle._FIRST_PAUSE", 0.01)
     left = ["429 Busy", "503 Busy", "502 Bad Gateway"] * 5
 
     def answer(request: Received) -> list[bytes]:

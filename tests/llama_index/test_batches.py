@@ -156,6 +156,8 @@ async def test_query_engines_stream_at_the_same_time() -> None:
 async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that a busy endpoint refuses are asked again until they are answered; a missing column is an error."""
     monkeypatch.setattr("tir_qwen.batches._engine._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tir_qwen.batches._engine._MAX_PAUSE", 0.02)
+    monkeypatch.setattr("tir_qwen._client.throttle._FIRST_PAUSE", 0.01)
     left = ["429 Busy", "503 Busy"] * 5
 
     def answer(request: Received) -> list[bytes]:
