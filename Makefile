@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
+# Tests of what may differ between the HTTP engines; the others run on httpx2 only.
+ON_BOTH_ENGINES := tests/client tests/transport \
+	$(patsubst %,tests/both/test_%.py,abandoned_streams changed_settings lab life secrets secrets_shown)
 NOX_PYTHONS = $(strip $(PYTHONS) $(filter 3.%,$(ONLY)))
 NOX_KEYWORDS = $(filter-out 3.%,$(ONLY))
 NOX_SESSIONS = $(if $(NOX_KEYWORDS),--keywords "$(NOX_KEYWORDS)") $(if $(NOX_PYTHONS),--pythons $(NOX_PYTHONS))
@@ -32,7 +35,7 @@ test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on
 	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet --numprocesses auto
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto -m "not once"
+	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto $(ON_BOTH_ENGINES)
 
 check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -18,17 +18,6 @@ VARIABLES = (
 )
 
 
-ON_BOTH_ENGINES = ("both", "client", "transport")
-"""Folders whose tests may depend on the HTTP engine. Those in `both` also test both integrations."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that do not depend on the HTTP engine only once."""
-    for item in items:
-        if item.path.parent.name not in ON_BOTH_ENGINES:
-            item.add_marker(pytest.mark.once)
-
-
 def pytest_configure() -> None:
     """Prepare the process: property tests have no time limit, and Ctrl-C interrupts.
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import (
@@ -23,8 +22,6 @@ from llama_index.core.base.llms import types as llama
 from langchain_tir_qwen._messages import messages_to_wire as langchain_to_wire
 from llama_index_tir_qwen._messages import messages_to_wire as llama_index_to_wire
 from tir_qwen import ConfigurationError
-
-pytestmark = pytest.mark.once
 
 TEXT = st.text(max_size=5)
 MAYBE = st.none() | TEXT

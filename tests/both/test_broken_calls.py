@@ -20,7 +20,7 @@ from tests.support.llama_index_agents import QUIET
 from tests.support.paths import DATA
 from tests.support.scripted_transport import llm_on, model_on
 
-pytestmark = [*QUIET, pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning"), pytest.mark.once]
+pytestmark = [*QUIET, pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")]
 
 RECORDED: dict[str, dict[str, Any]] = yaml.load(
     (DATA / "broken_calls.yaml").read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)

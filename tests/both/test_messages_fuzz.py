@@ -22,8 +22,6 @@ from tir_qwen._request.body import Body
 from tir_qwen._request.build import build_request
 from tir_qwen._request.endpoint import resolve_endpoint
 
-pytestmark = pytest.mark.once
-
 ADDRESS = "http://127.0.0.1:1/v1"
 
 

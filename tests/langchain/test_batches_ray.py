@@ -22,10 +22,8 @@ from langchain_tir_qwen.batches import AnswerBatch, AnswerFile
 from tests.langchain.test_batches import REFUSED, Row, question, read, rows_of
 from tests.support.server import Loopback, completion, response
 
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),  # caused by Ray itself
-]
+# Ray itself causes them.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

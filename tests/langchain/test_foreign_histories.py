@@ -26,8 +26,6 @@ from tests.support.scripted_transport import Reply, Scripted, model_on
 from tir_qwen import ConfigurationError
 from tir_qwen._integrations import placeholder
 
-pytestmark = pytest.mark.once
-
 DATA = "aGVsbG8="
 SOURCE = {"type": "base64", "media_type": "image/png", "data": DATA}
 PDF = {"type": "base64", "media_type": "application/pdf", "data": DATA}

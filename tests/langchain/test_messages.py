@@ -42,8 +42,6 @@ from langchain_tir_qwen._messages import (
 from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
-pytestmark = pytest.mark.once
-
 ASK = {"type": "text", "text": "Wo?"}
 CALL = {"name": "f", "args": {"city": "दिल्ली", "n": 1}, "id": "c1"}
 WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city":"दिल्ली","n":1}'}}

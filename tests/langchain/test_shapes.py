@@ -11,8 +11,6 @@ from langchain_tir_qwen._structured_output import read_schema
 from tests.support.scripted_transport import Reply, Scripted, model_on
 from tests.support.shapes import SHAPES, Shape
 
-pytestmark = pytest.mark.once
-
 METHODS = ["json_schema", "function_calling", "json_mode"]
 
 

@@ -27,8 +27,6 @@ from tests.support.scripted_transport import Reply, Scripted, llm_on
 from tir_qwen import ConfigurationError
 from tir_qwen._integrations import placeholder
 
-pytestmark = pytest.mark.once
-
 TEXT = TextBlock(text="Here:")
 IMAGE = ImageBlock(image=b"\x89PNG", image_mimetype="image/png")
 CITED: dict[str, Any] = {"title": "A page", "source": "a.txt"}

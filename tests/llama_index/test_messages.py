@@ -36,8 +36,6 @@ from llama_index_tir_qwen._messages import (
 from llama_index_tir_qwen._stream import ResponseStream
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
 
-pytestmark = pytest.mark.once
-
 TEXT = TextBlock(text="Wo?")
 CALL = ToolCallBlock(tool_call_id="c1", tool_name="f", tool_kwargs={"city": "दिल्ली", "n": 1})
 WIRE_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"city":"दिल्ली","n":1}'}}

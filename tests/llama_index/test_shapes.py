@@ -13,8 +13,6 @@ from tests.support.scripted_transport import Reply, Scripted
 from tests.support.shapes import SHAPES, Shape
 from tir_qwen._integrations import OutputSchema
 
-pytestmark = pytest.mark.once
-
 MODES = ["default", "function", "llm"]
 MODELS = [name for name, shape in SHAPES.items() if shape.is_model]
 PROMPT = PromptTemplate("{question}")

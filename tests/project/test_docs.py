@@ -24,8 +24,6 @@ from tests.support.server import Loopback, Received, completion, response
 from tir_qwen import TIRError
 from tir_qwen._integrations.parameters import ModelSettings
 
-pytestmark = pytest.mark.once
-
 TOKEN = "canary-of-the-token-4711"
 
 

@@ -20,8 +20,6 @@ from notebooks.record import record
 from tests.support.server import Loopback, completion, response, stream
 from tir_qwen import AuthenticationError, Client, NotFoundError
 
-pytestmark = pytest.mark.once
-
 FOLDER = Path(execute.__file__).parent
 PATHS = execute.find([])
 NAMES = [path.stem for path in PATHS]

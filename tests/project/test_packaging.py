@@ -28,8 +28,6 @@ import noxfile
 import tir_qwen
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.once
-
 PACKAGES = ("langchain_tir_qwen", "llama_index_tir_qwen", "tir_qwen")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 VERSION = tir_qwen.__version__

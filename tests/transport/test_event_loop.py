@@ -18,7 +18,6 @@ from tir_qwen._transport import engine
 
 FIRST_CALL = """
 import os
-os.environ["TIR_QWEN_HTTP_ENGINE"] = "{name}"
 os.environ["SSL_CERT_FILE"] = {certificate!r}
 import warnings
 with warnings.catch_warnings():
@@ -39,20 +38,16 @@ with blockbuster_ctx():
 """
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-@pytest.mark.parametrize("name", ["httpx2", "httpx"])
 @whole_and_streamed
-def test_the_first_call_does_not_block_its_loop(name: str, streamed: bool, host: str) -> None:
+def test_the_first_call_does_not_block_its_loop(streamed: bool, host: str) -> None:
     """In a new process, the first call passes a tool that raises whatever blocks an event loop."""
     with Loopback(echo, tls=SERVER_TLS) as server:
-        program = FIRST_CALL.format(name=name, certificate=str(CERTIFICATE), streamed=streamed)
+        program = FIRST_CALL.format(certificate=str(CERTIFICATE), streamed=streamed)
         assert run(program, f"https://{host}:{server.server_address[1]}/v1", strict=False) == (0, f"{QUESTION}\n", "")
 
 
 IMPORTS = """
-import os
-os.environ["TIR_QWEN_HTTP_ENGINE"] = "{name}"
 from tir_qwen import AsyncClient, Client
 
 class Finder:
@@ -77,13 +72,11 @@ print(Finder.names)
 """
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("after_another", [False, True], ids=["first", "after a Client"])
-@pytest.mark.parametrize("name", ["httpx2", "httpx"])
-def test_the_first_call_imports_nothing_in_its_loop(name: str, after_another: bool) -> None:
+def test_the_first_call_imports_nothing_in_its_loop(after_another: bool) -> None:
     """In a new process, the packages that the first call needs are imported in another thread."""
     with Loopback(echo) as server:
-        program = IMPORTS.format(name=name, after_another=after_another)
+        program = IMPORTS.format(after_another=after_another)
         assert run(program, server.base_url, strict=False) == (0, f"{QUESTION}\n[]\n", "")
 
 
