@@ -13,6 +13,9 @@ NOX_PYTHONS = $(strip $(PYTHONS) $(filter 3.%,$(ONLY)))
 NOX_KEYWORDS = $(filter-out 3.%,$(ONLY))
 NOX_SESSIONS = $(if $(NOX_KEYWORDS),--keywords "$(NOX_KEYWORDS)") $(if $(NOX_PYTHONS),--pythons $(NOX_PYTHONS))
 
+# The tests start many processes: each would compile the sources and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo notebooks record-notebooks docs test check record bench faults gateways soak load batches fuzz dist
 .PHONY: matrix clean
 .DEFAULT_GOAL := help
