@@ -14,8 +14,8 @@ from tests.support.decode import Outcome, bytewise, decode, pieces_of
 
 ANSWERED = [capture for capture in CAPTURES if 200 <= capture.status < 300]
 REFUSED = [capture for capture in CAPTURES if not 200 <= capture.status < 300]
-SEGMENT = 2048
-"""Long streams are cut at several places at once, this many bytes apart, so that every position is covered."""
+SEGMENT = 512
+"""Streams are cut at several places at once, this many bytes apart (two events), so that every position is covered."""
 
 
 Read = Callable[..., Outcome]
