@@ -6,6 +6,11 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
+# Tests that line tracing slows down the most, and that cover no lines which others do not.
+UNTRACED := tests/langchain/test_batches_ray.py \
+	$(patsubst %,tests/both/test_%.py,abandoned_streams any_conversation broken_calls messages_fuzz processes servers setups) \
+	$(patsubst %,tests/project/test_%.py,cost_per_chunk docs linear_growth notebooks packaging) \
+	$(patsubst %,tests/response/test_%.py,captures_cut response_fuzz server_errors_fuzz)
 # Tests of what may differ between the HTTP engines; the others run on httpx2 only.
 ON_BOTH_ENGINES := tests/client tests/transport \
 	$(patsubst %,tests/both/test_%.py,abandoned_streams changed_settings lab life secrets secrets_shown)
@@ -35,9 +40,10 @@ docs: $(VENV)/.test  ## Build the API reference from the docstrings into site/
 test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on httpx, with coverage
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/coverage erase
-	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet --numprocesses auto
+	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet --numprocesses auto $(UNTRACED:%=--ignore=%)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/python -m pytest --quiet --numprocesses auto $(UNTRACED)
 	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto $(ON_BOTH_ENGINES)
 
 check: $(VENV)/.test  ## Lint, formatting and types
