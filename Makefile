@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
+# By file, so that what the tests of a file share is set up only once: builds, environments, a Ray cluster.
+PYTEST := -m pytest --quiet --numprocesses auto --dist loadfile
 # Tests that line tracing slows down the most, and that cover no lines which others do not.
 UNTRACED := tests/langchain/test_batches_ray.py \
 	$(patsubst %,tests/both/test_%.py,abandoned_streams any_conversation broken_calls messages_fuzz processes servers setups) \
@@ -40,11 +42,11 @@ docs: $(VENV)/.test  ## Build the API reference from the docstrings into site/
 test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on httpx, with coverage
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/coverage erase
-	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run -m pytest --quiet --numprocesses auto $(UNTRACED:%=--ignore=%)
+	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/coverage run $(PYTEST) $(UNTRACED:%=--ignore=%)
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/python -m pytest --quiet --numprocesses auto $(UNTRACED)
-	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python -m pytest --quiet --numprocesses auto $(ON_BOTH_ENGINES)
+	TIR_QWEN_HTTP_ENGINE=httpx2 $(BIN)/python $(PYTEST) $(UNTRACED)
+	TIR_QWEN_HTTP_ENGINE=httpx $(BIN)/python $(PYTEST) $(ON_BOTH_ENGINES)
 
 check: $(VENV)/.test  ## Lint, formatting and types
 	$(BIN)/ruff check .
