@@ -120,7 +120,7 @@ def _may_have_proxy() -> bool:
     Nothing else depends on `trust_env`, given the certificates.
     """
     by_system = getproxies is not getproxies_environment  # macOS and Windows have settings for it
-    return by_system or any(name.lower().endswith("_proxy") for name in os.environ)
+    return by_system or "_proxy" in " ".join(os.environ).lower()
 
 
 def client_timeout(http_client: Any) -> Timeout | None:
