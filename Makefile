@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := $(BIN)/python $(PIP_INSTALL)
 BENCH_VENV := .venv-bench
+DOCS_VENV := .venv-docs
 # By file, so that what the tests of a file share is set up only once: builds, environments, a Ray cluster.
 PYTEST := -m pytest --quiet --numprocesses auto --dist loadfile
 # Tests that line tracing slows down the most, and that cover no lines which others do not.
 UNTRACED := tests/langchain/test_batches_ray.py \
 	$(patsubst %,tests/both/test_%.py,abandoned_streams any_conversation broken_calls messages_fuzz processes servers setups) \
-	$(patsubst %,tests/project/test_%.py,cost_per_chunk docs linear_growth notebooks packaging) \
+	$(patsubst %,tests/project/test_%.py,cost_per_chunk linear_growth notebooks packaging site snippets) \
 	$(patsubst %,tests/response/test_%.py,captures_cut response_fuzz server_errors_fuzz)
 # Tests of what may differ between the HTTP engines; the others run on httpx2 only.
 ON_BOTH_ENGINES := tests/client tests/transport \
@@ -36,8 +37,10 @@ demo: $(VENV)/.demo  ## Stream a LangChain chain and a LlamaIndex chat: live wit
 notebooks: $(VENV)/.test  ## Run the notebooks and store their outputs: live with credentials, else from recordings
 	@$(BIN)/python -m notebooks $(NOTEBOOKS)
 
-docs: $(VENV)/.test  ## Build the API reference from the docstrings into site/
-	@$(BIN)/python -W error -m docs
+docs: $(DOCS_VENV)/.done  ## Build the pages, notebooks and API reference into site/, and check their links
+	@$(DOCS_VENV)/bin/python -m notebooks.pages docs/notebooks
+	@$(DOCS_VENV)/bin/zensical build --clean --strict
+	@echo 'Open site/index.html. For the search: $(PYTHON) -m http.server --directory site'
 
 test: $(VENV)/.test  ## All that CI does: check, then the tests on httpx2 and on httpx, with coverage
 	@$(MAKE) --no-print-directory check
@@ -92,7 +95,8 @@ matrix: $(VENV)/.test  ## Test the wheel in clean environments (ONLY=lowest PYTH
 	@$(BIN)/nox $(if $(WITH),--session suite_with -- $(WITH),--parallel 2 $(NOX_SESSIONS))
 
 clean:  ## Remove the environment and all caches
-	rm -rf $(VENV) $(BENCH_VENV) .nox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) .nox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf dist docs/notebooks site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 %/bin/python:
@@ -101,6 +105,10 @@ clean:  ## Remove the environment and all caches
 
 $(BENCH_VENV)/.done: pyproject.toml constraints.txt benchmarks/requirements.txt | $(BENCH_VENV)/bin/python
 	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --editable ".[langchain,llama-index]" --requirement benchmarks/requirements.txt
+	@touch $@
+
+$(DOCS_VENV)/.done: pyproject.toml constraints.txt | $(DOCS_VENV)/bin/python
+	$(DOCS_VENV)/bin/python $(PIP_INSTALL) --editable ".[docs]"
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -34,7 +34,7 @@ TOOLS = (
 )
 NOT_INSTALLED = (
     *("langchain", "langchain_tests", "langgraph", r"llama_index\.retrievers", "openinference", "opentelemetry", "ray"),
-    *("build", "docs", "matplotlib", "nbclient", "nbformat", "notebooks", "nox", "noxfile", "packaging", "pdoc"),
+    *("build", "fastapi", "griffe", "matplotlib", "nbclient", "nbformat", "notebooks", "nox", "noxfile", "packaging"),
     r"tests\.support\.llama_index_agents",
 )
 

@@ -2,9 +2,9 @@
 
 python -m benchmarks [--only GROUP] [--runs 1] [--rounds 5] [--chunks 2000] [--out DIRECTORY]
 
-Prints tables; a run of all groups also writes `bench.json` and `bench.svg`. Ratios (x) are relative to the raw engine
-in the same run, plus the framework's floor if there is one: the cost of the framework itself. The exit status is 1 if
-one of our own clients failed.
+Prints tables; a run of all groups also writes `bench.json`, and `bench.svg` for the docs. Ratios (x) are relative to
+the raw engine in the same run, plus the framework's floor if there is one: the cost of the framework itself. The exit
+status is 1 if one of our own clients failed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .server import running
 from .subjects import ON_HTTPX
 
 RESULTS = Path(__file__).parent / "results"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def measure(groups: list[str], options: Options) -> Results:
@@ -56,7 +57,7 @@ def main() -> int:
         directory = asked.out or RESULTS
         directory.mkdir(exist_ok=True)
         write(directory / "bench.json", runs, options, seconds)
-        draw(directory / "bench.svg", runs)
+        draw((asked.out or IMAGES) / "bench.svg", runs)
     failed = {key.subject.removesuffix(ON_HTTPX) for run in runs for key in run.failures}
     return int(not failed.isdisjoint(OURS))
 
