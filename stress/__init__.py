@@ -1,1 +1,1 @@
-"""Stress tests: programs that break things on purpose. Run by hand, never by the test suite: see README.md."""
+"""Stress tests: programs that break things on purpose. Run by hand, not by the test suite: see docs/performance.md."""

@@ -200,7 +200,7 @@ def plain_http(stage: Stage) -> None:
 
 
 def trusted_later(stage: Stage) -> None:
-    """Ask without knowing the gateway's CA, then set `SSL_CERT_FILE`, as the README advises, and ask again."""
+    """Ask without knowing the gateway's CA, then set `SSL_CERT_FILE`, as docs/networks.md advises, and ask again."""
     front, ca = stage.nginx(), os.environ.pop("SSL_CERT_FILE")
     stage.step(Ask(front.url))
     os.environ["SSL_CERT_FILE"] = ca
