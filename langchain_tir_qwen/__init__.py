@@ -1,4 +1,6 @@
-"""Qwen3-32B on E2E Networks' TIR as a LangChain chat model: `ChatTIRQwen`."""
+"""Models on E2E Networks' TIR for LangChain: the chat model `ChatTIRQwen`, and `TIREmbeddings`."""
+
+from typing import TYPE_CHECKING
 
 try:
     import langchain_core  # noqa: F401
@@ -11,4 +13,16 @@ except ModuleNotFoundError as error:
 
 from .chat_models import ChatTIRQwen
 
-__all__ = ["ChatTIRQwen"]
+if TYPE_CHECKING:
+    from .embeddings import TIREmbeddings
+
+__all__ = ["ChatTIRQwen", "TIREmbeddings"]
+
+
+def __getattr__(name: str) -> object:
+    """Import `TIREmbeddings` when it is used: programs that only chat start without it."""
+    if name != "TIREmbeddings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .embeddings import TIREmbeddings  # noqa: PLC0415
+
+    return TIREmbeddings

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import AliasChoices, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from tir_qwen import __version__
@@ -34,14 +34,13 @@ from ._error_conversion import raises_langchain_errors
 from ._messages import chunk_from_delta, messages_to_wire, result_from_completion, tool_choice_to_wire
 from ._profile import model_profile
 from ._retry_callbacks import async_retry_reporter, retry_reporter
+from ._token import Token, plain_token, secret_from_env
 from ._token_counts import TOKENS_PER_MESSAGE, estimate_tokens
 from ._tool_calls import ToolCallChunks
 
 if TYPE_CHECKING:  # not loaded by programs without tools
     from langchain_core.runnables import RunnableConfig
     from langchain_core.tools import BaseTool
-
-    Token = SecretStr | str  # the constructor accepts both
 
     class LangChainCallParameters(CallParameters, total=False):
         """The parameters of a call."""
@@ -50,7 +49,6 @@ if TYPE_CHECKING:  # not loaded by programs without tools
         """Whether to request token counts for this stream."""
 
 else:
-    Token = SecretStr
     BaseTool = Any  # LangChain's fallbacks evaluate the annotations of `bind_tools`
 
 
@@ -87,7 +85,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     """
 
     access_token: Token | None = Field(
-        default_factory=lambda: _secret_from_env("E2E_TIR_ACCESS_TOKEN"),
+        default_factory=lambda: secret_from_env("E2E_TIR_ACCESS_TOKEN"),
         validation_alias=AliasChoices("access_token", "api_key", "tir_access_token"),
         exclude=True,
     )
@@ -130,9 +128,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         return self
 
     def _client_settings(self) -> dict[str, Any]:
-        token: Any = self.access_token
-        if isinstance(token, SecretStr):  # an assigned plain string has not been converted by pydantic
-            token = token.get_secret_value()
+        token = plain_token(self.access_token)
         return {**super()._client_settings(), "access_token": token, "base_url": self.base_url}
 
     def _own_http_clients(self) -> tuple[Any, Any]:
@@ -426,8 +422,3 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         return model_profile(self.model)
-
-
-def _secret_from_env(name: str) -> SecretStr | None:
-    value = os.environ.get(name)
-    return SecretStr(value) if value else None

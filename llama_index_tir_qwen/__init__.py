@@ -1,4 +1,6 @@
-"""Qwen3-32B on E2E Networks' TIR as a LlamaIndex LLM: `TIRQwen`."""
+"""Models on E2E Networks' TIR for LlamaIndex: the LLM `TIRQwen`, and the embedding model `TIREmbedding`."""
+
+from typing import TYPE_CHECKING
 
 try:
     import llama_index.core  # noqa: F401
@@ -11,4 +13,16 @@ except ModuleNotFoundError as error:
 
 from .base import TIRQwen
 
-__all__ = ["TIRQwen"]
+if TYPE_CHECKING:
+    from .embeddings import TIREmbedding
+
+__all__ = ["TIREmbedding", "TIRQwen"]
+
+
+def __getattr__(name: str) -> object:
+    """Import `TIREmbedding` when it is used: programs that only chat start without it."""
+    if name != "TIREmbedding":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .embeddings import TIREmbedding  # noqa: PLC0415
+
+    return TIREmbedding

@@ -1,7 +1,7 @@
 """Framework-free clients for Qwen3-32B on E2E Networks' TIR, or for any OpenAI-compatible vLLM server.
 
-`Client` and `AsyncClient` return a `Completion` or a stream of `Delta`s, and raise subclasses of `TIRError`.
-`langchain_tir_qwen.ChatTIRQwen` and `llama_index_tir_qwen.TIRQwen` are built on them, and raise the same errors.
+`Client` and `AsyncClient` return a `Completion`, a stream of `Delta`s, or `Embeddings`, and raise subclasses of
+`TIRError`. The models of `langchain_tir_qwen` and `llama_index_tir_qwen` are built on them, and raise the same errors.
 """
 
 from ._client.client import AsyncClient, Client
@@ -24,7 +24,7 @@ from .errors import (
     TIRError,
 )
 from .timeouts import Timeout
-from .types import Choice, Completion, Delta, ToolCall, ToolCallDelta, Usage
+from .types import Choice, Completion, Delta, Embeddings, ToolCall, ToolCallDelta, Usage
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "ConfigurationError",
     "ContextOverflowError",
     "Delta",
+    "Embeddings",
     "InternalServerError",
     "MalformedChunkError",
     "NotFoundError",

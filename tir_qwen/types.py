@@ -179,3 +179,18 @@ class Completion:
     def model(self) -> str | None:
         """Name of the model that answered, as the server reports it."""
         return self.response.get("model")
+
+
+@dataclass(slots=True)
+class Embeddings:
+    """The vectors of some texts. `Client.embed` returns it.
+
+    Attributes:
+        vectors: For each text, in their order, its vector: a list of floats.
+        usage: Token counts of all requests together; None if the server reported none.
+        model: Name of the model that computed the vectors, as the server reports it; None if there were no texts.
+    """
+
+    vectors: list[list[float]] = field(default_factory=list)
+    usage: Usage | None = None
+    model: str | None = None

@@ -21,7 +21,8 @@ from tir_qwen import (
     MalformedChunkError,
     TIRError,
 )
-from tir_qwen._client.call import MAX_STALE_CONNECTIONS, Call
+from tir_qwen._client.base_call import MAX_STALE_CONNECTIONS
+from tir_qwen._client.call import Call
 from tir_qwen._client.retry import RetryPolicy
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._request.build import Request

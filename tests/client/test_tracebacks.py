@@ -42,7 +42,7 @@ def test_a_refused_chunk_shows_where_it_was_refused(driver: Driver, streamed: bo
         error = failure(driver, driver.make(base_url=server.base_url), streamed)
     assert type(error) is MalformedChunkError
     assert files(error)[-1] == "_response/fields.py"
-    assert {"_client/client.py", "_client/call.py", "_response/choice.py"} <= {*files(error)}
+    assert {"_client/loops.py", "_client/call.py", "_response/choice.py"} <= {*files(error)}
     assert in_frames(error) == []
 
 

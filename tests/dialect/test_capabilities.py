@@ -256,6 +256,7 @@ NEWS = {
     "stream_options": "The server does not accept stream_options: streams have no token counts from now on.",
     "reasoning_history": "The server does not accept reasoning in the history: it is left out from now on.",
     "opening_tag": "The server writes reasoning without an opening tag: text before </think> is reasoning from now on.",
+    "base64_vectors": "The server does not accept vectors in base64: they come as lists of numbers from now on.",
     "streamed_calls": (
         "The server loses parts of tool calls in streams: tools are written into the messages there from now on."
     ),
@@ -273,7 +274,7 @@ def test_a_missing_capability_is_logged_once(name: str, caplog: pytest.LogCaptur
     capabilities = Capabilities()
     for _ in range(3):
         capabilities.give_up(name)
-    level = logging.INFO if name == "streamed_calls" else logging.WARNING
+    level = logging.INFO if name in ("streamed_calls", "base64_vectors") else logging.WARNING
     assert caplog.record_tuples == [("tir_qwen", level, NEWS[name])]
     assert capabilities == Capabilities(**{name: False})
 

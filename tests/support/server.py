@@ -318,8 +318,8 @@ def record_waits(monkeypatch: pytest.MonkeyPatch, jitter: float = 0.5) -> list[f
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("tir_qwen._client.client.time", SimpleNamespace(sleep=waits.append))
-    monkeypatch.setattr("tir_qwen._client.client.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("tir_qwen._client.loops.time", SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr("tir_qwen._client.loops.asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr("tir_qwen._client.retry.random", SimpleNamespace(random=lambda: jitter))
     monkeypatch.setattr("tir_qwen._client.throttle.Throttle._pause", lambda *_: None)
     return waits

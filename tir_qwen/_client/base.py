@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._dialect.capabilities import Capabilities
 from .._dialect.dialect import Dialect
@@ -27,6 +27,10 @@ from .call import Call
 from .parameters import CallParameters
 from .retry import RetryPolicy
 from .throttle import Throttle
+
+if TYPE_CHECKING:
+    from .embeddings.arguments import EmbeddingParameters
+    from .embeddings.job import EmbeddingJob
 
 
 class BaseClient:
@@ -62,9 +66,9 @@ class BaseClient:
                 URL on this machine.
             model: Name of the model, sent in the path and the body.
             base_url: A complete base URL, including the path (a dedicated endpoint, your own vLLM): requests go to
-                `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`. Or only a host: requests go to
-                `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
-                `MODEL_API_CLIENT_HOST`. Default: `https://infer.e2enetworks.net`.
+                `<base_url>/chat/completions` and `<base_url>/embeddings`; environment `E2E_TIR_BASE_URL`. Or only a
+                host: requests go to `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`, for
+                example; environment `MODEL_API_CLIENT_HOST`. Default: `https://infer.e2enetworks.net`.
             apikey: Sent as the query parameter `apikey`, for gateways that require it; environment `E2E_TIR_API_KEY`
                 (not with a complete base URL).
             default_headers: Additional headers for every request; their values are treated as secrets.
@@ -172,5 +176,20 @@ class BaseClient:
             Deadline(options.timeout or self._timeout, total_expires_at),
             secrets=self._endpoint.secrets,
             on_retry=options.on_retry,
+            throttle=self._throttle,
+        )
+
+    def _plan_embeddings(self, texts: Any, model: str, params: EmbeddingParameters) -> EmbeddingJob:
+        """Read the arguments of `embed`; return the requests to send."""
+        from .embeddings.plan import plan_embeddings  # noqa: PLC0415 - programs that only chat start without it
+
+        return plan_embeddings(
+            texts,
+            params,
+            endpoint=self._endpoint,
+            model=model,
+            capabilities=self._capabilities_of(model),
+            timeout=self._timeout,
+            retry_policy=self._retry_policy,
             throttle=self._throttle,
         )

@@ -1,30 +1,29 @@
-"""`Client` and `AsyncClient`: the only loops that do I/O. All decisions that need none are made by `Call`."""
+"""`Client` and `AsyncClient`: chat completions, whole and streamed, and embeddings."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-import traceback
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import closing
-from typing import Self, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Self, Unpack
 
 from .._asyncgen import aclosing_unhooked
 from .._dialect.flow import Flow
-from .._request.build import Request
 from .._response.accumulator import Accumulator
-from .._transport.async_pool import AsyncPool
-from .._transport.connections import StreamingResponse
-from .._transport.pool import Pool
-from ..errors import APIConnectionError, APIStatusError, APITimeoutError, TIRError
-from ..types import Completion, Delta, Messages
+from ..errors import APIStatusError, TIRError
+from ..types import Completion, Delta, Embeddings, Messages
 from .arguments import CallOptions
-from .base import BaseClient
 from .call import Call
+from .loops import AsyncLoop, SyncLoop
+from .parallel import run_in_tasks, run_in_threads
 from .parameters import CallParameters
 
+if TYPE_CHECKING:
+    from .embeddings.arguments import EmbeddingParameters
+    from .embeddings.job import Batch, EmbeddingJob
 
-class Client(BaseClient):
+
+class Client(SyncLoop):
     """A synchronous client for one endpoint; one instance can be shared by any number of threads.
 
     ```python
@@ -41,9 +40,6 @@ class Client(BaseClient):
     It opens up to 1,000 connections (further calls wait for one) and keeps up to 100 of them between calls. It can be
     copied, pickled and used after a fork; each copy opens its own connections.
     """
-
-    _pool_type = Pool
-    _pool: Pool
 
     def complete(self, messages: Messages, **params: Unpack[CallParameters]) -> Completion:
         """Send a chat completion request and return the complete answer.
@@ -108,6 +104,49 @@ class Client(BaseClient):
         """
         return self._deltas(messages, params, stream=True)
 
+    def embed(self, texts: Sequence[str], *, model: str, **params: Unpack[EmbeddingParameters]) -> Embeddings:
+        """Return the vectors of texts, from an embedding model.
+
+        ```python
+        from tir_qwen import Client
+
+        texts = ["Paris is the capital of France.", "Lima is the capital of Peru."]
+        found = Client().embed(texts, model="e5-mistral-7b-instruct")
+        for text, vector in zip(texts, found.vectors):
+            print(text, len(vector))
+        print(found.usage)
+        ```
+
+        Requests have up to `batch_size` texts each, and up to `max_concurrency` of them run at once, in threads. If one
+        of them fails, no further ones are sent and its error is raised. A batch that is too large for the server is
+        sent again in halves.
+
+        Args:
+            texts: What to embed; never sent as token ids. An empty text is embedded as a space.
+            model: Name of the model, sent in the path and the body; not the client's, which answers conversations.
+            **params: None means unset:
+
+                - `dimensions`: length of the vectors, for models that support several.
+                - `truncate_prompt_tokens`: how many tokens of a text to keep, or -1 for as many as the model takes; a
+                  field of vLLM. If unset, a text that is too long raises `ContextOverflowError`.
+                - `batch_size` (32) and `max_concurrency` (8): texts per request, and requests at once.
+                - `extra_body`: a dict of any fields of the body, which take precedence over all others.
+                - `timeout`, `max_retries`: replace the client's. `Timeout.first_delta` limits each request, and
+                  `Timeout.total` all of them together.
+                - `on_retry`: called with the error and the delay in seconds before each retry, in the request's thread
+                  (awaited by `AsyncClient`).
+
+        Raises:
+            ConfigurationError: An argument is unknown or malformed; nothing was sent.
+            ContextOverflowError: A text is too long for the model; the message says which, by its position from 0.
+            APIStatusError: The server rejected a request; retryable statuses were retried first.
+            APIConnectionError: There was no response, even after retries.
+            StreamError: An answer began and then failed, even after retries, or does not have a vector for each text.
+        """
+        job = self._plan_embeddings(texts, model, params)
+        run_in_threads(partial(self._embed_batch, job), job.batches, job.max_concurrency, job.abandon)
+        return job.result()
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         self._pool.close()
@@ -120,13 +159,13 @@ class Client(BaseClient):
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> Generator[Delta]:
         options, flow, call = self._plan(messages, params, stream=stream)
-        return self._flow_deltas(flow, call, options, stream=stream) if flow else self._call_deltas(call)
+        return self._flow_deltas(flow, call, options, stream=stream) if flow else self._results(call)
 
     def _flow_deltas(self, flow: Flow, call: Call, options: CallOptions, *, stream: bool) -> Generator[Delta]:
         """Yield the deltas of a call that may take several requests, of which `call` is the first."""
         while True:
             try:
-                with closing(self._call_deltas(call)) as deltas:
+                with closing(self._results(call)) as deltas:
                     for delta in deltas:
                         if visible := flow.feed(delta):
                             yield visible
@@ -139,65 +178,21 @@ class Client(BaseClient):
             call = self._new_call(options, request, stream=stream and not flow.asks_whole, total_expires_at=expires_at)
         yield from flow.remaining()
 
-    def _call_deltas(self, call: Call) -> Generator[Delta]:
-        while True:
-            streaming = self._send(call)
-            try:
-                while not call.done and (data := self._pool.read(streaming, call.deadline)):
-                    if self.tap is not None:
-                        self.tap(data)
-                    yield from call.feed(data)
-                yield from call.close()
-            except TIRError as error:
-                data = b""  # it may repeat the token, which error reports with local variables would show
-                traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
-                if not call.answer_failed(error):
-                    raise
-            else:
-                return
-            finally:
-                try:
-                    self._pool.release(streaming, call.deadline, drain=call.done)
-                finally:
-                    call.leave()
-
-    def _send(self, call: Call) -> StreamingResponse:
-        """Send the request, with retries, until there is a 2xx response."""
-        while True:
-            if call.throttle is not None:
-                try:
-                    call.throttle.enter(call.deadline, again=call.was_refused)
-                except APITimeoutError as error:
-                    call.waited_in_vain(error)
-                    raise
-            request = call.start_request()
-            try:
-                return self._send_once(call, request)
-            except (APIConnectionError, APIStatusError) as error:
-                delay = call.request_failed(error)
-                if delay is None:
-                    raise
-                if call.on_retry is not None and error.attempts:
-                    call.on_retry(error, delay)
-            time.sleep(delay)
-
-    def _send_once(self, call: Call, request: Request) -> StreamingResponse:
-        body = b""
+    def _embed_batch(self, job: EmbeddingJob, batch: Batch) -> None:
         try:
-            streaming = self._pool.send(request, call.deadline)
-            response = streaming.response
-            if not 200 <= response.status_code < 300:
-                body = self._pool.read_error(streaming, call.deadline)
-                raise call.status_error(response.status_code, response.headers, body)  # noqa: TRY301 - one way out
-        except BaseException as error:
-            body = b""  # it may repeat the token
-            call.leave(error)
-            raise
-        call.accepted(response.headers)
-        return streaming
+            for answer in self._results(job.new_call(batch)):
+                job.add(batch, answer)
+        except APIStatusError as error:
+            parts = job.split(batch, error)
+            if not parts:
+                raise
+        else:
+            return
+        for part in parts:
+            self._embed_batch(job, part)
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(AsyncLoop):
     """The asynchronous version of `Client`, with the same arguments, for any number of tasks and event loops.
 
     ```python
@@ -219,9 +214,6 @@ class AsyncClient(BaseClient):
     asyncio.run(main())
     ```
     """
-
-    _pool_type = AsyncPool
-    _pool: AsyncPool
 
     async def complete(self, messages: Messages, **params: Unpack[CallParameters]) -> Completion:
         """Send a chat completion request and return the complete answer; see `Client.complete`."""
@@ -253,6 +245,12 @@ class AsyncClient(BaseClient):
         """
         return self._deltas(messages, params, stream=True)
 
+    async def embed(self, texts: Sequence[str], *, model: str, **params: Unpack[EmbeddingParameters]) -> Embeddings:
+        """Return the vectors of texts, from an embedding model; see `Client.embed`."""
+        job = self._plan_embeddings(texts, model, params)
+        await run_in_tasks(partial(self._embed_batch, job), job.batches, job.max_concurrency)
+        return job.result()
+
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
         await self._pool.aclose()
@@ -265,7 +263,7 @@ class AsyncClient(BaseClient):
 
     def _deltas(self, messages: Messages, params: CallParameters, *, stream: bool) -> AsyncGenerator[Delta]:
         options, flow, call = self._plan(messages, params, stream=stream)
-        return self._flow_deltas(flow, call, options, stream=stream) if flow else self._call_deltas(call)
+        return self._flow_deltas(flow, call, options, stream=stream) if flow else self._results(call)
 
     async def _flow_deltas(
         self, flow: Flow, call: Call, options: CallOptions, *, stream: bool
@@ -273,7 +271,7 @@ class AsyncClient(BaseClient):
         """Yield the deltas of a call that may take several requests, of which `call` is the first."""
         while True:
             try:
-                async with aclosing_unhooked(self._call_deltas(call)) as deltas:
+                async with aclosing_unhooked(self._results(call)) as deltas:
                     async for delta in deltas:
                         if visible := flow.feed(delta):
                             yield visible
@@ -287,61 +285,16 @@ class AsyncClient(BaseClient):
         for delta in flow.remaining():
             yield delta
 
-    async def _call_deltas(self, call: Call) -> AsyncGenerator[Delta]:
-        while True:
-            streaming = await self._send(call)
-            try:
-                while not call.done and (data := await self._pool.read(streaming, call.deadline)):
-                    if self.tap is not None:
-                        self.tap(data)
-                    for delta in call.feed(data):
-                        yield delta
-                for delta in call.close():
-                    yield delta
-            except TIRError as error:
-                data = b""  # it may repeat the token, which error reports with local variables would show
-                traceback.clear_frames(error.__traceback__)  # keeps their lines, without their local variables
-                if not call.answer_failed(error):
-                    raise
-            else:
-                return
-            finally:
-                try:
-                    await self._pool.release(streaming, call.deadline, drain=call.done)
-                finally:
-                    call.leave()
-
-    async def _send(self, call: Call) -> StreamingResponse:
-        """Send the request, with retries, until there is a 2xx response."""
-        while True:
-            if call.throttle is not None:
-                try:
-                    await call.throttle.aenter(call.deadline, again=call.was_refused)
-                except APITimeoutError as error:
-                    call.waited_in_vain(error)
-                    raise
-            request = call.start_request()
-            try:
-                return await self._send_once(call, request)
-            except (APIConnectionError, APIStatusError) as error:
-                delay = call.request_failed(error)
-                if delay is None:
-                    raise
-                if call.on_retry is not None and error.attempts:
-                    await call.on_retry(error, delay)
-            await asyncio.sleep(delay)
-
-    async def _send_once(self, call: Call, request: Request) -> StreamingResponse:
-        body = b""
+    async def _embed_batch(self, job: EmbeddingJob, batch: Batch) -> None:
         try:
-            streaming = await self._pool.send(request, call.deadline)
-            response = streaming.response
-            if not 200 <= response.status_code < 300:
-                body = await self._pool.read_error(streaming, call.deadline)
-                raise call.status_error(response.status_code, response.headers, body)  # noqa: TRY301 - one way out
-        except BaseException as error:
-            body = b""  # it may repeat the token
-            call.leave(error)
-            raise
-        call.accepted(response.headers)
-        return streaming
+            async with aclosing_unhooked(self._results(job.new_call(batch))) as answers:
+                async for answer in answers:
+                    job.add(batch, answer)
+        except APIStatusError as error:
+            parts = job.split(batch, error)
+            if not parts:
+                raise
+        else:
+            return
+        for part in parts:
+            await self._embed_batch(job, part)

@@ -105,22 +105,32 @@ _CHECKS: dict[Any, _Check] = {
 }
 """How to check a value of each type, and what to call the type in an error. None is valid for all of them."""
 
+
+def checks_of(parameters: type) -> Mapping[str, _Check]:
+    """Return how to check each of the parameters in a TypedDict."""
+    return {name: _CHECKS[type_] for name, type_ in parameters.__annotations__.items()}
+
+
 PARAMETER_CHECKS = {
-    **{name: _CHECKS[type_] for name, type_ in CallParameters.__annotations__.items()},
+    **checks_of(CallParameters),
     "thinking_budget": (lambda value: _is_whole_number(value) and value >= 0, "a whole number of tokens, 0 or higher"),
 }
 
 
-def check_parameters(params: Mapping[str, Any]) -> None:
+def check_parameters(params: Mapping[str, Any], checks: Mapping[str, _Check] = PARAMETER_CHECKS) -> None:
     """Check the names and the types of a call's parameters.
+
+    Args:
+        params: The parameters.
+        checks: How to check each of those that exist.
 
     Raises:
         ConfigurationError: A parameter is unknown, or its value has a wrong type.
     """
     for name, value in params.items():
-        check = PARAMETER_CHECKS.get(name)
+        check = checks.get(name)
         if check is None:
-            raise ConfigurationError(_explain_unknown(name))
+            raise ConfigurationError(_explain_unknown(name, checks))
         if value is not None:
             check_value(name, value, check)
 
@@ -205,7 +215,7 @@ def _is_named(function: Any) -> bool:
     return isinstance(function, Mapping) and isinstance(function.get("name"), str)
 
 
-def _explain_unknown(name: str) -> str:
+def _explain_unknown(name: str, checks: Mapping[str, _Check]) -> str:
     if name in _CONSTRUCTOR_ARGUMENTS:
         return f"{name} is an argument of the constructor, not of a call."
     if name in _REPLACEMENTS:
@@ -216,7 +226,7 @@ def _explain_unknown(name: str) -> str:
         return f"a call takes no {name}: {_NOT_BODY_FIELDS[name]}."
     if name in ("stream", "streaming"):
         return f"a call takes no {name}: whether to stream is decided by the method that is called."
-    nearest = get_close_matches(name, PARAMETER_CHECKS, n=1, cutoff=0.75)
+    nearest = get_close_matches(name, checks, n=1, cutoff=0.75)
     suggestion = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return (
         f"a call takes no argument {name!r}{suggestion}. Further fields of the request body go through extra_body:"

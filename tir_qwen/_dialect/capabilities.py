@@ -24,6 +24,7 @@ _FIELDS = {
     "streamed_calls": "complete tool calls in streams",
     "thinking_budget": "thinking_token_budget",
     "continuation": "continue_final_message",
+    "base64_vectors": "vectors in base64",
 }
 """What each capability is about."""
 _CONSEQUENCES = {
@@ -38,8 +39,9 @@ _CONSEQUENCES = {
     "streamed_calls": "loses parts of tool calls in streams: tools are written into the messages there",
     "thinking_budget": "does not keep to thinking_token_budget: a second request follows where it is reached",
     "continuation": "does not continue a message: answers after a thinking_budget are requested without thinking",
+    "base64_vectors": "does not accept vectors in base64: they come as lists of numbers",
 }
-_HARMLESS = frozenset({"streamed_calls", "thinking_budget"})
+_HARMLESS = frozenset({"streamed_calls", "thinking_budget", "base64_vectors"})
 """The capabilities whose lack nobody needs to know of: the same answers come in another way."""
 _NOT_ASSUMED = frozenset({"thinking_budget"})
 """The capabilities that few servers have, so that their lack is nothing to report."""
@@ -67,6 +69,7 @@ class Capabilities:
         streamed_calls: Streams that lose nothing of a tool call. The parser of vLLM 0.9 and 0.10 loses closing braces.
         thinking_budget: `thinking_token_budget`, which ends the reasoning; assumed only when a trial has shown it.
         continuation: `continue_final_message`: the answer continues the last message.
+        base64_vectors: `encoding_format: base64`, for embeddings.
         tool_parser: Parsing of the model's tool calls; assumed only when an answer has contained a parsed one.
         schema_forms: By the fingerprint of a schema that the server's grammar did not support: what to send instead.
     """
@@ -82,6 +85,7 @@ class Capabilities:
     streamed_calls: bool = True
     thinking_budget: bool = False
     continuation: bool = True
+    base64_vectors: bool = True
     reasoning_field: str | None = None
     tool_parser: bool = False
     schema_forms: dict[bytes, KnownSchema] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from .json_answer import describe_schema, describe_tools, with_description
 from .mentioned_tags import keep_mentioned_tags
 from .observation import Observation, SentCall
 from .prompted_tools import messages_with_tools
-from .refusals import is_about_this_call, refuses
+from .refusals import STATUSES, is_about_this_call, refuses
 from .response_format import expects_json, extract_schema
 from .thinking_switch import add_soft_switch
 
@@ -32,8 +32,6 @@ _TRIAL_MARGIN = 16
 """How many tokens a trial of `thinking_token_budget` leaves for the answer, which shows that the reasoning ended."""
 _LEAST_TRIED_BUDGET = 3 * _TRIAL_MARGIN
 """The smallest budget whose trial is conclusive."""
-_STATUSES = frozenset((400, 404, 422, 500, 501))
-"""The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
 
 
 class Dialect:
@@ -182,7 +180,7 @@ class Dialect:
         """
         if isinstance(error, ContextOverflowError):
             return False
-        if isinstance(error, APIStatusError) and error.status_code not in _STATUSES:
+        if isinstance(error, APIStatusError) and error.status_code not in STATUSES:
             return False
         text = server_text(error)
         is_of_tool = is_about_function(text) and extract_schema(self._body.response_format) is not None

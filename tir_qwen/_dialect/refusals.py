@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+STATUSES = (400, 404, 422, 500, 501)
+"""The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
 # Patterns of error messages, in any case. They are compiled when a request is refused, not at import. A message refuses
 # a field if the field itself is the subject or the object of the refusal. It does not if the field only says where
 # something is ("in tools", "tools[0].strict"), or if the message is about some values ("custom tools", "128 tools").

@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigurationError
+from .connection import ConnectionSettings
 from .migration import migration_hint
-from .parameters import ModelSettings
 
 
-def construct(model: ModelSettings, init: Callable[..., None], kwargs: dict[str, Any]) -> None:
+def construct(model: ConnectionSettings, init: Callable[..., None], kwargs: dict[str, Any]) -> None:
     """Run a model's `init`, and create its clients so that invalid settings are reported at once.
 
     Raises:

@@ -27,7 +27,9 @@ _reported_hosts: set[str] = set()
 _ADDRESSES = ("E2E_TIR_BASE_URL", "MODEL_API_CLIENT_HOST")
 """The environment variables with an address."""
 DEFAULT_MODEL = "qwen3_32b"
-_COMPLETIONS_PATH = "/chat/completions"
+CHAT_COMPLETIONS = "/chat/completions"
+EMBEDDINGS = "/embeddings"
+_OPERATIONS = (CHAT_COMPLETIONS, EMBEDDINGS)
 _RESERVED_HEADERS = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 _HOST = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -40,7 +42,7 @@ class Endpoint:
     Created and validated by `resolve_endpoint`.
 
     Attributes:
-        base_url: The URL to append `/chat/completions` to, or only scheme and host.
+        base_url: The URL to append `/chat/completions` or `/embeddings` to, or only scheme and host.
         query: The query string of every request.
         project_id: Digits; None unless the address is `<host>/project/p-<id>/genai/<model>/v1`.
         headers: Headers of every request; their values are secrets.
@@ -53,8 +55,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
 
-    def url(self, model: str) -> str:
-        """Return the chat completions URL of `model`.
+    def url(self, model: str, operation: str = CHAT_COMPLETIONS) -> str:
+        """Return the URL of `model` for an operation: `CHAT_COMPLETIONS` or `EMBEDDINGS`.
 
         Raises:
             ConfigurationError: `model` is not the name of a model.
@@ -62,19 +64,19 @@ class Endpoint:
         is_name = isinstance(model, str) and model.strip()
         if not is_name or (self.project_id is not None and not model.strip(".")):  # URL libraries remove dot segments
             raise ConfigurationError(f"model must be the name of a model, such as {DEFAULT_MODEL}.")
-        url = self._url_of(quote(model, safe=""))
+        url = self._url_of(quote(model, safe=""), operation)
         return f"{url}?{self.query}" if self.query else url
 
     def redacted_url(self, model: str = "...") -> str:
-        """Return the URL of a model without its query; the project id is masked."""
-        return redact_urls(self._url_of(quote(model, safe="")))
+        """Return the chat completions URL of a model without its query; the project id is masked."""
+        return redact_urls(self._url_of(quote(model, safe=""), CHAT_COMPLETIONS))
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.redacted_url()}>"
 
-    def _url_of(self, quoted_model: str) -> str:
+    def _url_of(self, quoted_model: str, operation: str) -> str:
         project_path = "" if self.project_id is None else f"/project/p-{self.project_id}/genai/{quoted_model}/v1"
-        return f"{self.base_url}{project_path}{_COMPLETIONS_PATH}"
+        return f"{self.base_url}{project_path}{operation}"
 
 
 def resolve_endpoint(
@@ -93,9 +95,9 @@ def resolve_endpoint(
         access_token: The Auth Token of a TIR access token; environment `E2E_TIR_ACCESS_TOKEN`. Optional for a complete
             base URL on this machine.
         base_url: A complete base URL, including the path (a dedicated endpoint, a local vLLM: requests go to
-            `<base_url>/chat/completions`; environment `E2E_TIR_BASE_URL`), or only a host (requests go to
-            `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`; environment
-            `MODEL_API_CLIENT_HOST`). Default: TIR's host.
+            `<base_url>/chat/completions` or `<base_url>/embeddings`; environment `E2E_TIR_BASE_URL`), or only a host
+            (requests go to `<host>/project/p-<id>/genai/<model>/v1/chat/completions?project_id=<id>`, for example;
+            environment `MODEL_API_CLIENT_HOST`). Default: TIR's host.
         apikey: Sent as the query parameter `apikey`; environment `E2E_TIR_API_KEY` (hosts only).
         headers: Additional headers for every request.
         allow_http: Allow plain HTTP to other machines, which sends token and prompts unencrypted.
@@ -157,7 +159,8 @@ def _resolve_address(base_url: str | None, *, allow_http: bool) -> tuple[str, st
         raise _malformed(name, "must not contain credentials or a fragment")
     if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
         raise _malformed(name, "must use https:// (http:// sends the token unencrypted; allow_http=True permits it)")
-    path = parts.path.rstrip("/").removesuffix(_COMPLETIONS_PATH).rstrip("/")
+    path = parts.path.rstrip("/")
+    path = next((path.removesuffix(one).rstrip("/") for one in _OPERATIONS if path.endswith(one)), path)
     return urlunsplit((parts.scheme, parts.netloc, path, "", "")), parts.query, bool(path)
 
 

@@ -148,8 +148,9 @@ def _common_runs(text: str, sent: str) -> Iterator[tuple[int, int]]:
 
 
 def _whole_messages(text: _Text, body: dict[str, Any]) -> Iterator[tuple[int, int]]:
-    """Yield the spans in which the text repeats a whole message that is too short for `_repeated_runs`."""
-    messages = {message.strip() for message in _strings(body.get("messages"), _NOT_PROMPTS)}
+    """Yield the spans in which the text repeats a whole message or input that is too short for `_repeated_runs`."""
+    sent = [body.get("messages"), body.get("input")]
+    messages = {message.strip() for message in _strings(sent, _NOT_PROMPTS)}
     for message in messages:
         compared = _compared(_without_escapes(message)) if 1 < len(message) < 2 * MIN_CHARACTERS else ""
         start = text.compared.find(compared) if compared else -1

@@ -12,7 +12,7 @@ from .chunk import ChunkDecoder
 from .signs import Signs
 from .sse import SSEDecoder
 
-_PREFIX = b"\xef\xbb\xbf \t\r\n"
+PREFIX = b"\xef\xbb\xbf \t\r\n"
 """The bytes of a byte order mark and of white space, to strip before a body."""
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """Maximum size of a non-streaming response; log-probabilities can make one tens of megabytes large."""
@@ -68,7 +68,7 @@ class ResponseDecoder:
             StreamError: The answer is malformed, or reports an error.
         """
         if self._is_whole is None:
-            data = data.lstrip(_PREFIX)
+            data = data.lstrip(PREFIX)
             if not data:
                 return
             self._is_whole = data[0] in b"{[<"
