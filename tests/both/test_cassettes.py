@@ -12,7 +12,12 @@ from tests.support.cassette_fixtures import FOLDER
 from tests.support.cassettes import HOST, ReadableFiles, same_body, scrub_request, scrub_response
 
 FILES = sorted(FOLDER.glob("*/**/*.yaml"))
-URIS = {f"{HOST}/project/p-0/genai/{model}/v1/chat/completions?project_id=0" for model in ("qwen3_32b", "nope")}
+MODELS = {"chat/completions": ("qwen3_32b", "nope"), "embeddings": ("e5-mistral-7b-instruct", "nope")}
+URIS = {
+    f"{HOST}/project/p-0/genai/{model}/v1/{operation}?project_id=0"
+    for operation, models in MODELS.items()
+    for model in models
+}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ MAIN = (LIVE, "old", "new", "old-no-parsers", "new-no-parsers")
 """The sets of which everything is recorded; of the others only what a set-up decides (`test_setups.py`)."""
 
 
+EMBEDDINGS = "-embedding"
+"""The end of the name of a set that is recorded from an embedding model, which only the tests of embeddings use."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A server to record from, and the credentials for it."""
@@ -84,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "parsers(has): only for servers with (or without) reasoning and tool parsers")
     config.addinivalue_line("markers", "sets(name): only for this set, where the lab cannot speak for the others")
     config.addinivalue_line("markers", "every_setup: also for the set-ups of which little else is recorded")
+    config.addinivalue_line("markers", "embeddings: of embeddings, only for embedding models")
     config.addinivalue_line("markers", "cassettes(folder): kept in this folder of a set")
     config.addinivalue_line("markers", "vcr: of LangChain's standard tests")
     config.addinivalue_line("markers", "benchmark: of LangChain's standard tests")
@@ -134,10 +139,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         sets = sorted(metafunc.config.stash[_SOURCES]) or sorted(
             path.name for path in FOLDER.iterdir() if path.is_dir()
         )
+        of_embeddings = metafunc.definition.get_closest_marker("embeddings") is not None
+        sets = [name for name in sets if name.endswith(EMBEDDINGS) is of_embeddings]
         wanted = metafunc.definition.get_closest_marker("parsers")
         if wanted:
             sets = [name for name in sets if parses(name) is wanted.args[0]]
-        if not metafunc.definition.get_closest_marker("every_setup"):
+        if not (of_embeddings or metafunc.definition.get_closest_marker("every_setup")):
             sets = [name for name in sets if name in MAIN]
         only = metafunc.definition.get_closest_marker("sets")
         if only:
