@@ -8,11 +8,18 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.support.embedding_server import MODEL, answer_for, embeds, vector_of
+from tests.support.faults.callers import outcome_of
+from tests.support.faults.outcomes import REUSED, Fault
+from tests.support.faults.table_before_answer import TABLE
+from tests.support.secrets import SERVERS, hunted, leaked, logged
+from tests.support.secrets import SETTINGS as SECRETS
 from tests.support.server import Async, Driver, HangUpError, Loopback, both_clients, record_waits, response
 from tir_qwen import (
     APITimeoutError,
@@ -398,3 +405,56 @@ def test_answers_are_read_by_their_shape() -> None:
         client = Client(base_url=server.base_url)
         assert client.embed(["a"], model=MODEL).vectors == [vector_of("a")]
         assert client._capabilities_of(MODEL).base64_vectors
+
+
+class Embedding:
+    """A client of the fault table that embeds a text instead of asking a question."""
+
+    def __init__(self, driver: Driver, base_url: str, timeout: Any, retries: int) -> None:
+        self._driver = driver
+        self._client = driver.make(1, "token", base_url=base_url, timeout=timeout, max_retries=retries)
+
+    def texts(self, *, streamed: bool) -> Iterator[str]:
+        """Embed a text."""
+        yield str(embed(self._driver, self._client, ["a"]))
+
+    def close(self) -> None:
+        """Close the client."""
+        self._driver.close(self._client)
+
+
+FAULTS = [
+    fault
+    for fault in TABLE
+    if not fault.streamed and fault.phase != REUSED and fault.leads_to.error and fault.leads_to.kept is None
+]
+"""The faults before an answer: what answers contain is another matter."""
+
+
+@both_clients
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_faults_before_the_answer(monkeypatch: pytest.MonkeyPatch, driver: Driver, fault: Fault) -> None:
+    """A fault before the answer has the same outcome as for a chat completion."""
+    outcome, seconds = outcome_of(fault, partial(Embedding, driver), record_waits(monkeypatch))
+    assert outcome == fault.leads_to
+    assert outcome.says.startswith(fault.leads_to.says)
+    assert seconds < fault.within
+
+
+@both_clients
+@pytest.mark.parametrize("does", [name for name in SERVERS if name != "answers"])
+def test_errors_hold_no_secrets(
+    driver: Driver, does: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither errors, nor the locals of their frames, nor logs hold credentials, whatever the server repeats."""
+    record_waits(monkeypatch)
+
+    def answer(request: Any) -> Any:
+        content = json.dumps({**request.json(), "stream": False, "messages": []}).encode()
+        return SERVERS[does](replace(request, body=content))
+
+    with Loopback(answer) as server, caplog.at_level(logging.DEBUG):
+        client = driver.make(**{**SECRETS, "base_url": server.url})
+        error = failure(driver, client, TEXTS, batch_size=25)
+    assert hunted(error) == []
+    assert leaked(logged(caplog)) == []
