@@ -181,9 +181,9 @@ class Completion:
         return self.response.get("model")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Embeddings:
-    """The vectors of some texts. `Client.embed` returns it.
+    """The vectors of some texts. `Client.embed` returns it. Its repr has only their number and length.
 
     Attributes:
         vectors: For each text, in their order, its vector: a list of floats.
@@ -194,3 +194,10 @@ class Embeddings:
     vectors: list[list[float]] = field(default_factory=list)
     usage: Usage | None = None
     model: str | None = None
+
+    def __repr__(self) -> str:
+        # `asyncio.run` builds the repr of its result, which would take longer than the requests.
+        length = len(self.vectors[0]) if self.vectors else 0
+        return (
+            f"<Embeddings: {len(self.vectors)} vectors of {length} numbers, usage={self.usage}, model={self.model!r}>"
+        )

@@ -97,6 +97,13 @@ def test_what_is_sent(driver: Driver) -> None:
     assert second.json() == {"model": MODEL, "input": ["a"], "encoding_format": "base64"}
 
 
+def test_repr_is_short() -> None:
+    """The repr of a result has no vectors: there may be millions of numbers in them."""
+    words = "<Embeddings: 2 vectors of 3 numbers, usage={'total_tokens': 2}, model='m'>"
+    assert repr(Embeddings([[1.0, 2.0, 3.0]] * 2, {"total_tokens": 2}, "m")) == words
+    assert repr(Embeddings()) == "<Embeddings: 0 vectors of 0 numbers, usage=None, model=None>"
+
+
 @both_clients
 def test_no_texts(driver: Driver) -> None:
     """Without texts there is no request."""

@@ -53,7 +53,7 @@ _OVERFLOW = (
     # SGLang, llama.cpp, Ollama, LM Studio, and the newer models of OpenAI
     r"|longer than the (?:model's )?context length|input length .{0,40}exceeds the maximum allowed length"
     r"|(?:exceeds?|larger than) (?:the )?(?:available |max )?context (?:size|length|window)"
-    r"|context size has been exceeded|context length of only"
+    r"|context size has been exceeded|context length of only|input \(\d+ tokens\) is too large"
     # TGI, TensorRT-LLM, SiliconFlow
     r"|`inputs` (?:tokens \+|must have less than)|(?:not exceed|be less than) max_seq_len|prompt length \(\d+\) exceeds"
     # DashScope, Azure, Gemini, Anthropic
