@@ -25,4 +25,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .embeddings import TIREmbeddings  # noqa: PLC0415
 
+    globals()[name] = TIREmbeddings
     return TIREmbeddings

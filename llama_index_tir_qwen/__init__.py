@@ -25,4 +25,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .embeddings import TIREmbedding  # noqa: PLC0415
 
+    globals()[name] = TIREmbedding
     return TIREmbedding

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from llama_index.core import Settings
 
 from tests.support.captures import CAPTURES
+from tests.support.embedding_server import embeds
 from tests.support.paths import ROOT
 from tests.support.public import MODULES
 from tests.support.server import END, STREAM_HEAD, HangUpError, Loopback, Received, completion, event, response
@@ -70,8 +71,10 @@ WHOLE, STREAM = (
 
 
 def answer(request: Received) -> list[bytes]:
-    """Answer with a tool call if the question is about the weather, with an object if asked for, else recorded."""
+    """Answer with vectors, with a tool call about the weather, with an object if asked for, else recorded."""
     body = request.json()
+    if "input" in body:
+        return embeds(request)
     if body.get("tools") and "weather" in str(body["messages"][-1]["content"]):
         name = body["tools"][0]["function"]["name"]
         call = {"id": "c-1", "type": "function", "function": {"name": name, "arguments": '{"city": "Paris"}'}}
@@ -93,7 +96,8 @@ def collected() -> Iterator[None]:
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     """An endpoint that the environment names, and a folder to write to."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Settings, "_llm", None)
+    for setting in ("_llm", "_embed_model"):
+        monkeypatch.setattr(Settings, setting, None)
     with Loopback(answer) as server:
         monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token")
         monkeypatch.setenv("E2E_TIR_PROJECT_ID", "6530")
