@@ -1,4 +1,4 @@
-"""Hints for constructor arguments of other integrations: ChatOpenAI, OpenAILike and ChatQwen."""
+"""Hints for constructor arguments of other integrations: those of OpenAI, OpenAILike and ChatQwen."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _EXTRA_BODY = _BODY_FIELDS | {"additional_kwargs", "model_kwargs"}
 _DELETE = {
     "api_version": "the version is part of base_url",
     "audio_config": "Qwen3-32B accepts text only",
+    "check_embedding_ctx_length": "text is sent as it is, never as token ids",
     "default_query": "add it to base_url, as in https://host/v1?key=value",
     "disabled_params": "parameters that are not set are not sent",
     "http_socket_options": "pass an HTTP client that has them as http_client",
@@ -64,6 +65,6 @@ def migration_hint(name: str, known: Container[str]) -> str | None:
         return f"delete it: {_DELETE[name]}"
     if name in _OF_A_CALL:
         return "it is an argument of a call"
-    if name in _EXTRA_BODY:
+    if name in _EXTRA_BODY and "temperature" in known:  # a chat model
         return f"use {'extra_body' if 'extra_body' in known else 'additional_kwargs'}"
     return None
