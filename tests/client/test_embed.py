@@ -300,6 +300,29 @@ def test_too_many_texts_for_the_server(driver: Driver, refusal: bytes) -> None:
         assert embed(driver, driver.make(base_url=server.base_url), TEXTS).vectors == VECTORS
 
 
+REFUSED_TRUNCATION = (
+    "truncate_prompt_tokens value is greater than max_model_len. Please request a smaller truncation size."
+)
+
+
+@both_clients
+@pytest.mark.parametrize(
+    ("refusal", "attempts"),
+    [
+        (response({"error": {"message": REFUSED_TRUNCATION}}, "400 Bad Request"), 1),
+        (response({"error": {"message": "out of memory: batch size"}}, "500 Internal Server Error"), 3),
+    ],
+    ids=["truncation", "memory"],
+)
+def test_what_is_not_about_size(driver: Driver, monkeypatch: pytest.MonkeyPatch, refusal: bytes, attempts: int) -> None:
+    """Other errors that mention sizes are raised as they are."""
+    record_waits(monkeypatch)
+    with Loopback(lambda _: [refusal]) as server:
+        error = failure(driver, driver.make(base_url=server.base_url), TEXTS[:9])
+    assert (error.attempts, len(server.received)) == (attempts, attempts)
+    assert "texts[" not in str(error)
+
+
 @both_clients
 def test_base64_is_given_up_where_it_is_refused(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
     """A server that refuses base64 is asked for numbers from then on."""

@@ -48,9 +48,9 @@ class EmbeddingDialect:
 
     def request_refused(self, error: APIStatusError | ServerStreamError) -> bool:
         """Return whether to send the request again, in another form."""
-        status_code = error.status_code if isinstance(error, APIStatusError) else STATUSES[0]
-        is_refusal = status_code in STATUSES and re.search(_REFUSES_BASE64, server_text(error)) is not None
-        if not (self._uses_base64 and is_refusal):
+        if not self._uses_base64 or (isinstance(error, APIStatusError) and error.status_code not in STATUSES):
+            return False
+        if not re.search(_REFUSES_BASE64, server_text(error)):
             return False
         self._capabilities.give_up(_CAPABILITY, is_trial=self._is_trial)
         self._uses_base64 = False

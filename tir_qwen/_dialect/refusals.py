@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-STATUSES = (400, 404, 422, 500, 501)
+STATUSES = frozenset((400, 404, 422, 500, 501))
 """The statuses with which servers refuse a field: OpenRouter uses 404, llama.cpp and LiteLLM 500."""
 # Patterns of error messages, in any case. They are compiled when a request is refused, not at import. A message refuses
 # a field if the field itself is the subject or the object of the refusal. It does not if the field only says where

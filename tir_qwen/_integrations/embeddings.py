@@ -20,10 +20,10 @@ class EmbeddingSettings(ConnectionSettings):
     dimensions: int | None = Field(default=None, ge=1)
     """Length of the vectors, for models that support several; unset: the model's, 4,096 for e5-mistral-7b-instruct."""
     query_instruction: str = ""
-    """Text to put before each query. Some models need one, such as e5-mistral-7b-instruct and Qwen3-Embedding:
+    """Text to put before each query, which some models are trained with, such as e5-mistral-7b-instruct:
     `Instruct: Given a web search query, retrieve relevant passages that answer the query\\nQuery: `."""
     document_instruction: str = ""
-    """Text to put before each document; the models named above need none."""
+    """Text to put before each document; e5-mistral-7b-instruct needs none."""
     truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
     """Keep only this many tokens of each text; -1: as many as the model takes. A parameter of vLLM that TIR does not
     document. Unset: a text that is too long for the model is an error."""

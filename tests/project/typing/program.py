@@ -19,14 +19,15 @@ from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CompletionResp
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, SecretStr
 
-from langchain_tir_qwen import ChatTIRQwen
-from llama_index_tir_qwen import TIRQwen
+from langchain_tir_qwen import ChatTIRQwen, TIREmbeddings
+from llama_index_tir_qwen import TIREmbedding, TIRQwen
 from tir_qwen import (
     APITimeoutError,
     AsyncClient,
     Client,
     Completion,
     Delta,
+    Embeddings,
     RateLimitError,
     StreamError,
     Timeout,
@@ -168,3 +169,14 @@ async def transport_async() -> None:
         async with aclosing(deltas):
             async for delta in deltas:
                 assert_type(delta.content, str)
+
+
+async def embeddings() -> None:
+    """Embedding models, and both clients."""
+    model = TIREmbeddings(project_id=6530, access_token="token", dimensions=256, on_usage=print)
+    assert_type(model.embed_query("x"), list[float])
+    assert_type(await model.aembed_documents(["x"]), list[list[float]])
+    assert_type(TIREmbedding(model_name="m", api_key="token", batch_size=8).model_name, str)
+    TIREmbedding(access_token="token", base_url="http://localhost:8000/v1")
+    assert_type(Client().embed(["x"], model="m", dimensions=256), Embeddings)
+    assert_type((await AsyncClient().embed(["x"], model="m")).vectors, list[list[float]])

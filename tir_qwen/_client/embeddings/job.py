@@ -75,8 +75,12 @@ class EmbeddingJob:
         Servers do not say which text is too long. The halves with the longest texts come first, so that it is found
         soon. The error of a text that is too long by itself is completed with the position of the text.
         """
+        text = server_text(error)
         is_too_long = isinstance(error, ContextOverflowError) or error.status_code == 413
-        if not is_too_long and not re.search(_TOO_MANY_TEXTS, server_text(error)):
+        has_too_many = not error.is_retryable and re.search(_TOO_MANY_TEXTS, text) is not None
+        if (
+            not (is_too_long or has_too_many) or "truncate_prompt_tokens" in text
+        ):  # vLLM refuses a number over its limit
             return []
         if len(batch) == 1:
             if is_too_long:
