@@ -152,7 +152,7 @@ SAMPLES = {
     "one of left, right": "left",
     "one of request, messages, both": "request",
 }
-OPTIONS = OptionParameters.__annotations__.keys() | {"extra_body"}
+OPTIONS = OptionParameters.__annotations__.keys() | {"extra_body", "thinking_budget"}
 
 
 @pytest.mark.parametrize("name", sorted(CallParameters.__annotations__.keys() - OPTIONS))
