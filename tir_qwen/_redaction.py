@@ -43,11 +43,16 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     """Replace secrets with `***` and control characters with spaces."""
     secrets = Secrets(secrets)
     if secrets:
-        text = re.sub("|".join(map(_pattern, secrets)), "***", text)
+        text = re.sub(secrets_pattern(secrets), "***", text)
         # The text may have been cut off in the middle of a secret.
         ends = (secret[:end] for secret in secrets for end in range(len(secret) - 1, _MIN_LENGTH - 1, -1))
         text = next((text.removesuffix(end) + "***" for end in ends if text.endswith(end)), text)
     return strip_control_characters(text)
+
+
+def secrets_pattern(secrets: Iterable[str]) -> str:
+    """Return the regular expression that matches any of the secrets, of which there is at least one."""
+    return "|".join(map(_pattern, secrets))
 
 
 def _pattern(secret: str) -> str:

@@ -62,6 +62,14 @@ def test_transport_alone() -> None:
     assert not packages & (ENGINES | {"h11", "anyio"})
 
 
+@pytest.mark.parametrize("package", ["tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen"])
+def test_the_test_kit_is_loaded_on_request(package: str) -> None:
+    """`tir_qwen.testing` is loaded by whoever imports it; with it come no framework and no HTTP library."""
+    loads = "print([name for name in sys.modules if name.startswith('tir_qwen.testing')])"
+    assert python(f"import sys, {package}; {loads}").stdout == "[]\n"
+    assert not loaded("import tir_qwen.testing") & {"langchain_core", "llama_index", "pytest", *ENGINES}
+
+
 def test_face_of_langchain() -> None:
     """The LangChain integration loads neither LlamaIndex nor openai, and no HTTP client before its first call."""
     code = (
@@ -184,6 +192,7 @@ ROOMS: dict[str, set[str]] = {
     "_json": {"errors", "types"},
     "_redaction": set(),
     "_request": {"_json", "_redaction", "errors", "types"},
+    "testing": {"_redaction", "_request"},
     "_response": {"_json", "_redaction", "errors", "types"},
     "_transport": {"_asyncgen", "_redaction", "_request", "errors", "timeouts"},
     "_dialect": {"_json", "_request", "_response", "errors", "types"},

@@ -31,10 +31,10 @@ from tests.support.paths import ROOT
 PACKAGES = ("langchain_tir_qwen", "llama_index_tir_qwen", "tir_qwen")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 VERSION = tir_qwen.__version__
+PLUGIN = "_tir_qwen_pytest_plugin.py"
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path.read_bytes()
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*")
+    for path in (ROOT / PLUGIN, *(path for package in PACKAGES for path in (ROOT / package).rglob("*")))
     if path.is_file() and "__pycache__" not in path.parts
 }
 
@@ -78,7 +78,7 @@ def metadata(wheel: Path) -> Message:
 
 
 def test_the_wheel_contains_the_three_packages(wheel: Path) -> None:
-    """The wheel contains the three packages with `py.typed` in each, the license, and nothing else."""
+    """The wheel contains the three packages with `py.typed` in each, the pytest plugin, the license, nothing else."""
     files = read_wheel(wheel)
     about = f"tir_qwen-{VERSION}.dist-info"
     written = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
@@ -87,7 +87,8 @@ def test_the_wheel_contains_the_three_packages(wheel: Path) -> None:
     assert written <= files.keys()
     assert {name for name in files if name.endswith("py.typed")} == {f"{package}/py.typed" for package in PACKAGES}
     assert {PurePosixPath(name).suffix for name in SOURCES} == {".py", ".typed"}
-    assert files[f"{about}/entry_points.txt"].decode().split("\n")[1] == "tir-qwen = tir_qwen._doctor.cli:main"
+    points = files[f"{about}/entry_points.txt"].decode().split("\n")
+    assert points[1::3] == ["tir-qwen = tir_qwen._doctor.cli:main", f"tir_qwen = {PLUGIN.removesuffix('.py')}"]
 
 
 def test_the_sdist_builds_the_same_wheel(released: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""The pytest plugin: its fixtures in a project of a user's, and the examples of docs/testing.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def run(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a project of its own, with no plugin but that of this checkout, and without network."""
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "_tir_qwen_pytest_plugin", "-q", "-W", "error", *options],
+        cwd=folder,
+        env={**inherited, **nowhere, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_examples_of_the_page(tmp_path: Path) -> None:
+    """Each example of the page is a file of tests that pass, with nothing else than what is shown."""
+    pytest.importorskip("langchain.agents")
+    for number, example in enumerate(EXAMPLES):
+        (tmp_path / f"test_example_{number}.py").write_text(example)
+    done = run(tmp_path)
+    tests = "".join(EXAMPLES).count("\ndef test_")
+    assert len(EXAMPLES) == 7
+    assert re.search(rf"^{tests} passed in", done.stdout, re.MULTILINE), done.stdout + done.stderr
+
+
+PROJECT = """
+from langchain_tir_qwen import ChatTIRQwen
+from tir_qwen import Client
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+def test_fine(tir_endpoint, chat_tir_qwen, tir_qwen_llm):
+    tir_endpoint.add("1", "2", "3")
+    assert chat_tir_qwen.invoke("Hello").content == "1"
+    assert tir_qwen_llm.complete("Hello").text == "2"
+    assert ChatTIRQwen().invoke("Hello").content == "3"
+
+def test_too_few(tir_endpoint):
+    with Client() as client:
+        try:
+            client.complete(HELLO)
+        except Exception:
+            pass
+
+def test_too_many(tir_endpoint):
+    tir_endpoint.add("never")
+"""
+
+
+def test_fixtures(tmp_path: Path) -> None:
+    """The fixtures ask the server whatever the environment says, and fail a test whose script does not fit."""
+    (tmp_path / "test_project.py").write_text(PROJECT)
+    done = run(tmp_path, MODEL_API_CLIENT_HOST="live.invalid", E2E_TIR_API_KEY="live", E2E_TIR_BASE_URL="")
+    assert re.search(r"^3 passed, 2 errors in", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    problems = re.findall(r"^E +AssertionError: (.*)$", done.stdout, re.MULTILINE)
+    assert problems == [
+        "Request 1 got no answer: the script is over. It ends with 'Hello'.",
+        "Nobody asked for the answer 'never'.",
+    ]
+
+
+LOADED = """
+import json, sys
+
+def test_nothing_is_loaded():
+    loaded = {name.partition(".")[0] for name in sys.modules}
+    print(json.dumps(sorted(loaded & {"tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen", "langchain_core"})))
+"""
+
+
+def test_the_plugin_loads_nothing(tmp_path: Path) -> None:
+    """In a project that does not use the fixtures, pytest loads neither this package nor a framework."""
+    (tmp_path / "test_other.py").write_text(LOADED)
+    done = run(tmp_path, "-s")
+    assert json.loads(done.stdout.splitlines()[0].rstrip(".")) == [], done.stdout + done.stderr
+
+
+def test_the_page_names_each_fault() -> None:
+    """The page's table has each fault, with its name."""
+    from tir_qwen.testing import faults
+
+    table = PAGE.partition("| fault |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)\([^`]*\)`", table))
+    assert named == {name for name in faults.__all__ if name[0].islower()}
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?://)([^)#]+)", PAGE))
+def test_links_of_the_page_lead_to_files(link: str) -> None:
+    """Each relative link leads to a file."""
+    assert (ROOT / "docs" / link).exists()

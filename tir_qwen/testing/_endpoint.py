@@ -1,0 +1,196 @@
+"""`FakeEndpoint`: a server on this machine that answers like TIR's, from a script."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from ._embeddings import Embed, embeddings
+from ._replies import Reply
+from ._response import Interrupted, Response, json_response
+from ._server import HangUpError, LoopbackServer, Request
+from ._shapes import SHAPES
+from .faults import Interruption, Refusal
+
+Answer = str | Reply | Refusal | Interruption | Response
+"""What a request gets. A string is the text of a `Reply`."""
+Script = Answer | Callable[[Request], Answer]
+"""An answer, or a function that returns the answer to a request."""
+
+Paced = TypeVar("Paced", Reply, Response)
+
+TOKEN = "testing"  # noqa: S105 - opens nothing
+PROJECT_ID = "6530"
+
+
+class _OverError(Exception):
+    """Raised for a request that came too many."""
+
+
+class FakeEndpoint:
+    """A server on this machine that answers like TIR's endpoint, while it is used as a context manager.
+
+    Clients and models need no change: they send real requests, whole or streamed, from any thread or event loop.
+
+    ```python
+    from langchain_tir_qwen import ChatTIRQwen
+    from tir_qwen.testing import FakeEndpoint
+
+    with FakeEndpoint("It is Paris.") as endpoint:
+        model = ChatTIRQwen(**endpoint.settings)
+        print(model.invoke("What is the capital of France?").content)
+        assert endpoint.requests[0].prompt == "What is the capital of France?"
+        endpoint.check()
+    ```
+
+    `POST .../chat/completions` is answered from the script, below any path, whatever model, token and project the
+    request names; `POST .../embeddings` is answered with vectors by which texts with words in common are near each
+    other.
+
+    Args:
+        script: The answers, in order: texts, `Reply`s, `faults`, or functions of the `Request` that return one. Each
+            request takes the next, also one that a client sends because the last has failed.
+        default: The answer to all further requests. None: they are errors, with status 410.
+        vllm: The version of vLLM whose shapes are written: `0.32`, or `0.9`, which TIR's endpoint resembles.
+        tokens_per_second: The pace of the model; None: it does not wait.
+        embed: Returns the vector of a text, in place of the built-in vectors.
+
+    Raises:
+        ValueError: There are no shapes of this version of vLLM.
+
+    Attributes:
+        requests: The requests so far, oldest first. After the end they are still there.
+    """
+
+    def __init__(
+        self,
+        *script: Script,
+        default: Script | None = None,
+        vllm: Literal["0.9", "0.32"] = "0.32",
+        tokens_per_second: float | None = None,
+        embed: Embed | None = None,
+    ) -> None:
+        self.requests: list[Request] = []
+        self._script = list(script)
+        self._default = default
+        if vllm not in SHAPES:
+            raise ValueError(f"vllm must be one of {', '.join(SHAPES)}.")
+        self._shape = SHAPES[vllm]
+        self._pace = tokens_per_second
+        self._embed = embed
+        self._lock = threading.Lock()
+        self._answered = 0
+        self._problems: list[str] = []
+        self._server: LoopbackServer | None = None
+
+    def __repr__(self) -> str:
+        return f"<FakeEndpoint, {len(self.requests)} requests, {len(self._script)} answers left>"
+
+    def __enter__(self) -> Self:
+        self._server = LoopbackServer(self._respond)
+        self._server.requests = self.requests
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._running.__exit__(kind, error, traceback)
+
+    def add(self, *script: Script) -> None:
+        """Add answers to the end of the script."""
+        with self._lock:
+            self._script += script
+
+    def check(self) -> None:
+        """Check that the script is over, and that each request got an answer from it.
+
+        Raises:
+            AssertionError: Answers are left, a request came too many, or a function of the script failed.
+        """
+        with self._lock:
+            problems = [*self._problems, *(f"Nobody asked for the answer {script!r}." for script in self._script)]
+        if problems:
+            raise AssertionError("\n".join(problems))
+
+    @property
+    def base_url(self) -> str:
+        """The address: scheme, host and port. Add `/v1` for a program that wants a complete address."""
+        return self._running.url
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments for `Client`, `ChatTIRQwen` and `TIRQwen` alike."""
+        return {"base_url": self.base_url, "project_id": PROJECT_ID, "access_token": TOKEN}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables, for programs that read them; also that no proxy is used."""
+        without_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
+        return {
+            "E2E_TIR_BASE_URL": self.base_url,
+            "E2E_TIR_PROJECT_ID": PROJECT_ID,
+            "E2E_TIR_ACCESS_TOKEN": TOKEN,
+            "NO_PROXY": without_proxy,
+            "no_proxy": without_proxy,
+        }
+
+    @property
+    def _running(self) -> LoopbackServer:
+        if self._server is None:
+            raise RuntimeError("The endpoint is not running: use it as a context manager.")
+        return self._server
+
+    def _respond(self, request: Request) -> Iterator[bytes]:
+        begun = time.monotonic()
+
+        def at(seconds: float) -> None:
+            if self._running.left_within(None if seconds == float("inf") else begun + seconds - time.monotonic()):
+                raise HangUpError
+
+        return self._response(request)._parts(at)
+
+    def _response(self, request: Request) -> Response | Interrupted:
+        if request.method != "POST" or not request.path.endswith(("/chat/completions", "/embeddings")):
+            return json_response({"detail": "Not Found"}, 404)
+        try:
+            body = request.json()
+        except ValueError:
+            return json_response(self._shape.error(400, "The body is not JSON."), 400)
+        with self._lock:
+            self._answered = number = self._answered + 1
+        try:
+            if request.path.endswith("/embeddings"):
+                return json_response(embeddings(body, self._embed))
+            return self._written(self._next(request), body, number)
+        except Exception as error:  # noqa: BLE001 - whatever a function of the user's raises
+            cause = error if type(error) is _OverError else f"{type(error).__name__}: {error}"
+            problem = f"Request {number} got no answer: {cause}"
+            with self._lock:
+                self._problems.append(problem)
+            return json_response(self._shape.error(410, problem), 410)  # which no client tries again
+
+    def _next(self, request: Request) -> Answer:
+        with self._lock:
+            script = self._script.pop(0) if self._script else self._default
+        if script is None:
+            raise _OverError(f"the script is over. It ends with {request.prompt!r}.")
+        return script(request) if callable(script) else script
+
+    def _written(self, answer: Answer, body: dict[str, Any], number: int) -> Response | Interrupted:
+        if isinstance(answer, Refusal):
+            return answer._respond(self._shape)
+        if isinstance(answer, Interruption):
+            return replace(answer, reply=self._paced(answer.reply))._respond(self._shape, body, number)
+        if isinstance(answer, Response):
+            return self._paced(answer)
+        reply = Reply(answer) if isinstance(answer, str) else answer
+        return self._shape.respond(self._paced(reply), body, number)
+
+    def _paced(self, answer: Paced) -> Paced:
+        return replace(answer, tokens_per_second=answer.tokens_per_second or self._pace)
