@@ -24,10 +24,11 @@ from multiprocessing.connection import Connection
 
 import httpx2
 
-from demo.replay import Received, ReplayServer
 from langchain_tir_qwen import TIREmbeddings
 from llama_index_tir_qwen import TIREmbedding
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import Request
+from tir_qwen.testing._server import LoopbackServer
 
 LENGTH, BATCH, ROUNDS = 1024, 32, 5
 MODEL = "e5-mistral-7b-instruct"
@@ -44,13 +45,13 @@ def _answer(count: int, is_base64: bool) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
 
-def _reply(request: Received) -> list[bytes]:
+def _reply(request: Request) -> list[bytes]:
     body = request.json()
     return [_answer(len(body["input"]), body.get("encoding_format") == "base64")]
 
 
 def _serve(connection: Connection) -> None:
-    with ReplayServer(_reply) as server:
+    with LoopbackServer(_reply) as server:
         connection.send(f"{server.url}/v1")
         connection.recv()
 

@@ -16,9 +16,9 @@ from llama_index.core.llms import ChatMessage
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tir_qwen import TIRError
+from tir_qwen.testing import play
 
 from .questions import COMPARISON, EXCHANGES, POEM
-from .replay import ReplayServer, from_files
 
 TOKENS_PER_SECOND = 40
 CREDENTIALS = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
@@ -49,7 +49,7 @@ def main() -> int:
 
 @contextmanager
 def settings() -> Iterator[dict[str, Any]]:
-    """Yield the models' settings: the environment's, or those of a server that replays recorded exchanges."""
+    """Yield the models' settings: the environment's, or those of a server that plays recorded exchanges."""
     if any(os.environ.get(name) for name in CREDENTIALS):
         print("Live: asking the endpoint that the environment names.")
         yield {}
@@ -59,8 +59,8 @@ def settings() -> Iterator[dict[str, Any]]:
         f" {TOKENS_PER_SECOND} tokens a second.\n(Set {' and '.join(CREDENTIALS[:2])} to ask the live endpoint.)"
     )
     os.environ["NO_PROXY"] = "127.0.0.1"
-    with ReplayServer(from_files(EXCHANGES), pause=1 / TOKENS_PER_SECOND) as server:
-        yield {"base_url": server.url, "project_id": 6530, "access_token": "recorded"}
+    with play(EXCHANGES, tokens_per_second=TOKENS_PER_SECOND) as endpoint:
+        yield endpoint.settings
 
 
 def langchain(given: dict[str, Any]) -> str:

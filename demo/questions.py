@@ -1,4 +1,4 @@
-"""The questions of the demo, by which its recorded exchanges are also found."""
+"""The questions of the demo, and the file with their recorded answers."""
 
 from __future__ import annotations
 
@@ -7,5 +7,4 @@ from pathlib import Path
 COMPARISON = "Which number is larger, 9.9 or 9.11?"
 POEM = "Write a haiku about rain."
 
-EXCHANGES = Path(__file__).parent / "exchanges"
-RECORDED = {"comparison": COMPARISON, "poem": POEM}
+EXCHANGES = Path(__file__).parent / "exchanges.json"

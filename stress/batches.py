@@ -23,7 +23,6 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -34,11 +33,9 @@ from urllib.parse import urlsplit
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 
-from demo.replay import Received, ReplayServer
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen.batches import AnswerBatch
-
-from .server import whole
+from tir_qwen.testing import FakeEndpoint, Request, Response
 
 Row = dict[str, Any]
 
@@ -102,34 +99,33 @@ class Counting:
     most: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, request: Received) -> Iterable[bytes]:
-        """Answer one request."""
+    def __call__(self, request: Request) -> str | Response:
+        """Return the answer to one request."""
         with self.lock:
-            self.asked[request.json()["messages"][-1]["content"]] += 1
+            self.asked[request.prompt] += 1
             self.workers.add(int(request.headers["x-process"]))
             self.at_work += 1
             self.most = max(self.most, self.at_work)
         try:
-            return [self._passed_on(request) if self.upstream else self._own(request)]
+            return self._passed_on(request) if self.upstream else self._own(request)
         finally:
             with self.lock:
                 self.at_work -= 1
 
-    def _own(self, request: Received) -> bytes:
+    def _own(self, request: Request) -> str:
         time.sleep(1)
-        words = request.json()["messages"][-1]["content"].split()
-        return whole(str(int(words[2]) * int(words[4].strip("?"))))
+        words = request.prompt.split()
+        return str(int(words[2]) * int(words[4].strip("?")))
 
-    def _passed_on(self, request: Received) -> bytes:
+    def _passed_on(self, request: Request) -> Response:
         connection = http.client.HTTPConnection(urlsplit(self.upstream or "").netloc)
         kept = {name: request.headers[name] for name in ("authorization", "content-type")}
         connection.request("POST", request.target, request.body, kept)
         response = connection.getresponse()
         body = response.read()
         connection.close()
-        kind = response.headers["content-type"]
-        head = f"HTTP/1.1 {response.status} {response.reason}\r\ncontent-type: {kind}\r\n"
-        return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        headers = {"content-type": response.headers["content-type"]}
+        return Response(status=response.status, headers=headers, content=body)
 
 
 def killed_twice(base_url: str, counting: Counting, number: int) -> bool:
@@ -218,8 +214,8 @@ def main() -> int:
         return 0
     os.environ |= {"NO_PROXY": "127.0.0.1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     counting = Counting(options.base_url)
-    with ReplayServer(counting) as server, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
-        base_url = server.url + (urlsplit(options.base_url).path if options.base_url else "/v1")
+    with FakeEndpoint(default=counting) as endpoint, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        base_url = endpoint.base_url + (urlsplit(options.base_url).path if options.base_url else "/v1")
         fine = [killed_twice(base_url, counting, options.number)]
         os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": f"{folder}/token", "RAY_TMPDIR": folder}
         Path(folder, "ray").mkdir()

@@ -15,12 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from demo.replay import Received
 from langchain_tir_qwen import TIREmbeddings
 from llama_index_tir_qwen import TIREmbedding
 from tests.support.embedding_server import MODEL, answer_for, vector_of
 from tests.support.server import HangUpError, Loopback, response
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import Request
 
 Embed = Callable[[list[str]], list[list[float]]]
 
@@ -33,7 +33,7 @@ class Killer(Loopback):
         self.killed = 0
         super().__init__(self._answer)
 
-    def _answer(self, request: Received) -> Iterator[bytes]:
+    def _answer(self, request: Request) -> Iterator[bytes]:
         number = next(self._numbers)
         whole = response(answer_for(request.json()))
         if number % 7 != 6:

@@ -9,8 +9,8 @@ from itertools import cycle
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import DONE, END, STREAM_HEAD, HangUpError, Loopback, event, said
+from tir_qwen.testing import Request
 
 OBJECT = '{"city": "Paris", "country": "France"}'
 UNCHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
@@ -166,7 +166,7 @@ def test_an_abandoned_stream_is_closed_without_complaints(program: str) -> None:
     """However a stream is abandoned, asyncio reports nothing on stderr."""
     framings = cycle([chunked, unchunked])
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         return next(framings)()
 
     with Loopback(answer) as server:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.support.fake_vllm import PRIVATE, Lab
 from tests.support.server import Loopback, completion, record_waits, response
 from tir_qwen import ConfigurationError, InternalServerError
+from tir_qwen.testing import Request
 
 Model = ChatTIRQwen | TIRQwen
 FACES = pytest.mark.parametrize("face", [ChatTIRQwen, TIRQwen])
@@ -40,7 +40,7 @@ def ask_twice(model: Model) -> None:
     assert ask(model) == asyncio.run(aask(model)) == "Good day!"
 
 
-def answer(_: Received) -> Iterator[bytes]:
+def answer(_: Request) -> Iterator[bytes]:
     """Return the same answer to every request."""
     yield completion("Good day!")
 
@@ -56,7 +56,7 @@ class Seen:
 
 def seen(server: Loopback) -> list[Seen]:
     """Return what the server has seen since the last check."""
-    requests, server.received = server.received, []
+    requests, server.requests = server.requests, []
     return [Seen(one.headers["authorization"], one.target, one.headers.get("x-tenant")) for one in requests]
 
 
@@ -151,7 +151,7 @@ def test_a_changed_address_is_used_at_once(face: type[Model], changed: Callable[
         model = made(face, old)
         ask_twice(model)
         ask_twice(changed(model, address(face, new.url)))
-        assert (len(old.received), len(new.received)) == (2, 2)
+        assert (len(old.requests), len(new.requests)) == (2, 2)
 
 
 @CHANGING
@@ -165,10 +165,10 @@ def test_a_changed_retry_limit_is_used_at_once(
         model = changed(made(face, server, max_retries=1), {"max_retries": 3})
         with pytest.raises(InternalServerError):
             ask(model)
-        sent = len(server.received)
+        sent = len(server.requests)
         with pytest.raises(InternalServerError):
             asyncio.run(aask(model))
-        assert (sent, len(server.received)) == (4, 8)
+        assert (sent, len(server.requests)) == (4, 8)
 
 
 @CHANGING
@@ -238,7 +238,7 @@ def test_a_wrong_value_is_rejected_until_it_is_corrected(face: type[Model]) -> N
         model = made(face, server)
         with pytest.raises(ConfigurationError, match="project_id"):
             ask(assigned(model, {"project_id": "twelve"}))
-        assert server.received == []
+        assert server.requests == []
         assert ask(assigned(model, {"project_id": "1111"})) == "Good day!"
 
 
@@ -265,7 +265,7 @@ def test_copies_of_a_changed_model(face: type[Model], kind: str) -> None:
         assert seen(server) == [Seen(token=f"Bearer {one}") for one in tokens]
 
 
-def refusing(request: Received) -> Iterator[bytes]:
+def refusing(request: Request) -> Iterator[bytes]:
     """Answer like a server that rejects the thinking switch."""
     if "chat_template_kwargs" in request.json():
         yield response({"error": {"message": "Unrecognized request argument: chat_template_kwargs"}}, "400 Bad Request")
@@ -275,7 +275,7 @@ def refusing(request: Received) -> Iterator[bytes]:
 
 def tries(server: Loopback) -> list[bool]:
     """Return for each new request whether it used what the server rejects."""
-    requests, server.received = server.received, []
+    requests, server.requests = server.requests, []
     return ["chat_template_kwargs" in request.json() for request in requests]
 
 

@@ -11,7 +11,6 @@ from operator import add
 import pytest
 from llama_index.core.base.llms.types import ChatResponse, ThinkingBlock
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen._messages import chunk_from_delta, message_from_choice
 from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
@@ -23,6 +22,7 @@ from tests.support.server import DONE, END, STREAM_HEAD, Loopback, event
 from tests.support.server import chunk as framed
 from tir_qwen import Completion, Delta
 from tir_qwen._response.response import ResponseDecoder
+from tir_qwen.testing import Request
 
 STREAMS = [
     capture
@@ -93,7 +93,7 @@ async def test_a_finish_reason_in_two_chunks() -> None:
     LangChain would join them to `stopstop`.
     """
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         again = {"index": 0, "delta": {}, "finish_reason": "stop"}
         last = {"id": "x", "choices": [again], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}
         yield STREAM_HEAD + event("Good day!", "stop") + event("", "stop")

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.support.fake_vllm import HEADER, PRIVATE, TOKEN, Lab
 from tests.support.server import STREAM_HEAD, Loopback, completion, event, stream
+from tir_qwen.testing import Request
 
 Model = ChatTIRQwen | TIRQwen
 HELLO = [ChatMessage("Hello")]
@@ -40,7 +40,7 @@ async def aask(model: Model) -> str:
     return (await model.acomplete("Hello")).text
 
 
-def answer(_: Received) -> Iterator[bytes]:
+def answer(_: Request) -> Iterator[bytes]:
     """Return the same answer to every request."""
     yield completion("Good day!")
 
@@ -50,7 +50,7 @@ def local(face: type[Model], server: Loopback, **settings: Any) -> Model:
     return face(**{"base_url": server.base_url, "access_token": TOKEN, **settings})
 
 
-def talkative(_: Received) -> Iterator[bytes]:
+def talkative(_: Request) -> Iterator[bytes]:
     """Return an endless answer."""
     yield STREAM_HEAD
     while True:
@@ -153,11 +153,11 @@ async def test_loop_goes_on(name: str) -> None:
     seen: list[bool] = []
 
     async def tick() -> None:
-        while len(server.received) == 0:  # noqa: ASYNC110 - another thread's
+        while len(server.requests) == 0:  # noqa: ASYNC110 - another thread's
             await asyncio.sleep(0.01)
         goes_on.set()
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         seen.append(goes_on.wait(10))
         yield stream("Good day!") if request.json()["stream"] else completion("Good day!")
 
@@ -203,7 +203,7 @@ def test_a_copy_sends_the_same_requests(face: type[Model], made: str) -> None:
         twin = COPIES[made](model)
         assert ask(twin) == asyncio.run(aask(twin)) == ask(model) == "Good day!"
 
-    first, *others = [(one.target, one.headers, one.json()) for one in server.received]
+    first, *others = [(one.target, one.headers, one.json()) for one in server.requests]
     assert first[1]["authorization"] == f"Bearer {TOKEN}"
     assert first[1]["x-tenant"] == HEADER
     assert first[2]["temperature"] == 0.5

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.client.test_processes import as_asked, forking
 from tests.support.server import HangUpError, Loopback, echo
 from tests.support.stopping_servers import open_sockets
 from tests.support.subprograms import run, run_and_interrupt
+from tir_qwen.testing import Request
 
 Model = ChatTIRQwen | TIRQwen
 FACES = [ChatTIRQwen, TIRQwen]
@@ -72,7 +72,7 @@ async def test_synchronous_calls_within_an_event_loop(face: type[Model]) -> None
 async def test_many_cancelled_at_once(face: type[Model]) -> None:
     """Cancelling many calls at once closes each connection, and the next call is answered."""
 
-    def silent(_: Received) -> Iterator[bytes]:
+    def silent(_: Request) -> Iterator[bytes]:
         server.left_within(10)
         raise HangUpError
         yield b""
@@ -84,7 +84,7 @@ async def test_many_cancelled_at_once(face: type[Model]) -> None:
             calls: Any = asyncio.ensure_future(model.abatch([str(number) for number in range(20)]))
         else:
             calls = asyncio.gather(*(model.acomplete(str(number)) for number in range(20)))
-        while len(server.received) < 20:  # noqa: ASYNC110 - another thread's
+        while len(server.requests) < 20:  # noqa: ASYNC110 - another thread's
             await asyncio.sleep(0.01)
         calls.cancel()
         with suppress(asyncio.CancelledError):

@@ -156,7 +156,7 @@ def test_a_redirect_is_an_error_and_not_followed(way: str, status: int) -> None:
         with Loopback(lambda _: [moved]) as server, pytest.raises(APIStatusError) as caught:
             ask(face(**SETTINGS, base_url=server.url))
     assert caught.value.status_code == status
-    assert (len(server.received), elsewhere.connections) == (1, 0)
+    assert (len(server.requests), elsewhere.connections) == (1, 0)
 
 
 @pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda engine: engine.__name__)

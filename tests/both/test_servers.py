@@ -91,7 +91,7 @@ async def test_answers_are_what_the_server_means(answer: dict[str, Any], way: Wa
     assert given.details == (answer["says"].get("cached"), answer["says"].get("thought"))
     assert all(isinstance(one, str) and one for one in given.call_ids)
     assert len(set(given.call_ids)) == len(given.tool_calls)
-    assert [request.json()["stream"] for request in server.received] == [streamed]
+    assert [request.json()["stream"] for request in server.requests] == [streamed]
 
 
 @pytest.mark.parametrize(("error", "way"), ERRORS)

@@ -35,4 +35,4 @@ async def test_no_piece_of_a_tag(way: Way, name: str, given: str) -> None:
         answer = await way(settings, [("user", "What is 17 times 23?")], **({"stop": stop} if given == "call" else {}))
 
     assert answer == Answer(ANSWER, LEFT[name] if streamed else THOUGHT, "stop", (18, 51, 69))
-    assert [request.json()["stop"] for request in server.received] == [stop]
+    assert [request.json()["stop"] for request in server.requests] == [stop]

@@ -12,7 +12,7 @@ from tests.support.server import (
     MESSAGES,
     Driver,
     Loopback,
-    Received,
+    Request,
     both_clients,
     echo,
     failure,
@@ -54,7 +54,7 @@ def test_an_unknown_argument_is_rejected_with_a_hint(driver: Driver, streamed: b
     """An unknown argument is rejected by name, with a hint, before anything is sent."""
     with Loopback(echo) as server:
         error = failure(driver, driver.make(base_url=server.base_url), streamed, **{name: None})
-    assert (type(error), str(error), server.received) == (ConfigurationError, words, [])
+    assert (type(error), str(error), server.requests) == (ConfigurationError, words, [])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_wrong_type_is_rejected_by_name(driver: Driver, streamed: bool, name: 
     """A value of a wrong type is rejected by the name of its parameter, before anything is sent."""
     with Loopback(echo) as server:
         error = failure(driver, driver.make(base_url=server.base_url), streamed, **{name: value})
-    assert (type(error), str(error), server.received) == (ConfigurationError, f"{name} must be {words}.", [])
+    assert (type(error), str(error), server.requests) == (ConfigurationError, f"{name} must be {words}.", [])
 
 
 @pytest.mark.parametrize("name", ["temperature", "n", "tools", "response_format", "stop", "chat_template_kwargs"])
@@ -105,7 +105,7 @@ def test_a_wrong_type_in_extra_body_is_rejected_too(driver: Driver, name: str) -
         client = driver.make(base_url=server.base_url)
         errors = [failure(driver, client, False, **params) for params in ({name: 0j}, {"extra_body": {name: 0j}})]
     assert str(errors[0]) == str(errors[1]) == f"{name} must be {PARAMETER_CHECKS[name][1]}."
-    assert server.received == []
+    assert server.requests == []
 
 
 def test_each_replacement_is_a_parameter_of_a_call() -> None:
@@ -196,7 +196,7 @@ def test_reasoning_effort_has_an_effect_on_other_models(
 def without_field(name: str, reply: str) -> Any:
     """Simulate a server that rejects a field."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         return refusal(f"Unknown field: {name}") if name in body else answer(body, reply)
 
@@ -226,7 +226,7 @@ def test_fields_of_extra_body_take_the_same_fallbacks(
     def asked(**params: Any) -> tuple[Completion, list[Any]]:
         with Loopback(without_field(field, reply)) as server:
             found = ask(driver, driver.make(base_url=server.base_url), streamed, **params)
-            return found, [request.json() for request in server.received]
+            return found, [request.json() for request in server.requests]
 
     found, requests = asked(extra_body={field: value})
     assert (found, requests) == asked(**{field: value})
@@ -240,7 +240,7 @@ def test_extra_body_is_corrected_to_the_object_like_a_parameter(driver: Driver) 
     with Loopback(lambda request: answer(request.json(), next(replies))) as server:
         client = driver.make(base_url=server.base_url)
         found = driver.complete(client, extra_body={"response_format": FORMAT, "tools": [TOOL]})
-    assert (found.content, len(server.received)) == (PARIS, 2)
+    assert (found.content, len(server.requests)) == (PARIS, 2)
 
 
 @both_clients
@@ -265,7 +265,7 @@ def test_extra_body_wins_and_is_merged(driver: Driver) -> None:
                 "new": {"x": 1},
             },
         )
-        (request,) = server.received
+        (request,) = server.requests
     assert request.json() == {
         "model": "qwen3_32b",
         "messages": MESSAGES,

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -27,6 +26,7 @@ from tests.support.server import (
 )
 from tests.support.stopping_servers import LAST, PHASES, STREAMED, Stopping, open_sockets, unaccepting
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import Request
 
 BUSY = response({"error": "busy"}, "503 Service Unavailable", retry_after="30")
 
@@ -293,10 +293,10 @@ def test_ctrl_c_while_it_waits_to_try_again() -> None:
         assert server.connections == 1
 
 
-def any_phase(server: Loopback) -> Callable[[Received], Iterator[bytes]]:
+def any_phase(server: Loopback) -> Callable[[Request], Iterator[bytes]]:
     """Stop at the phase named in the question, briefly or until the client disconnects."""
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         phase = request.json()["messages"][0]["content"]
         if phase == QUESTION:
             yield from echo(request)

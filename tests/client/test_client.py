@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.captures import CAPTURES, Capture
 from tests.support.server import (
     END,
@@ -32,6 +31,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tir_qwen import AsyncClient, Client, Delta
+from tir_qwen.testing import Request
 
 NAMES = {
     "continue_final_message",
@@ -77,7 +77,7 @@ BY_ID = {capture.id: capture for capture in ANSWERS}
 def recordings() -> Iterator[Loopback]:
     """Start a server that returns the recorded answer named in the path."""
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         capture = BY_ID[request.target.removeprefix("/").removesuffix("/chat/completions")]
         yield from in_turn(capture.raw)(request)
 
@@ -117,7 +117,7 @@ def test_the_request_that_arrives(driver: Driver, streamed: bool) -> None:
             6530, "token-4711", base_url=server.url, apikey="key-0815", default_headers={"X-Team": "blue"}, model="m/1"
         )
         ask(driver, client, streamed, temperature=0.5, max_tokens=None, stop="END", enable_thinking=False)
-    (request,) = server.received
+    (request,) = server.requests
     assert (request.method, request.target) == (
         "POST",
         "/project/p-6530/genai/m%2F1/v1/chat/completions?project_id=6530&apikey=key-0815",
@@ -155,7 +155,7 @@ def test_settings_of_one_call(driver: Driver) -> None:
         client = driver.make(6530, "token-4711", base_url=server.url)
         list(driver.deltas(client, model="other", stream_options=None))
         list(driver.deltas(client, stream_options={"include_usage": True, "continuous_usage_stats": True}))
-    first, second = server.received
+    first, second = server.requests
     assert first.target == "/project/p-6530/genai/other/v1/chat/completions?project_id=6530"
     assert first.json() == {"model": "other", "messages": MESSAGES, "stream": True}
     assert second.json()["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
@@ -207,7 +207,7 @@ def test_deltas_come_as_they_are_sent(driver: Driver) -> None:
     seen: list[str] = []
     turn = threading.Semaphore(0)
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         yield STREAM_HEAD
         for number in range(3):
             yield event(str(number))
@@ -257,4 +257,4 @@ def test_every_accepted_header_can_be_sent(driver: Driver, name: str) -> None:
     value = {"X-Padded": "  a b  ", "x-empty": "", "Cookie": 'a=1; b="2"'}[name]
     with Loopback(in_turn(completion("Hi"))) as server:
         driver.complete(driver.make(base_url=server.base_url, default_headers={name: value}))
-    assert server.received[0].headers[name.lower()] == value.strip()
+    assert server.requests[0].headers[name.lower()] == value.strip()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     DONE,
     END,
@@ -36,6 +35,7 @@ from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.prompted_tools import messages_with_tools
 from tir_qwen._response.accumulator import Accumulator
+from tir_qwen.testing import Request
 
 DOCUMENTED = {
     *("temperature", "max_tokens", "top_p", "frequency_penalty", "presence_penalty", "stream", "model", "messages"),
@@ -83,7 +83,7 @@ def says(*contents: str) -> Reply:
 def without_parser(reply: Reply) -> Any:
     """Simulate a vLLM server without a tool parser."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         return refusal(NO_PARSER) if "tools" in body else answer(body, reply(body))
 
@@ -93,7 +93,7 @@ def without_parser(reply: Reply) -> Any:
 def strict(reply: Reply, *, at_once: bool, known: set[str] = DOCUMENTED) -> Any:
     """Simulate a gateway that rejects unknown fields, naming the alphabetically first one or all of them."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         extra = sorted(body.keys() - known)
         if extra:
@@ -107,7 +107,7 @@ def strict(reply: Reply, *, at_once: bool, known: set[str] = DOCUMENTED) -> Any:
 def dropping(reply: Reply) -> Any:
     """Simulate a gateway that silently drops unknown fields."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         return answer(body, reply({name: value for name, value in body.items() if name in DOCUMENTED}))
 
@@ -131,7 +131,7 @@ def said(completion: Completion) -> tuple[str, str, list[tuple[str, str]]]:
 
 def sent(server: Loopback) -> list[dict[str, Any]]:
     """Return the request bodies, without the fields that every request has."""
-    bodies = [request.json() for request in server.received]
+    bodies = [request.json() for request in server.requests]
     return [{name: value for name, value in body.items() if name not in ("model", "stream")} for body in bodies]
 
 
@@ -178,7 +178,7 @@ def test_native_tool_calling_raises_the_rejection(driver: Driver, streamed: bool
     assert str(caught.value) == f"400 Bad Request: {NO_PARSER}"
     assert caught.value.attempts == 1
     assert client.capabilities == Capabilities()
-    assert len(server.received) == 1
+    assert len(server.requests) == 1
 
 
 @whole_and_streamed
@@ -208,7 +208,7 @@ def test_first_calls_at_once() -> None:
     """Concurrent first calls are all repeated without native tools once the server rejects them."""
     together = Barrier(4)
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         if "tools" not in body:
             return answer(body, CALL)
@@ -222,7 +222,7 @@ def test_first_calls_at_once() -> None:
 
         with ThreadPoolExecutor(4) as threads:
             assert list(threads.map(call, range(4))) == [CALLED] * 4
-    assert len(server.received) == 8
+    assert len(server.requests) == 8
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -316,7 +316,7 @@ def test_a_stream_that_begins_with_a_wrong_object(driver: Driver, schema_in: str
         completion = ask(driver, client, True, response_format=FORMAT, schema_in=schema_in)
         driver.close(client)
     assert (said(completion), completion.finish_reason) == (("", text, []), "stop")
-    assert len(server.received) == 1
+    assert len(server.requests) == 1
 
 
 @both_clients
@@ -352,7 +352,7 @@ def test_an_object_streams(driver: Driver, schema_in: str, body: dict[str, Any],
 def test_a_sentence_before_the_object(driver: Driver) -> None:
     """An answer that starts with other text is held back until it contains an object, which alone is passed on."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         return answer(request.json(), f"Here you are: {PARIS}.")
 
     with Loopback(serve) as server:
@@ -360,7 +360,7 @@ def test_a_sentence_before_the_object(driver: Driver) -> None:
         pieces = [delta.content for delta in driver.deltas(client, response_format=FORMAT) if delta.content]
         driver.close(client)
     assert pieces == [PARIS]
-    assert len(server.received) == 1
+    assert len(server.requests) == 1
 
 
 @whole_and_streamed
@@ -388,7 +388,7 @@ def test_thinking_is_not_switched(driver: Driver, streamed: bool, caplog: pytest
 def test_reasoning_refused(driver: Driver, streamed: bool) -> None:
     """If a gateway rejects reasoning in the history, it is left out from then on."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         if any("reasoning" in message for message in body["messages"]):
             loc = ["body", "messages", 1, "reasoning"]
@@ -411,7 +411,7 @@ def test_a_refusal_that_stays(driver: Driver) -> None:
     """A rejection that persists is raised after one further request, and the client learns nothing from it."""
     policy = "Blocked by the content policy: tools are forbidden."
 
-    def serve(_: Received) -> list[bytes]:
+    def serve(_: Request) -> list[bytes]:
         return refusal(policy)
 
     with Loopback(serve) as server:
@@ -419,7 +419,7 @@ def test_a_refusal_that_stays(driver: Driver) -> None:
         with pytest.raises(BadRequestError, match=f"^400 Bad Request: {policy}$"):
             ask(driver, client, False, tools=[TOOL])
         driver.close(client)
-    assert len(server.received) == 2
+    assert len(server.requests) == 2
     assert client.capabilities == Capabilities()
 
 
@@ -429,5 +429,5 @@ def test_template_arguments_in_extra_body(driver: Driver) -> None:
     extra = {"chat_template_kwargs": {"custom": 1}}
     with Loopback(in_turn(completion("Hi"))) as server:
         driver.complete(driver.make(base_url=server.base_url), enable_thinking=False, extra_body=extra)
-    assert server.received[0].json()["chat_template_kwargs"] == {"enable_thinking": False, "custom": 1}
+    assert server.requests[0].json()["chat_template_kwargs"] == {"enable_thinking": False, "custom": 1}
     assert extra == {"chat_template_kwargs": {"custom": 1}}

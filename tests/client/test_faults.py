@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.replay import Received
 from tests.support.faults.callers import AsyncCaller, SyncCaller, outcome_of
 from tests.support.faults.outcomes import Fault
 from tests.support.faults.table_before_answer import TABLE
@@ -21,6 +20,7 @@ from tests.support.server import (
     record_waits,
 )
 from tir_qwen import Choice, Completion, StreamInterruptedError
+from tir_qwen.testing import Request
 
 
 @pytest.mark.parametrize("fault", TABLE, ids=str)
@@ -49,7 +49,7 @@ def test_hangup_within_the_answer(driver: Driver) -> None:
     """Deltas are yielded as they arrive; a broken stream raises an error that carries the partial answer."""
     seen = threading.Event()
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         yield STREAM_HEAD + event("In its ")
         seen.wait(5)
         yield event("cage.")[:30]

@@ -156,5 +156,5 @@ def test_copies_work_independently_of_the_original(driver: Driver, used: bool, a
         assert ask(driver, twin, streamed=True) == ask(driver, client, streamed=True)
         driver.close(client)
         driver.close(twin)
-        first, *others = server.received
+        first, *others = server.requests
         assert others == [first] * (1 + used)

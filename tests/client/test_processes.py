@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -26,6 +25,7 @@ from tests.support.server import (
 )
 from tests.support.subprograms import run, run_and_interrupt
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import Request
 
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 """Newer Python versions warn when a process with several threads forks; here the other thread is the server's."""
@@ -72,7 +72,7 @@ def child_of(client: Client | AsyncClient, held: Any, answers: Any) -> None:
     answers.send([first, ask_both(client, "child")])
 
 
-def slowly(request: Received) -> Iterator[bytes]:
+def slowly(request: Request) -> Iterator[bytes]:
     """Answer the parent's stream in small, slow pieces."""
     if request.json()["messages"] != MESSAGES:
         yield from echo(request)
@@ -266,7 +266,7 @@ def as_asked(server: Loopback) -> threading.Event:
     """Make the server answer `endless` forever and `silent` never; the event is set when either is requested."""
     asked = threading.Event()
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         content = request.json()["messages"][0]["content"]
         if content not in ("endless", "silent"):
             yield from echo(request)

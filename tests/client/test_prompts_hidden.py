@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.secrets import logged
 from tests.support.server import (
     END,
@@ -28,13 +27,14 @@ from tests.support.server import (
 )
 from tir_qwen import BadRequestError, InternalServerError, ServerStreamError
 from tir_qwen._dialect.capabilities import Capabilities
+from tir_qwen.testing import Request
 
 PROMPT = 'My neighbour, "Canary" Jones,\nhas stolen 12 of my hens. What now?'
 LINE = " ".join(PROMPT.split())
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
-def quote(request: Received) -> str:
+def quote(request: Request) -> str:
     """Return an error message that repeats the prompt in prose, truncated."""
     prompt = request.json()["messages"][0]["content"]
     return f"Cannot answer {json.dumps(prompt)[:50]}... within 32768 tokens"
@@ -72,7 +72,7 @@ def test_a_refusal_that_repeats_the_prompt(
 def test_an_error_in_the_answer_that_repeats_the_prompt(driver: Driver, streamed: bool) -> None:
     """An error frame that repeats the prompt does so in `body` alone."""
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         body = json.dumps({"error": {"message": f"no: {request.json()['messages'][0]['content']}"}}).encode()
         return [STREAM_HEAD + event("In ") + chunk(b"data: " + body + b"\n\n") + END] if streamed else [response(body)]
 

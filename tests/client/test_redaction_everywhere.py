@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import pytest
 
-from demo.replay import Received
 from tests.support.secrets import (
     CREDENTIALS,
     HEADER,
@@ -41,6 +40,7 @@ from tests.support.server import (
 )
 from tir_qwen import AsyncClient
 from tir_qwen._doctor.cli import main
+from tir_qwen.testing import Request
 
 
 @both_clients
@@ -101,7 +101,7 @@ def test_nothing_but_the_path_is_the_models(driver: Driver, streamed: bool) -> N
         client = driver.make(**SETTINGS, base_url=server.url)
         ask(driver, client, streamed)
         ask(driver, client, streamed, model=HOSTILE, extra_body=fields)
-    plain, hostile = server.received
+    plain, hostile = server.requests
     query = f"project_id={PROJECT}&apikey={KEY}"
     assert hostile.target == f"/project/p-{PROJECT}/genai/{quote(HOSTILE, safe='')}/v1/chat/completions?{query}"
     assert hostile.json() == {**plain.json(), **fields, "model": HOSTILE}
@@ -128,7 +128,7 @@ def test_doctor_prints_no_credentials(
         monkeypatch.setenv(f"E2E_TIR_{name}", value)
     texts = {"answers": ESCAPES, "answers about the token": f"{'x' * 50} {TOKEN}"}
 
-    def answer(request: Received) -> Any:
+    def answer(request: Request) -> Any:
         if does in texts:
             return [stream(texts[does]) if request.json()["stream"] else completion(texts[does])]
         request.headers["x-team"] = ESCAPES

@@ -13,7 +13,6 @@ import httpx
 import httpx2
 import pytest
 
-from demo.replay import Received
 from tests.support.secrets import HEADER, KEY, PROJECT, SERVERS, SETTINGS, TOKEN, hunted, leaked, shown
 from tests.support.server import (
     MESSAGES,
@@ -28,6 +27,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tir_qwen import AsyncClient, Client, ConfigurationError, TIRError
+from tir_qwen.testing import Request
 
 
 @pytest.mark.parametrize("does", [does for does in SERVERS if does != "answers"])
@@ -48,7 +48,7 @@ class Silent:
         self.begun = begun
         self.asked, self.over = threading.Event(), threading.Event()
 
-    def __call__(self, _: Received) -> Iterator[bytes]:
+    def __call__(self, _: Request) -> Iterator[bytes]:
         yield STREAM_HEAD + event("In its ") if self.begun else b""
         self.asked.set()
         self.over.wait(5)
@@ -170,5 +170,5 @@ def test_headers_of_a_call(name: str) -> None:
     """Arguments for extra headers or queries are rejected rather than sent in the body with their credentials."""
     with Loopback(echo) as server, pytest.raises(ConfigurationError, match=name) as caught:
         Client(**SETTINGS, base_url=server.url).complete(MESSAGES, **{name: {"x-key": KEY}})
-    assert server.received == []
+    assert server.requests == []
     assert leaked(shown(caught.value)) == []

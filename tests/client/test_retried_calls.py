@@ -51,8 +51,8 @@ def test_a_busy_server_is_asked_again(monkeypatch: pytest.MonkeyPatch, driver: D
     with Loopback(in_turn(BUSY, BUSY, stream("Hi") if streamed else completion("Hi"))) as server:
         assert ask(driver, driver.make(base_url=server.base_url), streamed) == "Hi"
     assert waits == [0.4375, 0.875]
-    assert len(server.received) == 3
-    assert server.received[0] == server.received[1] == server.received[2]
+    assert len(server.requests) == 3
+    assert server.requests[0] == server.requests[1] == server.requests[2]
 
 
 @whole_and_streamed
@@ -64,7 +64,7 @@ def test_a_server_that_stays_busy(monkeypatch: pytest.MonkeyPatch, driver: Drive
         error = failure(driver, driver.make(base_url=server.base_url), streamed)
     assert type(error) is InternalServerError
     assert str(error) == "503 Service Unavailable: busy"
-    assert error.attempts == len(server.received) == 3
+    assert error.attempts == len(server.requests) == 3
     assert len(waits) == 2
     assert error.partial is None
 
@@ -78,7 +78,7 @@ def test_max_retries_counts_requests_after_the_first(
     record_waits(monkeypatch)
     with Loopback(lambda _: [BUSY]) as server:
         error = failure(driver, driver.make(base_url=server.base_url, max_retries=max_retries), streamed=False)
-    assert error.attempts == len(server.received) == max_retries + 1
+    assert error.attempts == len(server.requests) == max_retries + 1
 
 
 @both_clients
@@ -90,8 +90,8 @@ def test_max_retries_of_one_call(monkeypatch: pytest.MonkeyPatch, driver: Driver
         assert failure(driver, client, streamed=False, max_retries=3).attempts == 4
         assert failure(driver, client, streamed=True, max_retries=0).attempts == 1
         assert failure(driver, client, streamed=True, max_retries=None).attempts == 2
-        assert len(server.received) == 7
-        assert "max_retries" not in server.received[0].json()
+        assert len(server.requests) == 7
+        assert "max_retries" not in server.requests[0].json()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_the_user_has_to_mend_is_asked_once(
     assert type(error) is kind
     assert isinstance(error, APIStatusError)
     assert (error.status_code, error.request_id, error.retry_after) == (int(status[:3]), "r-1", 1.0)
-    assert error.attempts == len(server.received) == 1
+    assert error.attempts == len(server.requests) == 1
     assert waits == []
 
 
@@ -177,7 +177,7 @@ def test_redirects_are_not_followed(driver: Driver, streamed: bool, status: str)
             error = failure(driver, driver.make(base_url=server.base_url), streamed)
     assert type(error) is APIStatusError
     assert error.status_code == int(status[:3])
-    assert len(server.received) == 1
+    assert len(server.requests) == 1
     assert elsewhere.connections == 0
 
 
@@ -215,7 +215,7 @@ def test_on_retry_is_called_before_each_wait(monkeypatch: pytest.MonkeyPatch, dr
         assert ask(driver, client, streamed, on_retry=note if driver.make is Client else anote) == "Hi"
     assert told == [("503 Service Unavailable: busy", 1, 0.4375, 0), ("429 Too Many Requests.", 2, waits[1], 1)]
     assert waits == pytest.approx([0.4375, 7.35])
-    assert "on_retry" not in server.received[-1].json()
+    assert "on_retry" not in server.requests[-1].json()
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, 1e300, "5", [5]], ids=repr)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.captures import CAPTURES
 from tests.support.secrets import SECRETS, SERVERS, SETTINGS, leaked, logged, shown
 from tests.support.server import (
@@ -24,6 +23,7 @@ from tests.support.server import (
     whole_and_streamed,
 )
 from tir_qwen import TIRError
+from tir_qwen.testing import Request
 
 
 @pytest.mark.parametrize("does", SERVERS)
@@ -42,7 +42,7 @@ def test_nothing_shows(
         else:
             assert leaked(shown(failure(driver, client, streamed))) == []
         logging.getLogger("user").debug("%r %s %r", client, client, client.stream(MESSAGES))
-    (first, *_) = server.received
+    (first, *_) = server.requests
     assert leaked(f"{first.target} {first.headers} {first.body!r}") == list(SECRETS)
     assert "HTTP Request: POST" in logged(caplog) or does == "hangs up"
     assert leaked(logged(caplog)) == []
@@ -100,7 +100,7 @@ def test_hint_for_an_answer_that_is_all_reasoning(
 def test_credentials_in_other_places(driver: Driver, settings: dict[str, Any], secret: str) -> None:
     """Credentials are redacted wherever the user puts them and however the request encodes them."""
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         given = [request.headers.get(name, "") for name in ("authorization", "x-team")]
         said = f"no {given[0].removeprefix('Bearer ')} {given[1]} at {request.target}"
         assert secret in said

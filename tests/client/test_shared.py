@@ -14,7 +14,6 @@ import httpx
 import httpx2
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -24,6 +23,7 @@ from tests.support.server import (
     echo,
 )
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import Request
 
 
 def test_threads_share_a_client() -> None:
@@ -61,7 +61,7 @@ def test_a_connection_changes_hands(monkeypatch: pytest.MonkeyPatch, engine: Any
         close_connections(self, closing)  # the connection is already free
         time.sleep(0.05)
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         time.sleep(0.3)
         yield from echo(request)
 
@@ -83,7 +83,7 @@ async def test_a_connection_changes_hands_between_tasks(monkeypatch: pytest.Monk
         await close_connections(self, closing)
         await asyncio.sleep(0.05)
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         time.sleep(0.3)
         yield from echo(request)
 

@@ -22,7 +22,7 @@ from tests.support.server import (
     Driver,
     Endless,
     Loopback,
-    Received,
+    Request,
     both_clients,
     completion,
     failure,
@@ -361,7 +361,7 @@ def test_waiting_has_its_limits(driver: Driver) -> None:
             assert isinstance(error, APITimeoutError)
             assert str(error).endswith(f"within 0.05 s (timeout: {name})")
             assert client._throttle._in_flight == 1
-    assert server.received == []
+    assert server.requests == []
 
 
 def test_a_line_that_does_not_move_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,11 +372,11 @@ def test_a_line_that_does_not_move_is_let_go(monkeypatch: pytest.MonkeyPatch) ->
     assert throttle._in_flight == 2
 
 
-def serve_at_once(places: int) -> Callable[[Received], list[bytes]]:
+def serve_at_once(places: int) -> Callable[[Request], list[bytes]]:
     """Return a server that answers so many requests at once, each in 20 ms, and refuses others."""
     taken, lock = [0], threading.Lock()
 
-    def serve(_: Received) -> list[bytes]:
+    def serve(_: Request) -> list[bytes]:
         with lock:
             if taken[0] >= places:
                 return [LATER]
@@ -408,9 +408,9 @@ def test_nothing_is_lost_to_a_limit_that_nobody_knows(driver: Driver) -> None:
     with Loopback(serve_at_once(4)) as server:
         client = driver.make(base_url=server.base_url)
         assert ask_together(client, 40) == ["Hi"] * 40
-        first = len(server.received) - 40
+        first = len(server.requests) - 40
         assert ask_together(client, 40) == ["Hi"] * 40
-        second = len(server.received) - 80 - first
+        second = len(server.requests) - 80 - first
     assert first <= 60
     assert second <= 10
 
@@ -462,7 +462,7 @@ def test_an_endpoint_that_accepts_nothing_is_given_up(driver: Driver, monkeypatc
     monkeypatch.setattr("tir_qwen._client.retry.FIRST_DELAY", 0.01)
     with Loopback(lambda _: [OUT]) as server:
         error = failure(driver, driver.make(base_url=server.base_url), streamed=True)
-    assert (error.attempts, len(server.received)) == (3, 3)
+    assert (error.attempts, len(server.requests)) == (3, 3)
 
 
 def test_a_model_has_one_limit() -> None:
@@ -543,7 +543,7 @@ def test_a_call_that_waits_in_vain_says_why(driver: Driver, monkeypatch: pytest.
     monkeypatch.setattr(module, "_FIRST_PAUSE", 0.01)
     blocked = threading.Event()
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         if "first" in str(request.json()):
             blocked.wait(5)
             return [completion("Hi")]
@@ -556,7 +556,7 @@ def test_a_call_that_waits_in_vain_says_why(driver: Driver, monkeypatch: pytest.
         blocked.set()
     assert isinstance(error, (APITimeoutError, RateLimitError))
     assert "later" in str(error)
-    assert error.attempts == len(server.received)
+    assert error.attempts == len(server.requests)
 
 
 def test_after_quiet_minutes_the_limit_is_tried_anew(clock: Clock) -> None:

@@ -12,7 +12,6 @@ import httpx
 import httpx2
 import pytest
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.support.server import (
@@ -38,6 +37,7 @@ from tir_qwen import (
     RateLimitError,
     Timeout,
 )
+from tir_qwen.testing import Request
 from tir_qwen.timeouts import timeout_from
 
 LOCAL = "http://127.0.0.1:9/v1"
@@ -108,7 +108,7 @@ def test_faces_keep_it(face: Any) -> None:
 def silent(after: bytes = b"") -> Any:
     """Send these bytes, then nothing."""
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         yield after
         threading.Event().wait(6)
 
@@ -145,7 +145,7 @@ def test_the_total_counts_retries(driver: Driver, streamed: bool) -> None:
         error = failure(driver, client, streamed)
         assert time.monotonic() - began < 10  # nine more attempts would take longer
     assert type(error) is APITimeoutError
-    assert error.attempts == len(server.received) == 2
+    assert error.attempts == len(server.requests) == 2
 
 
 @whole_and_streamed
@@ -166,8 +166,8 @@ def test_a_wait_that_the_total_forbids(driver: Driver, streamed: bool) -> None:
 def test_a_second_request_has_what_the_first_has_left(driver: Driver) -> None:
     """A second request for an invalid object must finish within the `total` of the call."""
 
-    def answer(_: Received) -> Iterator[bytes]:
-        if len(server.received) == 2:
+    def answer(_: Request) -> Iterator[bytes]:
+        if len(server.requests) == 2:
             threading.Event().wait(6)
         time.sleep(0.3)
         yield completion("no object")
@@ -178,7 +178,7 @@ def test_a_second_request_has_what_the_first_has_left(driver: Driver) -> None:
         format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
         assert driver.complete(client, response_format=format_).content == "no object"
         assert time.monotonic() - began < 5
-    assert len(server.received) == 2
+    assert len(server.requests) == 2
 
 
 @both_clients
@@ -198,7 +198,7 @@ def test_retries_wait_as_before(monkeypatch: pytest.MonkeyPatch, driver: Driver)
     with Loopback(silent()) as server:
         client = driver.make(base_url=server.base_url, timeout=0.1)
         error = failure(driver, client, streamed=False)
-    assert error.attempts == len(server.received) == 3
+    assert error.attempts == len(server.requests) == 3
     assert len(waits) == 2
 
 
@@ -221,7 +221,7 @@ def test_an_answer_that_comes_slowly(driver: Driver, streamed: bool) -> None:
     raw = stream(*"In its cage.") if streamed else completion("In its cage.")
     size = len(raw) // 9
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         for at in range(0, len(raw), size):
             yield raw[at : at + size]
             time.sleep(0.1)

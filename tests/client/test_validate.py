@@ -90,7 +90,7 @@ def exchange(
     with Loopback(in_turn(*answers)) as server:
         client = driver.make(base_url=server.base_url)
         completion = ask(driver, client, streamed, **{"validate": Even.model_validate_json, **params})
-        return completion, [request.json() for request in server.received]
+        return completion, [request.json() for request in server.requests]
 
 
 @whole_and_streamed
@@ -293,4 +293,4 @@ def test_meaningless_combinations_are_rejected(driver: Driver, params: dict[str,
         with pytest.raises(ConfigurationError) as caught:
             driver.complete(client, MESSAGES, **{"validate": str, **params})
     assert str(caught.value) == problem
-    assert server.received == []
+    assert server.requests == []

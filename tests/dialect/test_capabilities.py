@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.client.test_dialect import CALL, FORMAT, PARIS, TOOL, answer, ask, refusal, says, sent, without_parser
 from tests.support.calls import dialect_of, sent_by
 from tests.support.decode import chunk, decode, events
@@ -31,6 +30,7 @@ from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.dialect import Dialect
 from tir_qwen._response.server_errors import error_from_response
 from tir_qwen._response.signs import Signs
+from tir_qwen.testing import Request
 from tir_qwen.types import JSON
 
 
@@ -126,7 +126,7 @@ def test_an_answer_is_judged_by_its_own_request() -> None:
 def test_each_model_has_its_own_capabilities(driver: Driver, streamed: bool) -> None:
     """What one model rejects is still sent to another."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         if body["model"] == "small":
             return without_parser(says(CALL))(request)
@@ -146,7 +146,7 @@ def test_rejecting_parallel_tool_calls_keeps_native_tools(driver: Driver) -> Non
     call = {"type": "function", "function": {"name": "get_time", "arguments": "{}"}}
     calls = [{**call, "id": "a"}, {**call, "id": "b"}]
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         if "parallel_tool_calls" in request.json():
             return refusal("Unrecognized request argument supplied: parallel_tool_calls")
         message = {"role": "assistant", "content": None, "tool_calls": calls}
@@ -170,7 +170,7 @@ def test_a_failed_correction_keeps_the_first_answer(
     """If the request for a corrected answer fails, the first answer is returned."""
     caplog.set_level(logging.WARNING, "tir_qwen")
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         return answer(body, "Paris.") if len(body["messages"]) == len(MESSAGES) else refusal("prompt too odd")
 
@@ -300,7 +300,7 @@ SERVERS: dict[str, tuple[JSON, JSON | None, JSON]] = {
 def reasoning_server(reasoning: JSON, usage: JSON | None) -> Any:
     """Simulate a server that reasons in these fields."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         facts = {"id": "x"} if usage is None else {"id": "x", "usage": usage}
         said = {"role": "assistant", **reasoning, "content": "Hello."}
         if not request.json()["stream"]:

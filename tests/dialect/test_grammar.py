@@ -12,7 +12,7 @@ from tests.support.server import (
     MESSAGES,
     Driver,
     Loopback,
-    Received,
+    Request,
     ask,
     both_clients,
     completion,
@@ -195,7 +195,7 @@ def test_mistakes_of_the_user_are_reported(text: str) -> None:
         assert not dialect.request_refused(error)
 
 
-def refusing(request: Received) -> list[bytes]:
+def refusing(request: Request) -> list[bytes]:
     """Answer as vLLM does if its grammar has no `uniqueItems`: before a whole answer, within a streamed one."""
     body = request.json()
     if "uniqueItems" not in str(body.get("response_format")):
@@ -217,7 +217,7 @@ def test_the_form_is_remembered_for_the_schema(driver: Driver, streamed: bool) -
     with Loopback(refusing) as server:
         client = driver.make(base_url=server.base_url)
         answers = [ask(driver, client, streamed, response_format=wanted) for wanted in (FORMAT, FORMAT, other)]
-        sent = [request.json()["response_format"] for request in server.received]
+        sent = [request.json()["response_format"] for request in server.requests]
     assert answers == ['{"tags": ["a"]}'] * 3
     assert [one["json_schema"]["name"] for one in sent] == ["a", "a", "a", "b", "b"]
     assert sent[:3] == [FORMAT, REDUCED_FORMAT, REDUCED_FORMAT]
@@ -231,7 +231,7 @@ def test_the_whole_schema_is_tried_again(driver: Driver) -> None:
     """The hundredth call sends the whole schema again, and if it is refused, the two hundredth after that."""
     refuses = [True]
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         return refusing(request) if refuses[0] else [completion('{"tags": ["a"]}')]
 
     with Loopback(serve) as server:
@@ -241,9 +241,9 @@ def test_the_whole_schema_is_tried_again(driver: Driver) -> None:
             """Return the numbers of the calls that began with the whole schema."""
             sent = []
             for number in range(calls):
-                before = len(server.received)
+                before = len(server.requests)
                 assert driver.complete(client, response_format=FORMAT).content == '{"tags": ["a"]}'
-                if server.received[before].json()["response_format"] == FORMAT:
+                if server.requests[before].json()["response_format"] == FORMAT:
                     sent.append(number)
             return sent
 
@@ -305,4 +305,4 @@ def test_a_refusal_without_another_form(driver: Driver, streamed: bool) -> None:
         error = failure(driver, driver.make(base_url=server.base_url), streamed, response_format=by_tag)
     assert isinstance(error, ServerStreamError if streamed else BadRequestError)
     assert not error.is_retryable
-    assert len(server.received) == 1
+    assert len(server.requests) == 1

@@ -14,7 +14,7 @@ from tests.support.server import (
     MESSAGES,
     Driver,
     Loopback,
-    Received,
+    Request,
     both_clients,
     completion,
     in_turn,
@@ -116,10 +116,10 @@ def test_one_flaky_answer_teaches_nothing(answers: list[str], supported: bool) -
     assert known.response_format is supported
 
 
-def serve_life(state: dict[str, Any]) -> Callable[[Received], list[bytes]]:
+def serve_life(state: dict[str, Any]) -> Callable[[Request], list[bytes]]:
     """Return an endpoint whose set-up changes with `state`."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         if "tools" in body and not state["parser"]:
             return [response(NO_PARSER, "400 Bad Request")]
@@ -144,9 +144,9 @@ def test_the_life_of_an_endpoint(
 
         def sent(**params: Any) -> list[set[str]]:
             """Return which fields the requests of one call contained."""
-            before = len(server.received)
+            before = len(server.requests)
             driver.complete(client, **params)
-            return [request.json().keys() & {"tools", "response_format"} for request in server.received[before:]]
+            return [request.json().keys() & {"tools", "response_format"} for request in server.requests[before:]]
 
         assert [sent(tools=[TOOL]) for _ in range(2)] == [[{"tools"}, set()], [set()]]
         clock(600)
@@ -192,7 +192,7 @@ def test_a_server_that_writes_no_opening_tag(driver: Driver, caplog: pytest.LogC
     caplog.set_level(logging.WARNING, "tir_qwen")
     text = ["Hm.\n</think>\n\nIt is Paris."]
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         if not request.json().get("stream"):
             return [completion(text[0])]
         return [response(said(text[0], "stop") + b"data: [DONE]\n\n", content_type="text/event-stream")]
@@ -293,7 +293,7 @@ def test_a_trial_without_a_call_confirms_nothing(clock: Callable[[float], None])
 def test_an_answer_that_the_messages_explain_is_no_evidence(driver: Driver) -> None:
     """If only the messages make the model write JSON, two calls show that `response_format` is ignored."""
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         is_told = "JSON" in json.dumps(request.json()["messages"])
         return [completion('{"city": "Paris"}' if is_told else "It is Paris.")]
 
@@ -301,9 +301,9 @@ def test_an_answer_that_the_messages_explain_is_no_evidence(driver: Driver) -> N
         client = driver.make(base_url=server.base_url)
         numbers = []
         for _ in range(4):
-            before = len(server.received)
+            before = len(server.requests)
             assert driver.complete(client, response_format=FORMAT).content == '{"city": "Paris"}'
-            numbers.append(len(server.received) - before)
+            numbers.append(len(server.requests) - before)
     assert numbers == [2, 2, 1, 1]
 
 
@@ -327,6 +327,6 @@ def test_what_the_user_asks_for_is_done(driver: Driver) -> None:
         driver.complete(client, response_format=FORMAT, schema_in="request")
         driver.complete(client, tools=[TOOL], tool_calling="native")
         sent = [
-            {name: request.json().get(name) for name in ("response_format", "tools")} for request in server.received
+            {name: request.json().get(name) for name in ("response_format", "tools")} for request in server.requests
         ]
     assert sent == [{"response_format": FORMAT, "tools": None}, {"response_format": None, "tools": [TOOL]}]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.replay import Received
 from tests.client.test_dialect import answer
 from tests.support.calls import dialect_of, sent_by
 from tests.support.paths import DATA
@@ -18,6 +17,7 @@ from tir_qwen import InternalServerError
 from tir_qwen._dialect.capabilities import Capabilities
 from tir_qwen._dialect.refusals import is_about_this_call
 from tir_qwen._response.server_errors import error_from_response
+from tir_qwen.testing import Request
 
 REFUSALS: list[dict[str, Any]] = yaml.safe_load((DATA / "refusals.yaml").read_text(encoding="utf-8"))
 
@@ -137,7 +137,7 @@ def test_a_refusal_with_another_status_costs_no_retry(driver: Driver, status: in
     """A call that can do without the field is sent again at once, even if it may not be retried."""
     error = {"error": {"message": message.replace("no tools", "tools are not supported")}}
 
-    def serve(request: Received) -> list[bytes]:
+    def serve(request: Request) -> list[bytes]:
         body = request.json()
         return [response(error, f"{status} No")] if "tools" in body else answer(body, "Hello.")
 

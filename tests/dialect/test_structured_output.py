@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.calls import read_body
-from tests.support.server import MESSAGES, Driver, Loopback, Received, both_clients, response
+from tests.support.server import MESSAGES, Driver, Loopback, Request, both_clients, response
 from tir_qwen import Completion, ConfigurationError, Delta
 from tir_qwen._dialect.json_answer import describe_schema
 from tir_qwen._dialect.structured_output import StructuredOutputFlow, needs_structured_output
@@ -28,7 +28,7 @@ def answers(*messages: dict[str, Any], finish_reason: str = "stop") -> Any:
     """Return a server that sends these messages in turn, each with a usage of three tokens."""
     left = list(messages)
 
-    def answer(_: Received) -> list[bytes]:
+    def answer(_: Request) -> list[bytes]:
         choice = {"index": 0, "message": left.pop(0), "finish_reason": finish_reason}
         usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3, "prompt_tokens_details": None}
         return [response({"id": f"id-{len(left)}", "model": "m", "choices": [choice], "usage": usage})]
@@ -40,7 +40,7 @@ def ask(driver: Driver, answer: Any, messages: list[dict[str, Any]] = MESSAGES, 
     """Return the completion and the bodies of the requests it took."""
     with Loopback(answer) as server:
         completion = driver.complete(driver.make(base_url=server.base_url), messages, **{**BOTH, **params})
-        return completion, [request.json() for request in server.received]
+        return completion, [request.json() for request in server.requests]
 
 
 @both_clients
@@ -113,7 +113,7 @@ def test_unsupported_combinations_are_rejected_before_sending(
     """Empty messages and `n` above 1 raise an error before anything is sent."""
     with Loopback(answers()) as server, pytest.raises(ConfigurationError):
         driver.complete(driver.make(base_url=server.base_url), messages, **BOTH, **params)
-    assert server.received == []
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_text_beside_a_tool_call_is_kept(driver: Driver) -> None:
 def test_the_log_probabilities_are_those_of_the_final_answer(driver: Driver) -> None:
     """The log probabilities belong to the final answer, not to the hidden draft."""
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         text = "{}" if len(request.json()["messages"]) > 2 else "Paris."
         logprobs = {"content": [{"token": text, "logprob": -0.5}]}
         choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop", "logprobs": logprobs}

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.replay import Received
 from tests.doctor.test_doctor import Terminal
 from tests.support.paths import ROOT
 from tests.support.server import Loopback
 from tir_qwen._doctor.cli import main
+from tir_qwen.testing import Request
 
 VARIABLES = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
 
@@ -68,7 +68,7 @@ raise SystemExit(main())
 def test_ctrl_c_ends_without_a_traceback() -> None:
     """Ctrl-C ends the command without a traceback, with exit status 130."""
 
-    def interrupt(_: Received) -> Iterator[bytes]:
+    def interrupt(_: Request) -> Iterator[bytes]:
         process.send_signal(signal.SIGINT)
         process.wait(10)
         yield b""

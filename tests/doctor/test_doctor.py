@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.doctor.test_fingerprint import jwt
 from tests.support.server import DONE, END, STREAM_HEAD, HangUpError, Loopback, chunk, event, response
 from tests.transport.test_interception import SERVER_TLS
 from tir_qwen import Client
 from tir_qwen._doctor.cli import main, print_report
 from tir_qwen._doctor.examination import Examination
+from tir_qwen.testing import Request
 
 TOKEN, PROJECT, HEADER, KEY = "t0ken-canary", "987654", "head3r-canary", "ap1key-canary"
 OBJECT = '{"answer": 391}'
@@ -84,7 +84,7 @@ def kind(body: dict[str, Any]) -> str:
     return next((name for name, is_it in asked.items() if is_it), "no tools")
 
 
-def answering(answers: dict[str, bytes]) -> Callable[[Received], list[bytes]]:
+def answering(answers: dict[str, bytes]) -> Callable[[Request], list[bytes]]:
     """Answer each check with its response, and the other checks like a healthy server."""
     return lambda request: [{**GOOD, **answers}[kind(request.json())]]
 
@@ -108,7 +108,7 @@ class Terminal:
     def __call__(self, server: Loopback, *arguments: str) -> Seen:
         """Run doctor against a server."""
         seen = self.run("doctor", "--base-url", server.url, *arguments)
-        seen.asked = [kind(request.json()) for request in server.received]
+        seen.asked = [kind(request.json()) for request in server.requests]
         return seen
 
     def run(self, *arguments: str) -> Seen:
@@ -318,7 +318,7 @@ def test_a_certificate_that_nobody_trusts(capsys: pytest.CaptureFixture[str]) ->
 def test_a_server_that_is_slow(capsys: pytest.CaptureFixture[str]) -> None:
     """If the server was reached but did not answer in time, the advice is to wait rather than to check the address."""
 
-    def hang(_: Received) -> Iterator[bytes]:
+    def hang(_: Request) -> Iterator[bytes]:
         yield b""
         server.left_within(5)
 
@@ -333,7 +333,7 @@ def test_a_server_that_is_slow(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_server_that_hangs_up(capsys: pytest.CaptureFixture[str]) -> None:
     """If the connection breaks before the response, the advice is to check the URL."""
 
-    def hang_up(_: Received) -> Iterator[bytes]:
+    def hang_up(_: Request) -> Iterator[bytes]:
         raise HangUpError
         yield b""
 

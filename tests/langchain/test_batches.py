@@ -21,12 +21,12 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import BaseModel
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen.batches import AnswerBatch, AnswerFile, answer_rows
 from tests.support.captures import CAPTURES
 from tests.support.server import Loopback, completion, echo, response
 from tir_qwen import AuthenticationError, NotFoundError, PermissionDeniedError, TIRError
+from tir_qwen.testing import Request
 
 WHOLE = next(capture.raw for capture in CAPTURES if capture.id == "vllm-0.9.2/plain_think")
 ANSWERED = {"reasoning": "", "finish_reason": "stop", "input_tokens": 0, "output_tokens": 3, "error": None}
@@ -45,7 +45,7 @@ def asks(server: Loopback, **settings: Any) -> Runnable[Any, Any]:
     return itemgetter("prompt") | ChatTIRQwen(base_url=server.base_url, **settings)
 
 
-def question(request: Received) -> str:
+def question(request: Request) -> str:
     """Return the question in a request."""
     return str(request.json()["messages"][-1]["content"])
 
@@ -151,7 +151,7 @@ async def test_rows_that_fail(tmp_path: Path) -> None:
     broken = True
     path = tmp_path / "answers.jsonl"
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         return [REFUSED if broken and question(request) == "Question 3" else completion(question(request))]
 
     with Loopback(answer) as server:
@@ -176,13 +176,13 @@ async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("tir_qwen._client.throttle._FIRST_PAUSE", 0.01)
     left = ["429 Busy", "503 Busy", "502 Bad Gateway"] * 5
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         return [response({"error": "no"}, left.pop())] if left else echo(request)
 
     with Loopback(answer) as server:
         got = await answers(asks(server, max_retries=0), rows_of(20), max_concurrency=4)
     assert [row["error"] for row in got] == [None] * 20
-    assert len(server.received) == 35
+    assert len(server.requests) == 35
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ async def test_what_fails_for_all(status: str, kind: type[TIRError]) -> None:
     with Loopback(lambda _: [response({"error": "no"}, status)]) as server:
         with pytest.raises(kind):
             await answers(asks(server), rows_of(500), max_concurrency=4)
-        assert len(server.received) < 20
+        assert len(server.requests) < 20
 
 
 def test_no_secret_is_kept(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ async def test_a_batch_takes_the_token_from_the_environment(monkeypatch: pytest.
         ask = AnswerBatch(pickle.loads(pickled))
         (columns,) = [columns async for columns in ask({"prompt": np.array(["a"])})]
         assert columns["response"] == ["a"]
-        assert server.received[0].headers["authorization"] == "Bearer of-the-worker"
+        assert server.requests[0].headers["authorization"] == "Bearer of-the-worker"
     assert b"of-the-worker" not in pickled
 
 
@@ -277,7 +277,7 @@ async def test_batches_at_once_share_the_limit() -> None:
     """Batches that Ray gives a worker concurrently share one `max_concurrency` limit."""
     at_once, most, lock = 0, 0, threading.Lock()
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         nonlocal at_once, most
         with lock:
             at_once += 1

@@ -16,11 +16,11 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from langchain_tir_qwen.batches import AnswerBatch, AnswerFile
 from tests.langchain.test_batches import REFUSED, Row, question, read, rows_of
 from tests.support.server import Loopback, completion, response
+from tir_qwen.testing import Request
 
 # Ray itself causes them.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -32,7 +32,7 @@ def endpoint() -> Iterator[Loopback]:
     workers: set[str] = set()
     both = threading.Event()
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         prompt, _, worker = question(request).partition(" by ")
         if request.headers["authorization"] == "Bearer canary-token":
             yield response({"error": "Unauthorized"}, "401 Unauthorized")
@@ -118,19 +118,19 @@ def test_two_workers_share_the_rows(ray: Any, endpoint: Loopback, tmp_path: Path
     assert [row["response"] for row in got] == [None if at in (7, 9) else f"Question {at}" for at in range(40)]
     errors = {row["id"]: row["error"] for row in got if row["error"]}
     assert errors == {7: "BadRequestError: 400 Bad Request: no", 9: "ValueError: a bug in the chain"}
-    asked = Counter(question(request).partition(" by ")[0] for request in endpoint.received)
+    asked = Counter(question(request).partition(" by ")[0] for request in endpoint.requests)
     assert asked == dict.fromkeys((row["prompt"] for row in rows), 1)
-    workers = {question(request).partition(" by ")[2] for request in endpoint.received}
+    workers = {question(request).partition(" by ")[2] for request in endpoint.requests}
     assert len(workers) == 2
     assert str(os.getpid()) not in workers
-    assert {request.headers["authorization"] for request in endpoint.received} == {"Bearer of-the-worker"}
+    assert {request.headers["authorization"] for request in endpoint.requests} == {"Bearer of-the-worker"}
 
 
 def test_a_wrong_token(ray: Any, endpoint: Loopback) -> None:
     """A chain brings its own token; if it is wrong, the job ends, and the error gives the cause without the token."""
-    endpoint.received.clear()
+    endpoint.requests.clear()
     chain = itemgetter("prompt") | ChatTIRQwen(base_url=endpoint.base_url, access_token="canary-token")
     with pytest.raises(Exception, match="AuthenticationError") as caught:
         answered_by(ray, chain, rows_of(40)).take_all()
     assert "canary-token" not in "".join(traceback.format_exception(caught.value))
-    assert endpoint.received[0].headers["authorization"] == "Bearer canary-token"
+    assert endpoint.requests[0].headers["authorization"] == "Bearer canary-token"

@@ -19,11 +19,11 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import CustomQueryEngine
 from pydantic import BaseModel
 
-from demo.replay import Received
 from llama_index_tir_qwen import TIRQwen
 from llama_index_tir_qwen.batches import AnswerFile, answer_rows
 from tests.support.captures import CAPTURES
 from tests.support.server import Loopback, completion, echo, response
+from tir_qwen.testing import Request
 
 Row = dict[str, Any]
 WHOLE = next(capture.raw for capture in CAPTURES if capture.id == "vllm-0.9.2/plain_think")
@@ -49,7 +49,7 @@ async def test_an_llm(asked: Row, tmp_path: Path) -> None:
     rows = [{"id": 1, **asked}]
     with Loopback(lambda _: [WHOLE]) as server, AnswerFile(tmp_path / "answers.jsonl") as file:
         (row,) = await answers(TIRQwen(api_base=server.base_url), rows, keep=file.add)
-        assert server.received[0].json()["messages"] == [{"role": "user", "content": "Hi"}]
+        assert server.requests[0].json()["messages"] == [{"role": "user", "content": "Hi"}]
         assert list(file.missing(rows)) == []
     message = json.loads(WHOLE.partition(b"\r\n\r\n")[2])
     assert row == {
@@ -69,7 +69,7 @@ class City(BaseModel):
     name: str
 
 
-def city(request: Received) -> list[bytes]:
+def city(request: Request) -> list[bytes]:
     """Answer with the city that is asked for, as an object or as a call."""
     body = request.json()
     (name,) = (name for name in ("Pune", "Delhi") if name in str(body["messages"]))
@@ -107,7 +107,7 @@ async def test_an_answer_that_is_not_the_object() -> None:
     """An answer that cannot be parsed is an error of its row."""
     rows = [{"id": 1, "prompt": "bad"}, {"id": 2, "prompt": "good"}]
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         asked = str(request.json()["messages"])
         return [completion('{"name": "Pune"}' if "good" in asked else "no")]
 
@@ -160,14 +160,14 @@ async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("tir_qwen._client.throttle._FIRST_PAUSE", 0.01)
     left = ["429 Busy", "503 Busy"] * 5
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         return [response({"error": "no"}, left.pop())] if left else echo(request)
 
     with Loopback(answer) as server:
         rows = [{"id": at, "prompt": "Hi"} for at in range(20)] + [{"id": 20}]
         got = await answers(TIRQwen(api_base=server.base_url, max_retries=0), rows, max_concurrency=4)
     assert [row["error"] for row in got] == [*[None] * 20, "KeyError: 'prompt'"]
-    assert len(server.received) == 30
+    assert len(server.requests) == 30
 
 
 def test_what_cannot_be_asked() -> None:

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.tools import FunctionTool
 
 from llama_index_tir_qwen import TIRQwen
-from tests.support.server import Loopback, Received, response
+from tests.support.server import Loopback, Request, response
 
 RAN: list[str] = []
 
@@ -27,7 +27,7 @@ def serving(*arguments: str, finish_reason: str = "tool_calls") -> Any:
     ]
     message = {"role": "assistant", "content": "", "tool_calls": calls}
 
-    def answer(_: Received) -> list[bytes]:
+    def answer(_: Request) -> list[bytes]:
         return [response({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]})]
 
     return answer
@@ -66,7 +66,7 @@ def test_positional_arguments() -> None:
         llm = TIRQwen(api_base=server.base_url)
         tools = [FunctionTool.from_defaults(wipe)]
         *_, last = llm.stream_chat_with_tools(tools, "Wipe!", [], False, True, True)
-        (request,) = server.received
+        (request,) = server.requests
     assert [call.tool_name for call in llm.get_tool_calls_from_response(last)] == ["wipe"]
     assert request.json()["tool_choice"] == "required"
 

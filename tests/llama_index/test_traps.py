@@ -29,12 +29,12 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
 
-from demo.replay import Received
 from llama_index_tir_qwen import TIRQwen
 from tests.support.cassette_fixtures import Server
 from tests.support.fake_vllm import PRIVATE, TOKEN, USAGE, delta
 from tests.support.scripted_transport import KNOWN, Reply, Scripted, llm_on, llm_saying
 from tests.support.server import STREAM_HEAD, Loopback, event
+from tir_qwen.testing import Request
 
 HELLO = [ChatMessage("Hello")]
 PROMPT = PromptTemplate("{question}")
@@ -276,7 +276,7 @@ def test_copies_keep_the_token(made: str) -> None:
         llm = TIRQwen(api_base=server.base_url, api_key=TOKEN)
         llm.complete("Hello")
         assert COPIES[made](llm).complete("Hello").text == "Good day!"
-    assert [one.headers["authorization"] for one in server.received] == [f"Bearer {TOKEN}"] * 2
+    assert [one.headers["authorization"] for one in server.requests] == [f"Bearer {TOKEN}"] * 2
 
 
 def _whole(content: str) -> bytes:
@@ -362,7 +362,7 @@ async def test_closed_at_once(name: str) -> None:
     assert len([package for package in left if package in OURS]) <= dropped
 
 
-def talkative(_: Received) -> Iterator[bytes]:
+def talkative(_: Request) -> Iterator[bytes]:
     """Return an endless object."""
     yield STREAM_HEAD + event('{"name": "')
     while True:

@@ -15,11 +15,11 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.llms import ChatMessage
 
-from demo.replay import Received
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.support.server import DONE, END, MESSAGES, QUESTION, STREAM_HEAD, Loopback, chunk, echo, event
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import Request
 
 OURS = ("tir_qwen", "langchain_tir_qwen", "llama_index_tir_qwen")
 ENGINE = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio")
@@ -39,7 +39,7 @@ KINDS: dict[str, Callable[[int], list[bytes]]] = {
 }
 
 
-def answering(pieces: list[bytes]) -> Callable[[Received], list[bytes]]:
+def answering(pieces: list[bytes]) -> Callable[[Request], list[bytes]]:
     """Answer with a stream that arrives all at once, so that reads from the network cost next to nothing."""
     raw = b"".join([STREAM_HEAD, *pieces, event("", "stop"), DONE, END])
     return lambda _: [raw]
@@ -200,7 +200,7 @@ def test_a_request_is_a_single_write(way: Callable[[str], Callable[[], int]], wr
             ask()
         finally:
             sys.setprofile(before)
-        assert len(server.received) == 1
+        assert len(server.requests) == 1
     assert sent == ["send"] * writes
 
 
@@ -210,4 +210,4 @@ def test_one_connection() -> None:
         client = Client(base_url=server.base_url)
         for _ in range(20):
             assert "".join(delta.content for delta in client.stream(MESSAGES)) == QUESTION
-    assert (server.connections, len(server.received)) == (1, 20)
+    assert (server.connections, len(server.requests)) == (1, 20)

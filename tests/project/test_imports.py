@@ -168,7 +168,7 @@ def test_a_call_loads_one_http_library(before: str, wanted: str, engine: str) ->
     with Loopback(echo) as server:
         packages = loaded(f"{before}\n{CALL}", server.base_url, TIR_QWEN_HTTP_ENGINE=wanted)
     assert packages & ENGINES == {engine, engine.replace("httpx", "httpcore")}
-    assert len(server.received) == 1
+    assert len(server.requests) == 1
 
 
 def test_unknown_engine() -> None:

@@ -1,4 +1,4 @@
-"""The notebooks run on recorded exchanges; the tools that record, replay and store them work."""
+"""The notebooks and the demo run on recorded exchanges; the tools that record and store them work."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
 
-from demo.replay import Received
+from demo import __main__ as demo
+from demo.questions import EXCHANGES
 from notebooks import __main__ as running
 from notebooks import execute, recorded
 from notebooks.record import record
 from tests.support.server import Loopback, completion, response, stream
-from tir_qwen import AuthenticationError, Client, NotFoundError
+from tir_qwen.testing import FakeEndpoint, Recording, Request
+from tir_qwen.testing._folding import fold
+from tir_qwen.testing._recordings import Player, response_of
 
 FOLDER = Path(execute.__file__).parent
 PATHS = execute.find([])
 NAMES = [path.stem for path in PATHS]
-RECORDINGS = sorted(path.stem for path in recorded.EXCHANGES.glob("*.json"))
+RECORDINGS = sorted((FOLDER / "exchanges").iterdir())
 QUICKSTART = "01_langchain_quickstart"
 
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
@@ -100,7 +102,7 @@ def test_notebooks_say_whom_they_ask(name: str) -> None:
     assert [cell.execution_count for cell in code(stored)] == [*range(1, len(code(stored)) + 1)]
 
 
-@pytest.mark.parametrize("path", [*PATHS, *sorted(recorded.EXCHANGES.iterdir())], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PATHS, *RECORDINGS], ids=lambda path: path.name)
 def test_nothing_private(path: Path) -> None:
     """Notebooks and recordings contain no tokens, local paths, addresses, or text that nobody scripted."""
     text = re.sub(r'"image/png": ".*"', "", path.read_text(encoding="utf-8"))
@@ -111,24 +113,24 @@ def test_nothing_private(path: Path) -> None:
 def test_notebooks_run_live_with_credentials() -> None:
     """With credentials, the notebook asks the endpoint of the environment and says so."""
     path = FOLDER / f"{QUICKSTART}.ipynb"
-    _, exchanges = recorded.load(QUICKSTART)
-    with Loopback(recorded.replay(QUICKSTART, exchanges, 100000, token="canary")) as server:
-        live = execute.execute(path, {**os.environ, **NO_NETWORK, **credentials_for(server)})
+    recording = Recording.load(recorded.exchanges(QUICKSTART))
+    with FakeEndpoint(default=Player(recording, "canary")) as endpoint:
+        live = execute.execute(path, {**os.environ, **NO_NETWORK, **credentials_for(endpoint.base_url)})
 
     assert first_line(live) == "Live: asking the endpoint that the environment names."
     assert [told(cell) for cell in code(live)[1:]] == [told(cell) for cell in code(execute.read(path))[1:]]
-    assert {request.target for request in server.received} == {
+    assert {request.target for request in endpoint.requests} == {
         "/project/p-7777/genai/qwen3_32b/v1/chat/completions?project_id=7777"
     }
-    assert len(server.received) == len(exchanges)
+    assert len(endpoint.requests) == len(recording.exchanges)
 
 
-def credentials_for(server: Loopback) -> dict[str, str]:
-    """Return the environment variables of a user of this server."""
+def credentials_for(url: str) -> dict[str, str]:
+    """Return the environment variables of a user of the server at this URL."""
     return {
         "E2E_TIR_ACCESS_TOKEN": "canary",
         "E2E_TIR_PROJECT_ID": "7777",
-        "MODEL_API_CLIENT_HOST": server.url,
+        "MODEL_API_CLIENT_HOST": url,
         "NO_PROXY": "127.0.0.1",
     }
 
@@ -155,57 +157,33 @@ with Client(**given | {"access_token": "other"}) as client:
         print(error)"""
 
 
-def endpoint(request: Received) -> list[bytes]:
+def endpoint(request: Request) -> list[bytes]:
     """Answer like a live endpoint."""
     if request.headers["authorization"] != "Bearer canary":
         return [response({"error": "Unauthorized"}, "401 Unauthorized", retry_after="7")]
     return [stream("Hi", " there") if request.json()["stream"] else completion("Hi!")]
 
 
-def test_recordings_replay_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Requests are recorded with their responses, without credentials, and replay gives the same results."""
+def test_recording_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The requests of a notebook's cells are recorded with their responses, and no credentials."""
     path = notebook_of(tmp_path, ASK)
-    monkeypatch.setattr(recorded, "EXCHANGES", tmp_path)
+    monkeypatch.setattr("notebooks.record.exchanges", lambda name: tmp_path / f"{name}.json")
     with Loopback(endpoint) as server, monkeypatch.context() as live:
-        for name, value in {**credentials_for(server), **FINDS_RECORDED}.items():
+        for name, value in {**credentials_for(server.url), **FINDS_RECORDED}.items():
             live.setenv(name, value)
         assert record(path, "a test") == 3
 
-    source, exchanges = recorded.load("small")
+    recording = Recording.load(tmp_path / "small.json")
     hello = [{"role": "user", "content": "Hello"}]
     counted = {"stream_options": {"include_usage": True}}
-    assert source == "a test"
-    assert [(kept["request"], kept.get("wrong_token"), kept["status"]) for kept in exchanges] == [
+    assert recording.source == "a test"
+    assert [(kept["request"], kept.get("wrong_token"), kept["status"]) for kept in recording.exchanges] == [
         ({"model": "qwen3_32b", "messages": hello, "stream": False}, None, 200),
         ({"model": "qwen3_32b", "messages": hello, "stream": True, "seed": 4, **counted}, None, 200),
         ({"model": "qwen3_32b", "messages": hello, "stream": False}, True, 401),
     ]
-    assert exchanges[2]["retry_after"] == "7"
-    assert "".join(event for event, _ in recorded.unfold(exchanges[1]["events"])).count("data: ") == 4
     kept = (tmp_path / "small.json").read_text()
     assert [word for word in ("canary", "7777", "127.0.0.1", "other") if word in kept] == []
-    with recorded.Server(recorded.replay("small", exchanges, 100000, token="canary")) as server:
-        with Client(base_url=server.url, project_id=6530, access_token="canary") as client:
-            assert client.complete(hello).content == "Hi!"
-            assert "".join(delta.content for delta in client.stream(hello, seed=4)) == "Hi there"
-        with (
-            Client(base_url=server.url, project_id=6530, access_token="x") as client,
-            pytest.raises(AuthenticationError),
-        ):
-            client.complete(hello)
-
-
-def test_secret_in_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A recording that would contain the user's token is not saved."""
-    monkeypatch.setattr(recorded, "EXCHANGES", tmp_path)
-    with Loopback(lambda _: [completion("Your token is canary.")]) as server:
-        for name, value in {**credentials_for(server), **FINDS_RECORDED}.items():
-            monkeypatch.setenv(name, value)
-
-        with pytest.raises(SystemExit, match=r"^Not kept: the exchanges hold the token, the project id or the host\.$"):
-            record(notebook_of(tmp_path, ASK), "a test")
-
-    assert [*tmp_path.glob("*.json")] == []
 
 
 def test_running_stores_only_the_outputs(
@@ -270,133 +248,28 @@ def test_unknown_name() -> None:
         running.main(["07_missing"])
 
 
-# ---------------------------------------------------------------------- replaying
-
-
-def asked(content: str, **fields: Any) -> dict[str, Any]:
-    """Return a request body."""
-    return {"model": "qwen3_32b", "messages": [{"role": "user", "content": content}], "stream": False, **fields}
-
-
-def exchange(request: dict[str, Any], content: str) -> dict[str, Any]:
-    """Return a recorded exchange."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-    answer = {"id": "x", "choices": [choice], "usage": {"completion_tokens": 20}}
-    return {"request": request, "status": 200, "content_type": "application/json", "json": answer}
-
-
-def test_equal_requests() -> None:
-    """Equal requests get the recorded answers in order, and then the last one again."""
-    exchanges = [exchange(asked("Throw a die."), throw) for throw in "426"]
-    with recorded.Server(recorded.replay("dice", exchanges, 100000)) as server:
-        client = Client(base_url=server.url, project_id=6530, access_token="recorded")
-        with client:
-            throws = [client.complete(asked("Throw a die.")["messages"]).content for _ in range(5)]
-
-    assert throws == [*"42666"]
-
-
-CHANGES = {
-    "text": ({"content": "Throw a dice."}, {}, '-   "content": "Throw a die.",\n+   "content": "Throw a dice.",'),
-    "parameter": ({}, {"seed": 4}, '+ "seed": 4,'),
-    "token": ({}, {"access_token": "other"}, '- "(wrong token)": false,\n+ "(wrong token)": true,'),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_changed_request(change: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A request that differs from the recorded one fails, and the difference is printed."""
-    message, settings, difference = CHANGES[change]
-    settings = dict(settings)
-    exchanges = [exchange(asked("Throw a die."), "4"), exchange(asked("Something else, and longer."), "…")]
-    with recorded.Server(recorded.replay("dice", exchanges, 100000)) as server:
-        token = settings.pop("access_token", recorded.TOKEN)
-        with (
-            Client(base_url=server.url, project_id=6530, access_token=token) as client,
-            pytest.raises(NotFoundError, match=r"No answer of dice is kept for this request\. make record-notebooks"),
-        ):
-            client.complete([{**asked("Throw a die.")["messages"][0], **message}], **settings)
-
-    said = capsys.readouterr().err
-    assert said.startswith("dice has no recorded answer to this request.\n--- the nearest recorded request\n+++ this ")
-    assert difference in said
-    assert said.endswith("\nTo record anew: make record-notebooks NOTEBOOKS=dice\n")
-
-
-def pieces_of(exchange: dict[str, Any], pace: float = 100000) -> list[bytes]:
-    """Return what is written to the file for an exchange."""
-    return [*recorded.written(exchange, pace)]
-
-
-@pytest.mark.parametrize("name", RECORDINGS)
-def test_recordings_are_whole(name: str) -> None:
-    """The compact recording replays exactly: each stream event by event, each answer with its length."""
-    for kept in recorded.load(name)[1]:
-        head, *pieces = pieces_of(kept)
+@pytest.mark.parametrize("path", [*RECORDINGS, EXCHANGES], ids=lambda path: path.name)
+def test_recordings_are_whole(path: Path) -> None:
+    """The recordings of notebooks and demo are played byte for byte: each stream by events, each answer whole."""
+    for kept in Recording.load(path).exchanges:
+        head, *chunks = response_of(kept)._parts(lambda _: None)
         if "events" in kept:
-            contents = [piece.split(b"\r\n", 1)[1].removesuffix(b"\r\n") for piece in pieces[:-1]]
-            assert all(piece == b"%x\r\n%s\r\n" % (len(it), it) for piece, it in zip(pieces, contents, strict=False))
-            assert (contents[-1], pieces[-1]) == (b"data: [DONE]\n\n", b"0\r\n\r\n")
+            contents = [chunk.split(b"\r\n", 1)[1].removesuffix(b"\r\n") for chunk in chunks[:-1]]
+            assert all(chunk == b"%x\r\n%s\r\n" % (len(it), it) for chunk, it in zip(chunks, contents, strict=False))
+            assert (contents[-1], chunks[-1]) == (b"data: [DONE]\n\n", b"0\r\n\r\n")
             assert all(json.loads(content[6:])["choices"] is not None for content in contents[:-1])
-            assert recorded.fold(b"".join(contents).decode()) == {"events": kept["events"]}
+            assert fold(b"".join(contents).decode()) == {"events": kept["events"]}
         else:
             content = head.partition(b"\r\n\r\n")[2]
             assert f"content-length: {len(content)}\r\n".encode() in head
-            assert recorded.fold(content.decode()) == {"json": kept["json"]}
+            assert fold(content.decode()) == {"json": kept["json"]}
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["", "<html>", '{"a": 1}', "[]", 'data: {"delta":{"content":"a"}}\n\ndata: [DONE]'],
-    ids=["empty", "page", "other JSON", "no object", "no end"],
-)
-def test_unexpected_body(body: str) -> None:
-    """A body that the compact form could not reproduce byte for byte is stored as it is."""
-    kept = recorded.fold(body)
-
-    assert kept == {"text": body}
-    assert pieces_of({"status": 502, "content_type": "text/html", **kept})[0].partition(b"\r\n\r\n")[2] == body.encode()
-
-
-TEXTS = ["", "a", "é", "न", "👩", "\n", '"', "\\", "</think>", recorded.BETWEEN, recorded.HERE, "word " * 30]
-
-
-def test_every_text_is_kept() -> None:
-    """The events of a stream are kept byte for byte, whatever text they contain."""
-    events = [f'data: {{"delta":{{"content":{json.dumps(text, ensure_ascii=False)}}}}}\n\n' for text in TEXTS * 2]
-    events.append(f'data: {{"id":"{recorded.HERE}","delta":{{"content":"a"}}}}\n\n')
-    body = "".join(events) + "data: [DONE]\n\n"
-
-    kept = recorded.fold(body)["events"]
-
-    assert "".join(f"{event}\n\n" for event, _ in recorded.unfold(kept)) == body
-
-
-def test_streams_are_replayed_at_the_given_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text arrives at the given pace, other events at once, and a whole answer after the time of its tokens."""
-    waits: list[float] = []
-    monkeypatch.setattr(recorded, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=waits.append))
-    stream = [f'data: {{"delta":{{"{key}":"{text}"}}}}' for key, text in [("reasoning_content", "a"), ("content", "b")]]
-    body = "\n\n".join(['data: {"delta":{"role":"assistant"}}', *stream, "data: [DONE]", ""])
-
-    pieces_of({"status": 200, "content_type": "text/event-stream", **recorded.fold(body)}, pace=40)
-    pieces_of(exchange(asked("Hello"), "Hello!"), pace=40)
-    pieces_of({**exchange(asked("Hello"), ""), "json": {"error": "Unauthorized"}}, pace=40)
-
-    assert waits == [0.025, 0.05, 0.5, 0.0]
-
-
-def test_answer_of_a_limit() -> None:
-    """An error is replayed with its `Retry-After`, so that retries look as they were."""
-    limit = {**exchange(asked("Hello"), ""), "status": 429, "json": {"error": "Too many"}, "retry_after": "0"}
-    with recorded.Server(recorded.replay("x", [limit, exchange(asked("Hello"), "Hi!")], 100000)) as server:
-        client = Client(base_url=server.url, project_id=6530, access_token=recorded.TOKEN)
-        with client:
-            assert client.complete(asked("Hello")["messages"]).content == "Hi!"
-    assert len(server.received) == 2
-    assert pieces_of(limit)[0].partition(b"\r\n\r\n")[0].split(b"\r\n") == [
-        b"HTTP/1.1 429 .",
-        b"content-type: application/json",
-        b"retry-after: 0",
-        b"content-length: 20",
-    ]
+def test_the_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without credentials the demo plays its recordings: both integrations stream reasoning, answer and counts."""
+    monkeypatch.setattr(demo, "TOKENS_PER_SECOND", None)
+    assert demo.main() == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Recorded: no credentials in the environment")
+    assert said.count("[reasoning]") == said.count("[answer]") == 2
+    assert said.endswith("\nUsage\n  LangChain   24 in, 224 out\n  LlamaIndex  14 in, 82 out\n")

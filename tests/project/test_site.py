@@ -140,7 +140,7 @@ def test_what_to_write_instead(code: str, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("MODEL_API_CLIENT_HOST", server.url)
         model = eval(code, made)
         model.invoke("Hi") if isinstance(model, ChatTIRQwen) else model.complete("Hi")
-        (request,) = server.received
+        (request,) = server.requests
     assert request.target.partition("?")[0] == f"{path}/chat/completions"
     body = request.json()
     sent = {name: body[name] for name in ("max_tokens", "top_k", "chat_template_kwargs") if name in body}

@@ -22,7 +22,7 @@ from tests.support.captures import CAPTURES
 from tests.support.embedding_server import embeds
 from tests.support.paths import ROOT
 from tests.support.public import MODULES
-from tests.support.server import END, STREAM_HEAD, HangUpError, Loopback, Received, completion, event, response
+from tests.support.server import END, STREAM_HEAD, HangUpError, Loopback, Request, completion, event, response
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pydantic.PydanticDeprecatedSince20"),  # raised by core's agents
@@ -70,7 +70,7 @@ WHOLE, STREAM = (
 )
 
 
-def answer(request: Received) -> list[bytes]:
+def answer(request: Request) -> list[bytes]:
     """Answer with vectors, with a tool call about the weather, with an object if asked for, else recorded."""
     body = request.json()
     if "input" in body:
@@ -117,7 +117,7 @@ def test_snippets_run(name: str, endpoint: Loopback, capsys: pytest.CaptureFixtu
     """Each snippet runs unchanged, and prints the answer if it prints anything."""
     code = SNIPPETS.get(name) or EXAMPLES[name]
     run(code, name)
-    answered = bool(endpoint.received) or name.startswith("tir_qwen.testing")  # whose examples have their own server
+    answered = bool(endpoint.requests) or name.startswith("tir_qwen.testing")  # whose examples have their own server
     assert bool(re.search(r"\b(print|a?show)\(", code)) == answered
     assert not answered or "Paris" in capsys.readouterr().out
 
@@ -125,9 +125,9 @@ def test_snippets_run(name: str, endpoint: Loopback, capsys: pytest.CaptureFixtu
 def test_upstream_pages_run(endpoint: Loopback, capsys: pytest.CaptureFixture[str]) -> None:
     """The code of the pages for the frameworks' documentation runs from top to bottom."""
     for snippets in (of_page(UPSTREAM / "langchain.mdx"), of_notebook(UPSTREAM / "llama_index.ipynb")):
-        endpoint.received.clear()
+        endpoint.requests.clear()
         run("\n".join(snippets), "upstream")
-        assert endpoint.received
+        assert endpoint.requests
         assert "Paris" in capsys.readouterr().out
 
 
@@ -144,7 +144,7 @@ async def test_the_web_service(answered: list[bytes], text: str, monkeypatch: py
     """The FastAPI service of the guide streams the answer, and tells the user when it breaks off or is refused."""
     (code,) = (code for code in of_page(ROOT / "docs" / "deploying.md") if "fastapi" in code)
 
-    def once(_: Received) -> Iterator[bytes]:
+    def once(_: Request) -> Iterator[bytes]:
         yield from answered
         if b"DONE" not in answered[0]:
             raise HangUpError

@@ -7,7 +7,8 @@ from base64 import b64encode
 from typing import Any
 from zlib import crc32
 
-from tests.support.server import Received, response
+from tests.support.server import response
+from tir_qwen.testing import Request
 
 MODEL = "e5-mistral-7b-instruct"
 LENGTH = 4
@@ -30,7 +31,7 @@ def answer_for(body: dict[str, Any], length: int = LENGTH) -> dict[str, Any]:
     return {"id": "embd-1", "object": "list", "model": body["model"], "data": items[::-1], "usage": usage}
 
 
-def embeds(request: Received) -> list[bytes]:
+def embeds(request: Request) -> list[bytes]:
     """Answer a request."""
     return [response(answer_for(request.json()))]
 

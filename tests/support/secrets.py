@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.paths import ROOT, TESTS
 from tests.support.server import (
     END,
@@ -29,6 +28,7 @@ from tests.support.server import (
     response,
     stream,
 )
+from tir_qwen.testing import Request
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.canary.c2lnbmF0dXJl"
 PROJECT = "8653097"
@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 }
 """Settings of a client or of a face that hold all of them but the question."""
 
-NOT_OURS = (str(TESTS), str(ROOT / "demo"))
+NOT_OURS = (str(TESTS), str(ROOT / "tir_qwen" / "testing"))
 ENGINES = ("httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio")
 
 
@@ -112,38 +112,38 @@ def logged(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(f"{formatter.format(record)} {vars(record)}" for record in caplog.records)
 
 
-def gossip(request: Received) -> str:
+def gossip(request: Request) -> str:
     """Return everything that a server knows about a request, except the question."""
     return (
         f"no {request.headers['authorization']} {request.headers['x-team']} at {request.target} p-{PROJECT} {PROJECT}"
     )
 
 
-def validation(request: Received) -> list[bytes]:
+def validation(request: Request) -> list[bytes]:
     """Return an error of vLLM 0.9, which quotes the request."""
     said = [{"type": "x", "loc": ("body", "n"), "msg": gossip(request), "input": request.json()}]
     return [response({"object": "error", "message": str(said), "code": 400}, "400 Bad Request")]
 
 
-def frame(request: Received) -> list[bytes]:
+def frame(request: Request) -> list[bytes]:
     """Return an answer that ends with an error."""
     error = {"error": {"message": gossip(request), "code": 400}}
     return [STREAM_HEAD + event("In its ") + chunk(b"data: " + json.dumps(error).encode() + b"\n\n") + END]
 
 
-def hang_up(request: Received) -> Iterator[bytes]:
+def hang_up(request: Request) -> Iterator[bytes]:
     """Hang up without an answer."""
     yield b""
     raise HangUpError
 
 
-def breaking_off(raw: bytes, _: Received) -> Iterator[bytes]:
+def breaking_off(raw: bytes, _: Request) -> Iterator[bytes]:
     """Return an answer that breaks off."""
     yield raw
     raise HangUpError
 
 
-SERVERS: dict[str, Callable[[Received], Any]] = {
+SERVERS: dict[str, Callable[[Request], Any]] = {
     "answers": lambda request: [stream("Hi") if request.json()["stream"] else completion("Hi")],
     "refuses": validation,
     "forbids": lambda request: [response(gossip(request).encode(), "403 Forbidden")],

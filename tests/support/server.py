@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import select
-import socket
 import ssl
-import struct
 import sys
 import threading
 import time
@@ -16,14 +13,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
-from demo.replay import Answer, Received, ReplayServer, pieces
 from tests.support.captures import Capture
 from tir_qwen import AsyncClient, Client, Completion, Delta, TIRError
 from tir_qwen._response.response import ResponseDecoder
+from tir_qwen.testing import Request
+from tir_qwen.testing._server import Answer, HangUpError, LoopbackServer
 
 QUESTION = "Where is the canary?"
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -71,15 +69,11 @@ def stream(*contents: str) -> bytes:
     return STREAM_HEAD + b"".join(map(event, contents)) + event("", "stop") + DONE + END
 
 
-def echo(request: Received) -> list[bytes]:
+def echo(request: Request) -> list[bytes]:
     """Answer with the question itself."""
     body = request.json()
     content = body["messages"][0]["content"]
     return [stream(*content) if body["stream"] else completion(content)]
-
-
-class HangUpError(OSError):
-    """Raised within an answer to close the connection."""
 
 
 def is_whole(raw: bytes) -> bool:
@@ -96,7 +90,7 @@ class Endless:
     def __init__(self) -> None:
         self.left = threading.Event()
 
-    def __call__(self, _: Received) -> Iterator[bytes]:
+    def __call__(self, _: Request) -> Iterator[bytes]:
         try:
             yield STREAM_HEAD + event("0")
             while True:
@@ -110,11 +104,20 @@ class Endless:
         return self.left.wait(5)
 
 
+def pieces(raw: bytes) -> Iterator[bytes]:
+    """Split a raw response into its head and its events, as a server would write them."""
+    head, separator, body = raw.partition(b"\r\n\r\n")
+    yield head + separator
+    while body:
+        event, separator, body = body.partition(b"\n\n")
+        yield event + separator
+
+
 def in_turn(*raws: bytes) -> Answer:
     """Give the responses in turn; hang up after an incomplete one and after the last."""
     left = list(raws)
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         if not left:
             raise HangUpError
         raw = left.pop(0)
@@ -125,23 +128,17 @@ def in_turn(*raws: bytes) -> Answer:
     return answer
 
 
-class Loopback(ReplayServer):
-    """A replay server that counts its connections and notices when they end.
+class Loopback(LoopbackServer):
+    """A server that notices when its connections end.
 
     Args:
-        answer: See `ReplayServer`; it may use `left_within` and `reset_connection`.
-        reset: Hang up with a TCP reset.
+        answer: See `LoopbackServer`.
         tls: Speak TLS, with this context's certificate.
     """
 
-    request_queue_size = 128  # with the default of 5, many clients at once wait a second for a lost SYN
-
-    def __init__(self, answer: Answer, *, reset: bool = False, tls: ssl.SSLContext | None = None) -> None:
-        self.connections = 0
+    def __init__(self, answer: Answer, *, tls: ssl.SSLContext | None = None) -> None:
         self.ended = threading.Semaphore(0)
-        self.reset = reset
         self._tls = tls
-        self._own = threading.local()  # each connection has its thread
         super().__init__(answer)
 
     @property
@@ -155,29 +152,8 @@ class Loopback(ReplayServer):
             request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         return request, address
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections += 1
-        super().process_request(request, client_address)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        self._own.connection, self._own.reset = request, self.reset
-        super().finish_request(request, client_address)
-
-    def left_within(self, seconds: float) -> bool:
-        """Within an answer: wait up to `seconds`; return whether the client hangs up."""
-        return bool(select.select([self._own.connection], [], [], max(seconds, 0))[0])
-
-    def reset_connection(self) -> NoReturn:
-        """Within an answer: close the connection with a TCP reset."""
-        self._own.reset = True
-        raise HangUpError
-
     def shutdown_request(self, request: Any) -> None:
-        if getattr(self._own, "reset", self.reset):
-            request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_request(request)
-        else:
-            super().shutdown_request(request)
+        super().shutdown_request(request)
         self.ended.release()
 
     def noticed(self, connections: int = 1) -> bool:

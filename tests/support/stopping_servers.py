@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from demo.replay import Received
 from tests.support.server import DONE, STREAM_HEAD, HangUpError, Loopback, completion, event, response
+from tir_qwen.testing import Request
 
 LAST = "after the last delta"
 STREAMED = {
@@ -46,7 +46,7 @@ class Stopping(Loopback):
         self.left = threading.Event()
         super().__init__(self._stop)
 
-    def _stop(self, _: Received) -> Iterator[bytes]:
+    def _stop(self, _: Request) -> Iterator[bytes]:
         yield self.begin
         self.reached.set()
         if self.rest is not None and not self.left_within(0.1):

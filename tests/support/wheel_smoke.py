@@ -14,69 +14,32 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from importlib.metadata import version
 from importlib.resources import files
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import tir_qwen
 from tir_qwen import AsyncClient, Client
+from tir_qwen.testing import FakeEndpoint, Reply, Request
 
 FACES = {"langchain": "langchain_tir_qwen", "llama-index": "llama_index_tir_qwen"}
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 CITY = {"name": "Paris"}
-CALL = {"id": "call-1", "type": "function", "function": {"name": "City", "arguments": json.dumps(CITY)}}
+WORDS = ["It", " is", " Paris", "."]
 
 
-class Server(BaseHTTPRequestHandler):
-    """Answers like vLLM: with a tool call if tools are offered, an object if one is requested, else a sentence."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        """Answer, whole or streamed."""
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        content = json.dumps(CITY) if asked.get("response_format") else "It is Paris."
-        said = {"tool_calls": [CALL]} if asked.get("tools") else {"content": content}
-        reason = "tool_calls" if asked.get("tools") else "stop"
-        if asked.get("stream"):
-            self.send("text/event-stream", stream(said, reason))
-        else:
-            message = {"role": "assistant", "reasoning_content": "Hm.", "content": None, **said}
-            choice = {"index": 0, "message": message, "finish_reason": reason}
-            self.send("application/json", json.dumps({"id": "1", "choices": [choice], "usage": USAGE}).encode())
-
-    def send(self, kind: str, body: bytes) -> None:
-        """Send a response."""
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
-
-
-def stream(said: dict[str, Any], reason: str) -> bytes:
-    """Return a streamed answer, word by word."""
-    words = str(said.get("content", "")).replace(" ", " \0").split("\0")
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, {"reasoning_content": "Hm."}]
-    if "tool_calls" in said:
-        deltas.append({"tool_calls": [{"index": 0, **CALL}]})
-    else:
-        deltas += [{"content": word} for word in words]
-    choices: list[Any] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
-    choices.append({"index": 0, "delta": {}, "finish_reason": reason})
-    chunks: list[dict[str, Any]] = [{"id": "1", "choices": [choice]} for choice in choices]
-    chunks.append({"id": "1", "choices": [], "usage": USAGE})
-    return b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+def answer(request: Request) -> Reply:
+    """Answer with a tool call if tools are offered, an object if one is requested, else a sentence."""
+    asked = request.json()
+    if asked.get("tools"):
+        return Reply(reasoning="Hm.", tool_calls=[("City", CITY)], usage=USAGE)
+    if asked.get("response_format"):
+        return Reply(reasoning="Hm.", json=CITY, usage=USAGE)
+    return Reply("It is Paris.", reasoning="Hm.", usage=USAGE)
 
 
 def same(found: object, expected: object) -> None:
@@ -120,10 +83,11 @@ def transport(url: str) -> None:
 
     with Client(base_url=url) as client:
         completion = client.complete(MESSAGES)
-        same((completion.content, completion.reasoning, completion.usage), ("It is Paris.", "Hm.", USAGE))
+        same((completion.content, completion.reasoning), ("It is Paris.", "Hm."))
+        same({**(completion.usage or {}), **USAGE}, completion.usage)
         deltas = list(client.stream(MESSAGES))
-        same([delta.content for delta in deltas if delta.content], ["It ", "is ", "Paris."])
-        same(deltas[-1].usage, USAGE)
+        same([delta.content for delta in deltas if delta.content], WORDS)
+        same({**(deltas[-1].usage or {}), **USAGE}, deltas[-1].usage)
     asyncio.run(asynchronously())
 
 
@@ -156,7 +120,7 @@ def langchain(url: str) -> None:
     answer = model.invoke("?")
     same((answer.content, answer.additional_kwargs), ("It is Paris.", {"reasoning_content": "Hm."}))
     same(answer.usage_metadata and answer.usage_metadata["total_tokens"], 8)
-    same([chunk.content for chunk in model.stream("?") if chunk.content], ["It ", "is ", "Paris."])
+    same([chunk.content for chunk in model.stream("?") if chunk.content], WORDS)
     asyncio.run(asynchronously())
     calls = model.bind_tools([City]).invoke("?").tool_calls
     same([(call["name"], call["args"]) for call in calls], [("City", CITY)])
@@ -189,7 +153,7 @@ def llama_index(url: str) -> None:
     llm = TIRQwen(api_base=url)
     same(llm.complete("?").text, "It is Paris.")
     deltas = [response.delta for response in llm.stream_chat([ChatMessage("?")])]
-    same([delta for delta in deltas if delta], ["It ", "is ", "Paris."])
+    same([delta for delta in deltas if delta], WORDS)
     asyncio.run(asynchronously())
     tool = FunctionTool.from_defaults(fn=city, name="City")
     selections = llm.get_tool_calls_from_response(llm.chat_with_tools([tool], user_msg="?"))
@@ -226,9 +190,8 @@ def main(extras: list[str]) -> None:
     """Check everything that an environment with these extras must be able to do."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         os.environ.pop(name, None)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/v1"
+    with FakeEndpoint(default=answer) as endpoint:
+        url = f"{endpoint.base_url}/v1"
         installed()
         command(url)
         transport(url)
@@ -239,7 +202,7 @@ def main(extras: list[str]) -> None:
         for extra, check in checks.items():
             if extra in has:
                 check(url)
-        server.shutdown()
+        endpoint.check()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_a_recording_is_played_without_the_endpoint(tmp_path: Path) -> None:
     with Loopback(live) as server:
         with record(path, source="a test", base_url=server.url, **LIVE) as endpoint:
             asked = ask(endpoint)
-        sent = server.received
+        sent = server.requests
 
     recording = Recording.load(path)
     assert asked == ["Hi!", "Hi there"]

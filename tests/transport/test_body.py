@@ -15,7 +15,6 @@ import httpx2
 import pytest
 from vcr import VCR
 
-from demo.replay import Answer, Received
 from tests.support.faults.vocabulary import EVENTS, WHOLE_BODY, told
 from tests.support.paths import DATA
 from tests.support.server import (
@@ -39,6 +38,8 @@ from tests.support.server import (
 )
 from tests.support.stopping_servers import Stopping
 from tir_qwen import AsyncClient, InternalServerError, StreamInterruptedError
+from tir_qwen.testing import Request
+from tir_qwen.testing._server import Answer
 
 TEXT = "In its cage."
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -86,7 +87,7 @@ def at_once(*raws: bytes) -> Answer:
 def outcome(driver: Driver, raw: bytes, *, hang_up: bool = True) -> Outcome:
     """Return what a caller sees of a streamed answer sent in one write."""
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         yield raw
         if hang_up:
             raise HangUpError
@@ -162,8 +163,8 @@ def test_more_than_an_answer(driver: Driver, surplus: bytes, later: bool) -> Non
     """Data that follows an answer is never taken for the next answer, which comes over a new connection."""
     wanted, written = threading.Semaphore(0), threading.Semaphore(0)
 
-    def answer(_: Received) -> Iterator[bytes]:
-        yield stream(f"answer {len(server.received)}") + (b"" if later else surplus)
+    def answer(_: Request) -> Iterator[bytes]:
+        yield stream(f"answer {len(server.requests)}") + (b"" if later else surplus)
         wanted.acquire(timeout=5)
         yield surplus if later else b""
         written.release()

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.secrets import CREDENTIALS, SETTINGS, TOKEN, leaked, shown
 from tests.support.server import (
     MESSAGES,
@@ -33,6 +32,7 @@ from tests.support.server import (
 from tests.transport.test_engine import asynchronous, call, engines
 from tests.transport.test_interception import CERTIFICATE, SERVER_TLS, forward, proxy, receive, socks, trust, tunnel
 from tir_qwen import APIConnectionError, APITimeoutError, AsyncClient, Client, Timeout, TIRError
+from tir_qwen.testing import Request
 
 REMOTE = {"base_url": "https://host.invalid/path-canary/v1", "access_token": TOKEN}
 PLAIN = {"base_url": "http://host.invalid:8000/path-canary/v1", "access_token": TOKEN, "allow_http": True}
@@ -286,7 +286,7 @@ def test_an_answer_through_a_proxy_has_as_long_as_any(
     """Once a proxy has connected, the limit `connect` does not apply to the answer."""
     trust(monkeypatch)
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         server.left_within(0.3)
         yield from echo(request)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -28,6 +27,7 @@ from tests.transport.test_interception import SERVER_TLS, trust
 from tir_qwen import AsyncClient, Client, ConfigurationError
 from tir_qwen._transport.connections import KEEPALIVE_SECONDS, MAX_IDLE, Connections
 from tir_qwen._transport.engine import _client_options
+from tir_qwen.testing import Request
 
 CLOCK = "tir_qwen._transport.connections.monotonic"
 
@@ -80,7 +80,7 @@ def call_in_turn(driver: Driver, url: str, number: int, between: Callable[[], An
     return list(calls()) if driver.make is Client else asyncio.run(acalls())
 
 
-def saying(keep_alive: str | None) -> Callable[[Received], list[bytes]]:
+def saying(keep_alive: str | None) -> Callable[[Request], list[bytes]]:
     """Answer with this `Keep-Alive` header."""
     header = b"" if keep_alive is None else b"keep-alive: %s\r\n" % keep_alive.encode()
     return lambda request: [raw.replace(b"200 OK\r\n", b"200 OK\r\n" + header, 1) for raw in echo(request)]
@@ -144,7 +144,7 @@ class Leaving(Loopback):
         self.left = threading.Semaphore(0)
         super().__init__(self._answer, **options)
 
-    def _answer(self, request: Received) -> Iterator[bytes]:
+    def _answer(self, request: Request) -> Iterator[bytes]:
         if self.seconds is None and getattr(self._own, "is_used", False):
             self.reset_connection()
         self._own.is_used = True

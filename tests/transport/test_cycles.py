@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Answer
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
 from tests.support.server import MESSAGES, STREAM_HEAD, Loopback, event, in_turn, response
 from tir_qwen import AsyncClient, Client, TIRError
+from tir_qwen.testing._server import Answer
 
 FAILURES: dict[str, Callable[[], Answer]] = {
     "refused": lambda: in_turn(response({}, "401 Unauthorized")),

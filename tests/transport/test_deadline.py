@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     DONE,
     END,
@@ -35,6 +34,7 @@ from tir_qwen import (
     Timeout,
 )
 from tir_qwen._transport.deadline import Deadline
+from tir_qwen.testing import Request
 
 
 @both_clients
@@ -43,7 +43,7 @@ def test_a_whole_answer_without_end(driver: Driver, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tir_qwen._transport.deadline.WHOLE_ANSWER_FACTOR", 2)
     end = time.monotonic() + 5
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         yield b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n{"
         while time.monotonic() < end:
             time.sleep(0.02)
@@ -117,7 +117,7 @@ def test_a_total_that_is_over_before_the_request(driver: Driver) -> None:
     with Loopback(in_turn(busy, completion())) as server:
         client = driver.make(base_url=server.base_url, timeout=Timeout(total=0.3))
         error = failure(driver, client, streamed=False, on_retry=nap if isinstance(client, Client) else anap)
-        assert len(server.received) == 1
+        assert len(server.requests) == 1
     assert (type(error), error.attempts) == (APITimeoutError, 1)
     assert str(error) == "the call was not over within 0.3 s (timeout: total)"
 

@@ -17,7 +17,6 @@ import httpx
 import httpx2
 import pytest
 
-from demo.replay import Received
 from tests.support.secrets import (
     CREDENTIALS,
     SETTINGS,
@@ -49,6 +48,7 @@ from tir_qwen import (
     ConfigurationError,
 )
 from tir_qwen._transport.engine import new_async_client, new_client
+from tir_qwen.testing import Request
 
 engines = pytest.mark.parametrize("engine", [httpx, httpx2], ids=lambda module: module.__name__)
 asynchronous = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
@@ -91,7 +91,7 @@ def test_a_client_of_the_users(engine: ModuleType, asynchronous: bool, streamed:
     with Loopback(echo) as server:
         settings = {"base_url": server.base_url, "access_token": "token-4711"}
         assert call(engine, asynchronous, streamed, options, settings) == QUESTION
-    (request,) = server.received
+    (request,) = server.requests
     assert request.headers["x-proxy-key"] == "blue"
     assert request.headers["accept"] == ("text/event-stream" if streamed else "application/json")
     assert request.headers["authorization"] == "Bearer token-4711"
@@ -104,7 +104,7 @@ def test_copies_share_it(engine: ModuleType) -> None:
         client = Client(base_url=server.base_url, http_client=given)
         for twin in (copy.copy(client), copy.deepcopy(client)):
             assert twin.complete(MESSAGES).content == QUESTION
-    assert [request.headers["x-proxy-key"] for request in server.received] == ["blue", "blue"]
+    assert [request.headers["x-proxy-key"] for request in server.requests] == ["blue", "blue"]
 
 
 @engines
@@ -136,7 +136,7 @@ def test_its_timeout_holds(engine: ModuleType, asynchronous: bool, streamed: boo
     """If `timeout` is not set, the timeout of the user's HTTP client applies."""
     over = threading.Event()
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         over.wait(5)
         yield from ()
 
@@ -186,7 +186,7 @@ def test_default_time_limit_of_a_users_client(engine: Any) -> None:
 def test_cookies_are_not_stored(driver: Driver) -> None:
     """Cookies are not stored, so a call cannot reveal earlier calls, possibly of other users."""
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         return [response(completion().partition(b"\r\n\r\n")[2], set_cookie="session=alice; Path=/")]
 
     with Loopback(answer) as server:
@@ -201,7 +201,7 @@ def test_cookies_are_not_stored(driver: Driver) -> None:
                     await client.complete(MESSAGES)
 
             asyncio.run(twice())
-    assert [request.headers.get("cookie") for request in server.received] == [None, None]
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])
@@ -216,7 +216,7 @@ def test_netrc_passwords_are_not_sent(
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     with Loopback(echo) as server:
         driver.complete(driver.make(base_url=server.base_url, access_token=token))
-    assert server.received[0].headers.get("authorization") == (f"Bearer {token}" if token else None)
+    assert server.requests[0].headers.get("authorization") == (f"Bearer {token}" if token else None)
 
 
 PROXIES = (

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pytest
 
-from demo.replay import Received
 from tests.support.secrets import (
     KEY,
     PROJECT,
@@ -30,6 +29,7 @@ from tests.support.server import (
     in_turn,
     response,
 )
+from tir_qwen.testing import Request
 
 LOGGED_CALL = """
 import logging, sys
@@ -86,11 +86,11 @@ def test_log_of_a_query(caplog: pytest.LogCaptureFixture, driver: Driver) -> Non
     caplog.set_level(logging.DEBUG)
     with Loopback(in_turn(completion("Hi"))) as server:
         driver.complete(driver.make(base_url=f"{server.base_url}?subscription-key={KEY}&x=1"))
-    assert server.received[0].target == f"/v1/chat/completions?subscription-key={KEY}&x=1"
+    assert server.requests[0].target == f"/v1/chat/completions?subscription-key={KEY}&x=1"
     assert leaked(logged(caplog)) == []
 
 
-GOSSIP: dict[str, Callable[[Received], dict[str, str]]] = {
+GOSSIP: dict[str, Callable[[Request], dict[str, str]]] = {
     "log in first": lambda request: {"location": f"https://sso.invalid/?next={quote(request.target, safe='')}"},
     "refuses": lambda request: {"www_authenticate": f'Bearer error="{request.headers["authorization"]}"'},
     "remembers": lambda _: {"set_cookie": f"session={TOKEN}; Path=/"},
@@ -105,7 +105,7 @@ def test_log_of_headers(caplog: pytest.LogCaptureFixture, driver: Driver, does: 
     """Secrets that a server repeats in its headers do not appear in the HTTP library's DEBUG log."""
     caplog.set_level(logging.DEBUG)
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         raw = completion("Hi").partition(b"\r\n\r\n")[2]
         return [response(raw, status, **GOSSIP[does](request))]
 

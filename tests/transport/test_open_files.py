@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -34,6 +33,7 @@ from tests.support.server import (
 from tests.support.stopping_servers import open_files, open_sockets
 from tests.support.subprograms import in_child
 from tir_qwen import AsyncClient, Client, TIRError
+from tir_qwen.testing import Request
 
 
 @whole_and_streamed
@@ -97,7 +97,7 @@ def test_event_loop_that_ends_within_calls(monkeypatch: pytest.MonkeyPatch) -> N
     """An event loop that ends during calls and streams closes their sockets."""
     complaints = record_complaints(monkeypatch)
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         if request.json()["stream"]:
             yield STREAM_HEAD + event("0")
         server.left_within(10)
@@ -126,7 +126,7 @@ def test_event_loop_that_ends_within_calls(monkeypatch: pytest.MonkeyPatch) -> N
 def test_fifty_breaks(driver: Driver) -> None:
     """Fifty abandoned streams leave no socket open."""
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         yield STREAM_HEAD + event("0")
         server.left_within(10)
         raise HangUpError
@@ -178,7 +178,7 @@ def test_errors_leave_no_socket_open(
     record_waits(monkeypatch)
     complaints = record_complaints(monkeypatch)
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         raw = BROKEN[kind]
         if raw is None:
             raise HangUpError

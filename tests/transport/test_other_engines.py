@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Answer, Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -48,6 +47,8 @@ from tir_qwen._transport.body.interception import (
 from tir_qwen._transport.deadline import Deadline
 from tir_qwen._transport.engine import _engine
 from tir_qwen._transport.trace import RequestTrace
+from tir_qwen.testing import Request
+from tir_qwen.testing._server import Answer
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -179,7 +180,7 @@ class Consenting(Loopback):
         self.RequestHandlerClass = type("Handler", (handler,), {"_read": lambda this: _read(handler, this)})
 
 
-def _read(handler: Any, this: Any) -> Received | None:
+def _read(handler: Any, this: Any) -> Request | None:
     rfile = this.rfile
 
     def readline() -> bytes:
@@ -190,7 +191,7 @@ def _read(handler: Any, this: Any) -> Received | None:
 
     this.rfile = SimpleNamespace(readline=readline, read=rfile.read)
     try:
-        received: Received | None = handler._read(this)
+        received: Request | None = handler._read(this)
     finally:
         this.rfile = rfile
     return received
@@ -223,7 +224,7 @@ def test_any_engine_gives_the_right_answers(driver: Driver, kind: str, streamed:
         assert calls(driver, client, streamed, 3) == [QUESTION] * 3
         assert server.connections == 1
         assert open_sockets(server) == 0
-    assert [request.json()["messages"] for request in server.received] == [MESSAGES] * 3
+    assert [request.json()["messages"] for request in server.requests] == [MESSAGES] * 3
 
 
 @both_clients
@@ -239,18 +240,18 @@ def test_bodies_bypass_the_engine_where_that_is_possible(
     assert len(set(map(id, direct))) == DIRECT_READS.get(kind, 0)
 
 
-def refuse(_: Received) -> list[bytes]:
+def refuse(_: Request) -> list[bytes]:
     """Refuse the token."""
     return [response({"error": {"message": "no"}}, "401 Unauthorized")]
 
 
-def hang_up(_: Received) -> Iterator[bytes]:
+def hang_up(_: Request) -> Iterator[bytes]:
     """Hang up instead of an answer."""
     raise HangUpError
     yield b""
 
 
-def break_off(_: Received) -> Iterator[bytes]:
+def break_off(_: Request) -> Iterator[bytes]:
     """Hang up within an answer."""
     yield STREAM_HEAD + event("In its ")
     raise HangUpError
@@ -283,7 +284,7 @@ def test_errors_of_any_engine_are_ours(driver: Driver, kind: str, error: str) ->
 def test_time_limits_hold_with_any_engine(driver: Driver, kind: str, streamed: bool) -> None:
     """An answer that does not begin is given up in time."""
 
-    def wait(_: Received) -> Iterator[bytes]:
+    def wait(_: Request) -> Iterator[bytes]:
         server.left_within(5)
         yield b""
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received
 from tests.support.server import (
     MESSAGES,
     QUESTION,
@@ -32,6 +31,7 @@ from tir_qwen import (
     AsyncClient,
     Client,
 )
+from tir_qwen.testing import Request
 
 
 def two_calls(client: Any, streamed: bool, between: Callable[[], Any] = bool) -> list[str]:
@@ -81,7 +81,7 @@ def test_streams_share_a_connection(driver: Driver) -> None:
 def test_connection_closed_by_the_server(driver: Driver, reset: bool) -> None:
     """An idle connection closed by the server is replaced without using up a retry."""
 
-    def answer(request: Received) -> Iterator[bytes]:
+    def answer(request: Request) -> Iterator[bytes]:
         yield from echo(request)
         raise HangUpError
 
@@ -97,7 +97,7 @@ def test_stale_connection(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> No
     waits = record_waits(monkeypatch)
     connection = threading.local()
 
-    def answer(request: Received) -> list[bytes]:
+    def answer(request: Request) -> list[bytes]:
         if hasattr(connection, "used"):
             raise HangUpError
         connection.used = True
@@ -105,7 +105,7 @@ def test_stale_connection(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> No
 
     with Loopback(answer) as server:
         assert two_calls(driver.make(base_url=server.base_url, max_retries=0), False) == [QUESTION, QUESTION]
-        assert len(server.received) == 3
+        assert len(server.requests) == 3
     assert sum(waits) == 0
 
 
@@ -115,7 +115,7 @@ def test_a_broken_connection_at_work_is_no_stale_one(driver: Driver, monkeypatch
     monkeypatch.setattr("tir_qwen._transport.connections._STALE_SECONDS", 0.1)
     connection = threading.local()
 
-    def answer(_: Received) -> Iterator[bytes]:
+    def answer(_: Request) -> Iterator[bytes]:
         if hasattr(connection, "used"):
             time.sleep(0.3)
             raise HangUpError
@@ -126,7 +126,7 @@ def test_a_broken_connection_at_work_is_no_stale_one(driver: Driver, monkeypatch
         client = driver.make(base_url=server.base_url, max_retries=0)
         with pytest.raises(APIConnectionError):
             two_calls(client, False)
-        assert len(server.received) == 2
+        assert len(server.requests) == 2
 
 
 @both_clients
@@ -141,19 +141,19 @@ def test_a_server_that_hangs_up_on_every_request(driver: Driver) -> None:
             for stream in streams:
                 list(stream)
             server.answer = in_turn()
-            before = len(server.received)
+            before = len(server.requests)
             with pytest.raises(APIConnectionError):
                 client.complete(MESSAGES)
         else:
             before = asyncio.run(hung_up_on(client, server))
-        assert len(server.received) - before == 2
+        assert len(server.requests) - before == 2
 
 
 async def hung_up_on(client: AsyncClient, server: Loopback) -> int:
     """Fill the pool, have the server hang up on every request, and return the total number of requests."""
     await asyncio.gather(*(client.complete(MESSAGES) for _ in range(8)))
     server.answer = in_turn()
-    before = len(server.received)
+    before = len(server.requests)
     with pytest.raises(APIConnectionError):
         await client.complete(MESSAGES)
     return before

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from demo.replay import Received, pieces
 from tests.support.faults.outcomes import REUSED, TEXT, Fault
 from tests.support.paths import DATA
-from tests.support.server import HangUpError, Loopback, completion, stream
+from tests.support.server import HangUpError, Loopback, completion, pieces, stream
+from tir_qwen.testing import Request
 
 ELSEWHERE = b"http://elsewhere.invalid"
 """In a script: the address of a second server."""
@@ -90,11 +90,11 @@ class _Player:
         self.server = Loopback(self._answer)
         self.elsewhere = Loopback(lambda _: [completion("elsewhere")])
 
-    def _answer(self, request: Received) -> Iterator[bytes]:
+    def _answer(self, request: Request) -> Iterator[bytes]:
         self._script = next(self._scripts, self._script)
         return self._play(self._script, request)
 
-    def _play(self, steps: Sequence[Step], request: Received) -> Iterator[bytes]:
+    def _play(self, steps: Sequence[Step], request: Request) -> Iterator[bytes]:
         for step in steps:
             if isinstance(step, bytes):
                 yield step.replace(ELSEWHERE, self.elsewhere.url.encode())
@@ -135,7 +135,7 @@ def here(fault: Fault, read: threading.Event) -> Iterator[Stage]:
             elsewhere.server_close()
         yield Stage(
             server.base_url,
-            _counted(lambda: len(server.received) + len(elsewhere.received) - first),
+            _counted(lambda: len(server.requests) + len(elsewhere.requests) - first),
             server.noticed if first and fault.scripts[0][-1] in (FIN, RST) else bool,
         )
 
