@@ -76,7 +76,7 @@ def main(count: int) -> int:
         wrong = sum(one != other for one, other in zip(found, wanted, strict=True))
         failures += bool(wrong)
         print(
-            f"{name:22} {len(found)} vectors, {wrong} wrong; {len(server.received)} requests,"
+            f"{name:22} {len(found)} vectors, {wrong} wrong; {len(server.requests)} requests,"
             f" {server.killed} connections killed; {seconds:.1f} s"
         )
     return failures

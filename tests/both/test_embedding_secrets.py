@@ -47,7 +47,7 @@ def test_copies_keep_the_credentials(face: Any, asynchronous: bool) -> None:
         model = face(**SETTINGS, base_url=server.url)
         for twin in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert query(twin, asynchronous) == vector_of("a")
-    for request in server.received:
+    for request in server.requests:
         assert request.headers["authorization"] == f"Bearer {TOKEN}"
         assert request.headers["x-team"] == HEADER
         assert f"/project/p-{PROJECT}/genai/e5-mistral-7b-instruct/v1/embeddings?" in request.target

@@ -65,7 +65,7 @@ def test_vectors_come_in_the_order_of_the_texts(driver: Driver) -> None:
     with Loopback(embeds) as server:
         found = embed(driver, driver.make(base_url=server.base_url), TEXTS)
     assert found == Embeddings(VECTORS, {"prompt_tokens": 300, "total_tokens": 300}, MODEL)
-    inputs = sorted(request.json()["input"] for request in server.received)
+    inputs = sorted(request.json()["input"] for request in server.requests)
     assert sorted(inputs) == sorted([TEXTS[:32], TEXTS[32:64], TEXTS[64:96], TEXTS[96:]])
 
 
@@ -82,7 +82,7 @@ def test_what_is_sent(driver: Driver) -> None:
     with Loopback(embeds) as server:
         embed(driver, driver.make(6530, "token", base_url=server.url), ["a", ""], **params)
         embed(driver, driver.make(base_url=f"{server.base_url}/embeddings"), ["a"], dimensions=None)
-    first, second = server.received
+    first, second = server.requests
     assert first.target == f"/project/p-6530/genai/{MODEL}/v1/embeddings?project_id=6530"
     assert first.headers["authorization"] == "Bearer token"
     assert first.json() == {
@@ -150,7 +150,7 @@ def test_requests_at_once(driver: Driver) -> None:
 
     with Loopback(answer) as server:
         found = embed(driver, driver.make(base_url=server.base_url), TEXTS[:90], batch_size=10, max_concurrency=3)
-    assert (found.vectors, most, len(server.received)) == (VECTORS[:90], 3, 9)
+    assert (found.vectors, most, len(server.requests)) == (VECTORS[:90], 3, 9)
 
 
 def test_threads_have_the_context_of_the_call() -> None:
@@ -193,7 +193,7 @@ def test_killed_connections(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> 
         found = embed(driver, client, texts, batch_size=10)
     assert found.vectors == [vector_of(text) for text in texts]
     assert found.usage == {"prompt_tokens": 2000, "total_tokens": 2000}
-    assert len(server.received) > 120
+    assert len(server.requests) > 120
 
 
 @both_clients
@@ -218,7 +218,7 @@ def test_a_broken_answer_is_requested_again(driver: Driver, monkeypatch: pytest.
     assert (type(error), error.attempts, error.partial) == (StreamInterruptedError, 3, None)
     assert told == [(StreamInterruptedError, 0.4375), (StreamInterruptedError, 0.875)]
     assert [wait for wait in waits if wait] == [0.4375, 0.875]
-    assert len(server.received) == 3
+    assert len(server.requests) == 3
 
 
 @both_clients
@@ -228,7 +228,7 @@ def test_the_first_failure_ends_all(driver: Driver) -> None:
     with Loopback(lambda _: [refusal]) as server:
         error = failure(driver, driver.make(base_url=server.base_url), TEXTS, batch_size=1, max_concurrency=2)
     assert type(error) is AuthenticationError
-    assert len(server.received) <= 4
+    assert len(server.requests) <= 4
 
 
 def test_a_cancelled_call_cancels_its_requests() -> None:
@@ -281,7 +281,7 @@ def test_a_text_that_is_too_long(driver: Driver, refusal: bytes, kind: type[TIRE
         " truncate_prompt_tokens=-1): 4"
     )
     assert "canary" not in str(error)
-    assert len(server.received) < 12
+    assert len(server.requests) < 12
 
 
 @both_clients
@@ -319,7 +319,7 @@ def test_what_is_not_about_size(driver: Driver, monkeypatch: pytest.MonkeyPatch,
     record_waits(monkeypatch)
     with Loopback(lambda _: [refusal]) as server:
         error = failure(driver, driver.make(base_url=server.base_url), TEXTS[:9])
-    assert (error.attempts, len(server.received)) == (attempts, attempts)
+    assert (error.attempts, len(server.requests)) == (attempts, attempts)
     assert "texts[" not in str(error)
 
 
@@ -336,7 +336,7 @@ def test_base64_is_given_up_where_it_is_refused(driver: Driver, caplog: pytest.L
         client = driver.make(base_url=server.base_url)
         found = [embed(driver, client, ["a"]), embed(driver, client, ["b"])]
     assert [each.vectors for each in found] == [[vector_of("a")], [vector_of("b")]]
-    assert ["encoding_format" in request.json() for request in server.received] == [True, False, False]
+    assert ["encoding_format" in request.json() for request in server.requests] == [True, False, False]
     words = "The server does not accept vectors in base64: they come as lists of numbers from now on."
     assert [record.getMessage() for record in caplog.records] == [words]
     assert client._capabilities_of(MODEL).base64_vectors is False
@@ -348,7 +348,7 @@ def test_a_format_of_the_caller(driver: Driver) -> None:
     with Loopback(embeds) as server:
         client = driver.make(base_url=server.base_url)
         assert embed(driver, client, ["a"], extra_body={"encoding_format": "float"}).vectors == [vector_of("a")]
-    assert server.received[0].json()["encoding_format"] == "float"
+    assert server.requests[0].json()["encoding_format"] == "float"
 
 
 @both_clients

@@ -101,7 +101,7 @@ async def test_instructions_and_settings_are_sent() -> None:
         documents = [model.embed_documents(["a", "b", "c"]), await model.aembed_documents(["a", "b", "c"])]
     assert queries == [vector_of("Query: a")] * 2
     assert documents == [[vector_of(f"Document: {text}") for text in "abc"]] * 2
-    bodies = [request.json() for request in server.received]
+    bodies = [request.json() for request in server.requests]
     sent = {"model": "m", "encoding_format": "base64", "dimensions": 4, "truncate_prompt_tokens": 9, "user": "u"}
     assert [{name: body[name] for name in body if name != "input"} for body in bodies] == [sent] * 6
     assert sorted(len(body["input"]) for body in bodies) == [1, 1, 1, 1, 2, 2]

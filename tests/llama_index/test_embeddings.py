@@ -77,10 +77,10 @@ async def test_all_methods(server_of_vectors: Loopback) -> None:
     wanted = [vector_of(f"Text: {text}") for text in texts]
     assert model.get_query_embedding("a") == await model.aget_query_embedding("a") == vector_of("Query: a")
     assert model.get_text_embedding("0") == await model.aget_text_embedding("0") == wanted[0]
-    before = len(server_of_vectors.received)
+    before = len(server_of_vectors.requests)
     assert model.get_text_embedding_batch(texts) == wanted
     assert await model.aget_text_embedding_batch(texts) == wanted
-    sizes = [len(request.json()["input"]) for request in server_of_vectors.received[before:]]
+    sizes = [len(request.json()["input"]) for request in server_of_vectors.requests[before:]]
     assert sorted(sizes) == sorted(2 * [7, 7, 7, 7, 7, 5, 7, 7, 7, 7, 7, 5, 7, 7, 6])
 
 
@@ -110,8 +110,8 @@ def test_the_settings_of_core(model: TIREmbedding, server_of_vectors: Loopback) 
         finally:
             Settings._embed_model = Settings._llm = None
     assert str(answer) == "Two years."
-    assert "kettle" in str(server_of_answers.received[0].json()["messages"])
-    assert [request.json()["input"] for request in server_of_vectors.received] == [[*NAMES], ["kettle"]]
+    assert "kettle" in str(server_of_answers.requests[0].json()["messages"])
+    assert [request.json()["input"] for request in server_of_vectors.requests] == [[*NAMES], ["kettle"]]
 
 
 class Ended(BaseEventHandler):
@@ -145,7 +145,7 @@ def test_the_cache_of_core(server_of_vectors: Loopback) -> None:
     model = TIREmbedding(api_base=server_of_vectors.base_url, embeddings_cache=SimpleKVStore())
     for _ in range(2):
         assert model.get_text_embedding_batch([*NAMES]) == [vector_of(name) for name in NAMES]
-    assert len(server_of_vectors.received) == 1
+    assert len(server_of_vectors.requests) == 1
 
 
 def test_copies_and_dumps(server_of_vectors: Loopback) -> None:
@@ -154,7 +154,7 @@ def test_copies_and_dumps(server_of_vectors: Loopback) -> None:
     model = TIREmbedding(api_base=server_of_vectors.base_url, api_key=secret, model="m", dimensions=4, batch_size=5)
     twin = pickle.loads(pickle.dumps(model))
     assert twin.get_text_embedding("a") == vector_of("a")
-    assert server_of_vectors.received[0].headers["authorization"] == f"Bearer {secret}"
+    assert server_of_vectors.requests[0].headers["authorization"] == f"Bearer {secret}"
     assert secret not in f"{model!r} {model} {model.to_dict()} {model.to_json()} {model.to_payload()}"
     restored = TIREmbedding.from_dict(model.to_dict(), api_key="other", api_base=server_of_vectors.base_url)
     assert (restored.model_name, restored.dimensions, restored.batch_size) == ("m", 4, 5)
