@@ -477,9 +477,15 @@ def no_more_files() -> Iterator[None]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["one address", "two addresses"])
 @asynchronous
-def test_too_many_open_files(asynchronous: bool, host: str) -> None:
+def test_too_many_open_files(asynchronous: bool, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """If this process has too many open files, the error says so and what to do, in asynchronous calls too."""
     port = free_port()
+    addresses = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    if host == "localhost":  # not every machine has both, or can look them up without opening a file
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
     settings: dict[str, Any] = {"base_url": f"http://{host}:{port}/v1", "max_retries": 0}
     errors: list[TIRError] = []
 

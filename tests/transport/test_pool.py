@@ -83,9 +83,11 @@ def test_connection_closed_by_the_server(driver: Driver, reset: bool) -> None:
 
     def answer(request: Request) -> Iterator[bytes]:
         yield from echo(request)
+        if reset:
+            server.reset_connection()
         raise HangUpError
 
-    with Loopback(answer, reset=reset) as server:
+    with Loopback(answer) as server:
         client = driver.make(base_url=server.base_url, max_retries=0)
         assert two_calls(client, False, server.noticed) == [QUESTION, QUESTION]
         assert server.connections == 2
