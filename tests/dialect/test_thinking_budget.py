@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +13,17 @@ from hypothesis import strategies as st
 
 from tests.dialect.test_prompted_tools import WEATHER, called, prompt, result, user
 from tests.support.decode import FIXED
+from tests.support.fake_vllm import frame
 from tests.support.server import Async, Driver, Sync, both_clients, whole_and_streamed
 from tests.support.thinking_model import START, ThinkingModel, render, tokens_of
-from tir_qwen import Completion, ConfigurationError
+from tir_qwen import (
+    APITimeoutError,
+    AuthenticationError,
+    Completion,
+    ConfigurationError,
+    StreamInterruptedError,
+    TIRError,
+)
 from tir_qwen._dialect.continuation import CONTINUE_FIELDS, with_beginning
 from tir_qwen._dialect.thinking_budget import LAST_SENTENCE
 from tir_qwen._request.body import PartialAnswer
@@ -335,3 +344,41 @@ def test_no_room_for_an_answer(driver: Driver, streamed: bool, caplog: pytest.Lo
     assert [record.getMessage() for record in caplog.records] == [
         "The context window has no room for an answer after the reasoning."
     ]
+
+
+class Broken(ThinkingModel):
+    """Fails in the second request."""
+
+    def answer(self, request: Any, engine: Any = None) -> Any:
+        """Return the response to a request."""
+        if "continue_final_message" not in json.loads(request.content):
+            return super().answer(request, engine)
+        if self.refuses == "401":
+            return engine.Response(401, json={"error": {"message": "no"}})
+
+        def body() -> Iterator[bytes]:
+            yield frame(choices=[{"index": 0, "delta": {"content": "It is"}, "finish_reason": None}])
+            if self.refuses == "timeout":
+                raise engine.ReadTimeout("no")
+
+        return engine.Response(200, content=body(), headers={"content-type": "text/event-stream"})
+
+
+@whole_and_streamed
+@pytest.mark.parametrize(
+    ("fault", "expected", "partial"),
+    [
+        ("401", AuthenticationError, ("First this,", "")),
+        ("cut", StreamInterruptedError, (f"First this,\n\n{LAST_SENTENCE}", "It is")),
+        ("timeout", APITimeoutError, (f"First this,\n\n{LAST_SENTENCE}", "It is")),
+    ],
+)
+def test_the_second_request_fails(
+    streamed: bool, fault: str, expected: type[TIRError], partial: tuple[str, str]
+) -> None:
+    """The error's `partial` contains what arrived of both answers."""
+    with pytest.raises(expected) as caught:
+        answer(Sync(), Broken(refuses=fault), streamed, thinking_budget=5)
+
+    assert caught.value.partial is not None
+    assert (caught.value.partial.reasoning, caught.value.partial.content) == partial

@@ -16,7 +16,7 @@ from .._json import parse_object
 from .._request.body import Body, PartialAnswer
 from .._response.accumulator import Accumulator
 from .._response.arguments import TRUNCATED
-from ..errors import ConfigurationError, ContextOverflowError, StreamError, TIRError
+from ..errors import ConfigurationError, ContextOverflowError, TIRError
 from ..types import Choice, Completion, Delta, ToolCall, ToolCallDelta
 from .capabilities import Capabilities
 from .flow import Flow
@@ -118,8 +118,8 @@ class ThinkingBudgetFlow:
             self._pass_on_later(self._held_back())
             self._pass_on_later(self._first_end)
             return
-        if self._is_continued and isinstance(error, StreamError) and error.partial:
-            error.partial = self._joined(error.partial)
+        if self._is_continued:
+            error.partial = self._joined(error.partial or Completion())
         if self._flow is None:
             raise error
         self._flow.request_failed(error)
@@ -203,12 +203,12 @@ class ThinkingBudgetFlow:
 
     def _continue(self, delta: Delta) -> Delta:
         """Return a delta of the second answer as a delta of the whole one."""
-        self._has_begun = True
         if not delta.last:
             delta = replace(delta, response=None)  # the first answer has reported it already
             if delta.reasoning and not self._has_thought_again:  # the server has ignored that its reasoning had ended
                 self._has_thought_again, delta.reasoning = True, f"\n\n{delta.reasoning}"
-            delta.reasoning, self._last_sentence = self._last_sentence + delta.reasoning, ""
+            if not self._has_begun:
+                self._has_begun, delta.reasoning = True, self._last_sentence + delta.reasoning
             self._newlines = "" if delta.tool_calls else self._newlines
             if delta.content or delta.finish_reason:
                 delta.content, self._newlines = self._newlines + delta.content, ""
@@ -228,7 +228,7 @@ class ThinkingBudgetFlow:
         choice = replace(
             second.first,
             content=content + second.content,
-            reasoning=first.reasoning + self._last_sentence + second.reasoning,
+            reasoning=first.reasoning + (self._last_sentence if self._has_begun else "") + second.reasoning,
         )
         return Completion([choice], add_usage(first.usage, second.usage), first.response)
 
