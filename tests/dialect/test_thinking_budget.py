@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -321,22 +322,26 @@ def test_a_server_that_refuses_its_own_limit() -> None:
     assert ["thinking_token_budget" in body for body in model.bodies] == [False, False, True, *[False] * 4]
 
 
-class Full(ThinkingModel):
-    """Has no room for a second request."""
+@dataclass
+class Window(ThinkingModel):
+    """Refuses what may exceed its context window, as vLLM does."""
+
+    window: int = 60
 
     def answer(self, request: Any, engine: Any = None) -> Any:
         """Return the response to a request."""
-        if "continue_final_message" not in json.loads(request.content):
+        body = json.loads(request.content)
+        if len(tokens_of(render(body))) + body.get("max_tokens", 1) <= self.window:
             return super().answer(request, engine)
         self.requests.append(request)
-        return engine.Response(400, json={"message": "This model's maximum context length is 40 tokens."})
+        return engine.Response(400, json={"message": f"This model's maximum context length is {self.window} tokens."})
 
 
 @both_clients
 @whole_and_streamed
 def test_no_room_for_an_answer(driver: Driver, streamed: bool, caplog: pytest.LogCaptureFixture) -> None:
     """If the context window is full after the reasoning, the answer is that of a call without a budget: cut off."""
-    model = Full(reasoning="First this, then that.")
+    model = Window(window=50)
 
     completion = answer(driver, model, streamed, thinking_budget=5)
 
@@ -344,6 +349,31 @@ def test_no_room_for_an_answer(driver: Driver, streamed: bool, caplog: pytest.Lo
     assert [record.getMessage() for record in caplog.records] == [
         "The context window has no room for an answer after the reasoning."
     ]
+
+
+@both_clients
+@whole_and_streamed
+def test_no_room_for_the_budget(driver: Driver, streamed: bool) -> None:
+    """A budget that the context window has no room for is left out: the window ends the reasoning before it."""
+    model = Window()
+
+    completion = answer(driver, model, streamed, thinking_budget=60)
+
+    assert (completion.content, completion.reasoning) == (model.said, model.reasoning)
+    assert [body.get("max_tokens") for body in model.bodies] == [60, None]
+
+
+@both_clients
+@whole_and_streamed
+def test_no_room_for_max_tokens(driver: Driver, streamed: bool) -> None:
+    """If the sentence that ends the reasoning leaves less room than `max_tokens`, the window limits the answer."""
+    model = Window(window=70)
+
+    completion = answer(driver, model, streamed, thinking_budget=5, max_tokens=40, min_tokens=7)
+
+    assert (completion.content, completion.finish_reason) == (model.said, "stop")
+    assert [body.get("max_tokens") for body in model.bodies] == [5, 35, None]
+    assert "min_tokens" not in model.bodies[-1]
 
 
 class Broken(ThinkingModel):

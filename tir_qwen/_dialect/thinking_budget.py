@@ -63,7 +63,8 @@ class ThinkingBudgetFlow:
 
     def _start(self, request: Body) -> Body:
         """Start one request of the other flow, and return it."""
-        self._request = request
+        self._request = self._sent = request
+        self._repeated: Body | None = None  # what was sent, without the `max_tokens` for which there was no room
         self._is_limited = request.limits_thinking and not self._capabilities.thinking_budget
         self._holds_content = expects_json(request.response_format) or request.forces_call
         self._first = Accumulator()  # what the limited request answers
@@ -100,6 +101,9 @@ class ThinkingBudgetFlow:
 
     def next_request(self, completion: Completion) -> Body | None:
         """Return the body of the request that must follow this answer; None if the call is complete."""
+        if self._repeated is not None:
+            self._sent, self._repeated = self._repeated, None
+            return self._sent
         if self._first_end is not None and not self._is_continued:
             if self._must_continue():
                 return self._continuation()
@@ -113,7 +117,10 @@ class ThinkingBudgetFlow:
         Raises:
             TIRError: `error`, if there is nothing to fall back to, or its answer had begun.
         """
-        if self._is_continued and self._first_end and isinstance(error, ContextOverflowError) and not self._has_begun:
+        has_no_room = isinstance(error, ContextOverflowError) and not self._has_begun
+        if has_no_room and self._can_do_without_limit():
+            return
+        if has_no_room and self._is_continued and self._first_end:
             logger.warning("The context window has no room for an answer after the reasoning.")
             self._pass_on_later(self._held_back())
             self._pass_on_later(self._first_end)
@@ -129,6 +136,14 @@ class ThinkingBudgetFlow:
         if self._flow:
             yield from self._flow.remaining()
         yield from self._end
+
+    def _can_do_without_limit(self) -> bool:
+        """Whether the request can be repeated without `max_tokens`: the context window then ends the answer earlier."""
+        if self._is_continued and self._sent.max_tokens is not None:
+            self._repeated = self._sent.without_token_limits()
+        elif self._is_limited and not self._is_continued and self._request.max_tokens is None:
+            self._repeated = self._start(replace(self._request, thinking_budget=None))
+        return self._repeated is not None
 
     def _without_newlines(self, text: str) -> str:
         """Return a text and the newlines held back before it, but not those at its end."""
@@ -199,6 +214,7 @@ class ThinkingBudgetFlow:
             thinking_budget=None,
         )
         request.spend_tokens(self._used_tokens(completion))
+        self._sent = request
         return request
 
     def _continue(self, delta: Delta) -> Delta:

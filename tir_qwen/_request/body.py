@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..types import JSON, Messages
@@ -102,6 +102,11 @@ class Body:
             if isinstance(limit := self.other.get(name), int)
         }
         self.other = {**self.other, **left}
+
+    def without_token_limits(self) -> Body:
+        """Return the body for an answer that is as long as the context window allows."""
+        limits = (*_TOKEN_LIMITS, "min_tokens")
+        return replace(self, other={name: value for name, value in self.other.items() if name not in limits})
 
     def fields(self) -> JSON:
         """Return the fields to send, except for the messages."""
