@@ -42,6 +42,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "required": (CALL, {"tools": [WEATHER], "tool_choice": "required"}),
     "named": (CALL, {"tools": [WEATHER], "tool_choice": NAMED}),
     "prompted": (f"I ask.\n{CALL}", {"tools": [WEATHER], "tool_calling": "prompted"}),
+    "choice": ("It may be", {"guided_choice": ["It may be", "It is"]}),
+    "newer choice": ("It may be", {"structured_outputs": {"choice": ["It may be", "It is"]}}),
     "object": ('{"city": "Paris"}', {"response_format": FORMAT}),
 }
 SETUPS = [(has_parsers, version) for has_parsers in (True, False) for version in (9, 32)]

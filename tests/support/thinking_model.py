@@ -17,6 +17,8 @@ from tir_qwen import AsyncClient, Client
 
 TOKEN = re.compile(r"</?think>|</?tool_call>|\n+|[ ]?\w+|.", re.DOTALL)
 CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
+GRAMMARS = {"response_format", "guided_choice", "structured_outputs"}
+"""Fields whose grammar the whole answer of each request follows, also if it continues another one."""
 START = "<|im_start|>assistant\n"
 
 
@@ -89,7 +91,7 @@ class ThinkingModel(Lab):
         if "</think>" in begun:
             written = begun.rpartition("</think>\n\n")[2]
             assert answer.startswith(written), f"{written!r} does not begin {answer!r}"
-            tokens = tokens_of(answer.removeprefix(written))
+            tokens = tokens_of(answer if body.keys() & GRAMMARS else answer.removeprefix(written))
         else:
             tokens = tokens_of(f"{block}{answer}")
             budget = body.get("thinking_token_budget") if self.holds_budget else None

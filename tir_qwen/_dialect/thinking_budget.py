@@ -21,7 +21,7 @@ from ..types import Choice, Completion, Delta, ToolCall, ToolCallDelta
 from .capabilities import Capabilities
 from .flow import Flow
 from .json_schema import find_mismatch
-from .response_format import expects_json
+from .response_format import is_constrained
 from .usage import add_usage, count_reasoning
 
 logger = logging.getLogger("tir_qwen")
@@ -66,7 +66,7 @@ class ThinkingBudgetFlow:
         self._request = self._sent = request
         self._repeated: Body | None = None  # what was sent, without the `max_tokens` for which there was no room
         self._is_limited = request.limits_thinking and not self._capabilities.thinking_budget
-        self._holds_content = expects_json(request.response_format) or request.forces_call
+        self._holds_content = is_constrained(request)
         self._first = Accumulator()  # what the limited request answers
         self._first_end: Delta | None = None
         self._answer = Accumulator()  # all that was passed on
