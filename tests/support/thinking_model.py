@@ -98,6 +98,9 @@ class ThinkingModel(Lab):
             if budget is not None and budget < tokens.index("</think>"):
                 tokens = [*tokens[: budget + 1], *tokens[tokens.index("</think>") :]]
         limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(tokens) + 1
+        text = "".join(tokens[:limit])
+        if ends := [text.index(stop) for stop in body.get("stop") or () if stop in text]:
+            return begun, False, tokens_of(text[: min(ends)])
         return begun, limit <= len(tokens), tokens[:limit]  # the token that ends the message counts too
 
     def answer_request(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], str, dict[str, Any]]:

@@ -71,7 +71,7 @@ class ThinkingBudgetFlow:
         self._first_end: Delta | None = None
         self._answer = Accumulator()  # all that was passed on
         self._is_continued = self._has_begun = self._has_thought_again = False
-        self._newlines = ""  # at the end of the text: they are the template's if a call follows
+        self._tail = ""  # of the text, which may belong to what follows
         self._last_sentence = ""  # to add to the reasoning
         self._is_reached = False
         self._end: list[Delta] = []
@@ -95,7 +95,7 @@ class ThinkingBudgetFlow:
         visible = replace(delta, tool_calls=(), finish_reason=None, stop_reason=None)
         if self._holds_content:
             visible.content, visible.logprobs = "", None
-        visible.content = self._without_newlines(visible.content)
+        visible.content = self._without_tail(visible.content)
         is_visible = visible.content or visible.reasoning or visible.logprobs or visible.response
         return self._pass_on(visible) if is_visible else None
 
@@ -145,12 +145,20 @@ class ThinkingBudgetFlow:
             self._repeated = self._start(replace(self._request, thinking_budget=None))
         return self._repeated is not None
 
-    def _without_newlines(self, text: str) -> str:
-        """Return a text and the newlines held back before it, but not those at its end."""
-        text = self._newlines + text
-        kept = text.rstrip("\n")
-        self._newlines = text[len(kept) :]
+    def _without_tail(self, text: str) -> str:
+        """Return a text and what was held back before it, but not what may belong to what follows.
+
+        That is the beginning of a stop string, and newlines: they are the template's if a call follows.
+        """
+        text = self._tail + text
+        kept = self._without_begun_stop(text).rstrip("\n")
+        self._tail = text[len(kept) :]
         return kept
+
+    def _without_begun_stop(self, text: str) -> str:
+        """Return a text without the beginning of a stop string at its end."""
+        beginnings = [stop[:size] for stop in self._request.stop for size in range(1, len(stop))]
+        return text.removesuffix(max(filter(text.endswith, beginnings), key=len, default=""))
 
     def _pass_on(self, delta: Delta) -> Delta | None:
         self._answer.add(delta)
@@ -167,7 +175,7 @@ class ThinkingBudgetFlow:
             ToolCallDelta(index, call.id, call.name, call.arguments, call.error)
             for index, call in enumerate(choice.tool_calls)
         ]
-        delta = Delta(0, self._newlines, "", calls, choice.finish_reason, choice.stop_reason)
+        delta = Delta(0, self._tail, "", calls, choice.finish_reason, choice.stop_reason)
         if self._holds_content:
             delta.content, delta.logprobs = choice.content, choice.logprobs
         return delta
@@ -202,7 +210,8 @@ class ThinkingBudgetFlow:
         """Return the request that continues the first answer."""
         completion = self._first.completion()
         answer = completion.first
-        content = "" if self._holds_content else answer.content
+        content = "" if self._holds_content else self._without_begun_stop(answer.content)
+        self._tail = self._without_begun_stop(self._tail)  # a server finds only a stop string that it generates whole
         self._is_reached = _is_cut(answer) and not answer.content.strip() and not answer.tool_calls
         if self._is_reached:
             self._last_sentence = f"\n\n{LAST_SENTENCE}" if answer.reasoning else LAST_SENTENCE
@@ -225,9 +234,9 @@ class ThinkingBudgetFlow:
                 self._has_thought_again, delta.reasoning = True, f"\n\n{delta.reasoning}"
             if not self._has_begun:
                 self._has_begun, delta.reasoning = True, self._last_sentence + delta.reasoning
-            self._newlines = "" if delta.tool_calls else self._newlines
+            self._tail = "" if delta.tool_calls else self._tail
             if delta.content or delta.finish_reason:
-                delta.content, self._newlines = self._newlines + delta.content, ""
+                delta.content, self._tail = self._tail + delta.content, ""
             return delta
         return self._with_notice(replace(delta, usage=add_usage(self._first.completion().usage, delta.usage)))
 
