@@ -54,7 +54,11 @@ MESSAGES = [user("What is 17 * 23?")]
 def answer(driver: Driver, model: ThinkingModel, streamed: bool, messages: Any = MESSAGES, **params: Any) -> Completion:
     """Return the answer of a model, by one of the clients."""
     sync_client, async_client = model.clients()
-    client = sync_client if isinstance(driver, Sync) else async_client
+    return collect(driver, sync_client if isinstance(driver, Sync) else async_client, streamed, messages, **params)
+
+
+def collect(driver: Driver, client: Any, streamed: bool, messages: Any = MESSAGES, **params: Any) -> Completion:
+    """Return the answer that a client gets."""
     if not streamed:
         return driver.complete(client, messages, **params)
     accumulator = Accumulator()
@@ -323,6 +327,23 @@ def test_a_server_that_refuses_its_own_limit() -> None:
     for _ in range(3):
         assert client.complete(MESSAGES, thinking_budget=100).content == "It is 391."
     assert ["thinking_token_budget" in body for body in model.bodies] == [False, False, True, *[False] * 4]
+
+
+@whole_and_streamed
+def test_a_server_that_no_longer_accepts_its_own_limit(streamed: bool) -> None:
+    """The call that is refused takes two requests in its place, and its answer is whole."""
+    model = ThinkingModel(reasoning="word " * 300, said="It is 391. " * 5, version=32, holds_budget=True)
+    sync_client, _ = model.clients()
+    for _ in range(3):
+        sync_client.complete(MESSAGES, thinking_budget=100)
+    model.refuses = "thinking_token_budget"
+    model.requests.clear()
+
+    completion = collect(Sync(), sync_client, streamed, thinking_budget=100)
+
+    assert (completion.content, completion.finish_reason) == (model.said, "stop")
+    assert completion.response["thinking_budget_reached"] is True
+    assert [body.get("thinking_token_budget") for body in model.bodies] == [100, None, None]
 
 
 @dataclass

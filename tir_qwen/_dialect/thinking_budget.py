@@ -66,7 +66,7 @@ class ThinkingBudgetFlow:
         self._request = self._sent = request
         self._repeated: Body | None = None  # what was sent, without the `max_tokens` for which there was no room
         self._is_limited = request.limits_thinking and not self._capabilities.thinking_budget
-        self._holds_content = is_constrained(request)
+        self._holds_content = self._is_limited and is_constrained(request)
         self._first = Accumulator()  # what the limited request answers
         self._first_end: Delta | None = None
         self._answer = Accumulator()  # all that was passed on
@@ -86,17 +86,19 @@ class ThinkingBudgetFlow:
         """Return the part of a delta to pass on now."""
         if self._is_continued:
             return self._pass_on(self._continue(delta))
-        if not self._is_limited:
-            return self._pass_on(self._with_notice(delta) if delta.last else delta)
+        if not self._request.limits_thinking:
+            return self._pass_on(delta)
         self._first.add(delta)
         if delta.last:
             self._first_end = delta
             return None if self._must_continue() else self._pass_on(self._held_back())
-        visible = replace(delta, tool_calls=(), finish_reason=None, stop_reason=None)
+        visible = replace(delta, finish_reason=None, stop_reason=None)
+        if self._is_limited:
+            visible.tool_calls = ()
         if self._holds_content:
             visible.content, visible.logprobs = "", None
         visible.content = self._without_tail(visible.content)
-        is_visible = visible.content or visible.reasoning or visible.logprobs or visible.response
+        is_visible = visible.content or visible.reasoning or visible.tool_calls or visible.logprobs or visible.response
         return self._pass_on(visible) if is_visible else None
 
     def next_request(self, completion: Completion) -> Body | None:
@@ -107,7 +109,7 @@ class ThinkingBudgetFlow:
         if self._first_end is not None and not self._is_continued:
             if self._must_continue():
                 return self._continuation()
-            self._pass_on_later(self._first_end)
+            self._pass_on_later(self._with_notice(self._first_end))
         request = self._flow.next_request(self._answer.completion()) if self._flow else None
         return self._start(request) if request else None
 
@@ -173,7 +175,7 @@ class ThinkingBudgetFlow:
         choice = self._first.completion().first
         calls = [
             ToolCallDelta(index, call.id, call.name, call.arguments, call.error)
-            for index, call in enumerate(choice.tool_calls)
+            for index, call in enumerate(choice.tool_calls if self._is_limited else ())
         ]
         delta = Delta(0, self._tail, "", calls, choice.finish_reason, choice.stop_reason)
         if self._holds_content:
@@ -183,10 +185,11 @@ class ThinkingBudgetFlow:
     def _must_continue(self) -> bool:
         """Whether the first answer was cut off by the budget, or lacks the call that was asked for."""
         completion = self._first.completion()
-        if _is_cut(completion.first):
+        is_passed_on = completion.tool_calls or (completion.content and is_constrained(self._request))
+        if _is_cut(completion.first) and (self._is_limited or not is_passed_on):
             limit = self._request.max_tokens
             return limit is None or self._used_tokens(completion) < limit
-        return self._request.forces_call and not self._has_forced_call(completion.first)
+        return self._is_limited and self._request.forces_call and not self._has_forced_call(completion.first)
 
     def _has_forced_call(self, answer: Choice) -> bool:
         """Whether an answer contains valid calls of the tools that must be called, although nothing enforced that."""
@@ -243,7 +246,8 @@ class ThinkingBudgetFlow:
     def _with_notice(self, last: Delta) -> Delta:
         """Return the last delta, with a notice if the budget was reached, here or by the server's own count."""
         budget, count = self._request.thinking_budget, count_reasoning(last.usage)
-        is_reached = self._is_reached or (self._request.limits_thinking and (count or 0) >= (budget or 0))
+        is_counted = not self._is_continued and (count or 0) >= (budget or 0)
+        is_reached = self._is_reached or is_counted
         return replace(last, response={**(last.response or {}), REACHED: True}) if is_reached else last
 
     def _joined(self, second: Completion) -> Completion:
