@@ -118,6 +118,17 @@ def test_a_large_budget_costs_no_second_request(kind: str, streamed: bool) -> No
     assert "thinking_budget_reached" not in completion.response
 
 
+def test_a_tool_without_a_function() -> None:
+    """What a server accepts as a tool, such as a search of its own, does not prevent a forced call."""
+    model = ThinkingModel(said=CALL)
+
+    completion = answer(
+        Sync(), model, False, tools=[WEATHER, {"type": "web_search"}], tool_choice="required", thinking_budget=500
+    )
+
+    assert said(completion)[:2] == ("", [("get_weather", '{"city": "Paris"}', None)])
+
+
 HISTORIES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "plain": (MESSAGES, {}),
     "system prompt": ([{"role": "system", "content": "Be kind."}, *MESSAGES], {}),

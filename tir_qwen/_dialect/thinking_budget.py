@@ -194,10 +194,11 @@ class ThinkingBudgetFlow:
     def _has_forced_call(self, answer: Choice) -> bool:
         """Whether an answer contains valid calls of the tools that must be called, although nothing enforced that."""
         wanted = self._request.required_tool
+        functions = [tool.get("function") or {} for tool in self._request.tools]  # the server reports one without it
         schemas = {
-            tool["function"]["name"]: tool["function"].get("parameters")
-            for tool in self._request.tools
-            if not wanted or tool["function"]["name"] == wanted
+            function["name"]: function.get("parameters")
+            for function in functions
+            if "name" in function and wanted in (None, function["name"])
         }
         return bool(answer.tool_calls) and all(
             call.error is None and call.name in schemas and _follows(call, schemas[call.name])
