@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "required": (CALL, {"tools": [WEATHER], "tool_choice": "required"}),
     "named": (CALL, {"tools": [WEATHER], "tool_choice": NAMED}),
     "prompted": (f"I ask.\n{CALL}", {"tools": [WEATHER], "tool_calling": "prompted"}),
+    "native": (f"I ask.\n\n{CALL}\n{CALL}", {"tools": [WEATHER], "tool_calling": "native"}),
     "stop string": ("I ask.\n\nObservation: 22 degrees", {"stop": ["\n\nObservation:", "?"]}),
     "choice": ("It may be", {"guided_choice": ["It may be", "It is"]}),
     "newer choice": ("It may be", {"structured_outputs": {"choice": ["It may be", "It is"]}}),

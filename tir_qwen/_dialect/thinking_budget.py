@@ -16,6 +16,7 @@ from .._json import parse_object
 from .._request.body import Body, PartialAnswer
 from .._response.accumulator import Accumulator
 from .._response.arguments import TRUNCATED
+from .._response.text.tool_calls import OPEN
 from ..errors import ConfigurationError, ContextOverflowError, TIRError
 from ..types import Choice, Completion, Delta, ToolCall, ToolCallDelta
 from .capabilities import Capabilities
@@ -73,6 +74,7 @@ class ThinkingBudgetFlow:
         self._is_continued = self._has_begun = self._has_thought_again = False
         self._tail = ""  # of the text, which may belong to what follows
         self._last_sentence = ""  # to add to the reasoning
+        self._kept = ""  # the content of the first answer that the second one continues
         self._is_reached = False
         self._end: list[Delta] = []
         return request
@@ -150,16 +152,23 @@ class ThinkingBudgetFlow:
     def _without_tail(self, text: str) -> str:
         """Return a text and what was held back before it, but not what may belong to what follows.
 
-        That is the beginning of a stop string, and newlines: they are the template's if a call follows.
+        That is what has begun, and newlines: they are the template's if a call follows.
         """
         text = self._tail + text
-        kept = self._without_begun_stop(text).rstrip("\n")
+        kept = self._without_begun(text).rstrip("\n")
         self._tail = text[len(kept) :]
         return kept
 
-    def _without_begun_stop(self, text: str) -> str:
-        """Return a text without the beginning of a stop string at its end."""
-        beginnings = [stop[:size] for stop in self._request.stop for size in range(1, len(stop))]
+    def _without_begun(self, text: str) -> str:
+        """Return a text without a call or stop string at its end that is not whole.
+
+        A server finds only one of which it generates all.
+        """
+        wholes = [*self._request.stop]
+        if self._request.tools:
+            text = text.partition(OPEN)[0]
+            wholes.append(OPEN)
+        beginnings = [whole[:size] for whole in wholes for size in range(1, len(whole))]
         return text.removesuffix(max(filter(text.endswith, beginnings), key=len, default=""))
 
     def _pass_on(self, delta: Delta) -> Delta | None:
@@ -214,15 +223,15 @@ class ThinkingBudgetFlow:
         """Return the request that continues the first answer."""
         completion = self._first.completion()
         answer = completion.first
-        content = "" if self._holds_content else self._without_begun_stop(answer.content)
-        self._tail = self._without_begun_stop(self._tail)  # a server finds only a stop string that it generates whole
+        self._kept = "" if self._holds_content else self._without_begun(answer.content)
+        self._tail = self._without_begun(self._tail)
         self._is_reached = _is_cut(answer) and not answer.content.strip() and not answer.tool_calls
         if self._is_reached:
             self._last_sentence = f"\n\n{LAST_SENTENCE}" if answer.reasoning else LAST_SENTENCE
         self._is_continued = True
         request = replace(
             self._request,
-            continues=PartialAnswer(answer.reasoning + self._last_sentence, content),
+            continues=PartialAnswer(answer.reasoning + self._last_sentence, self._kept),
             enable_thinking=False,
             thinking_budget=None,
         )
@@ -254,10 +263,9 @@ class ThinkingBudgetFlow:
     def _joined(self, second: Completion) -> Completion:
         """Return both answers as one."""
         first = self._first.completion()
-        content = "" if self._holds_content else first.content
         choice = replace(
             second.first,
-            content=content + second.content,
+            content=self._kept + second.content,
             reasoning=first.reasoning + (self._last_sentence if self._has_begun else "") + second.reasoning,
         )
         return Completion([choice], add_usage(first.usage, second.usage), first.response)
