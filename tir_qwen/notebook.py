@@ -6,7 +6,7 @@ Both are printed where there is no notebook.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
 from html import escape
 from time import monotonic
 from typing import Any
@@ -32,11 +32,15 @@ def show(answer: Any) -> None:
 
     Args:
         answer: A message, response or completion of LangChain, LlamaIndex or `tir_qwen.Client`, the result of an agent,
-            or a stream of chunks, responses, events with a delta, or texts.
+            or a stream of chunks, responses, an agent's events or messages, or texts. What is not the model's, such as
+            the result of a tool, is left out of a stream.
     """
     view = _View()
-    for piece in _pieces(answer):
-        view.add(piece)
+    if isinstance(answer, Iterator) or hasattr(answer, "response_gen"):
+        for piece in getattr(answer, "response_gen", answer):
+            view.add_part(piece)
+    else:
+        view.add(answer)
     view.end()
 
 
@@ -44,13 +48,8 @@ async def ashow(stream: AsyncIterable[Any]) -> None:
     """Show an asynchronous stream as it arrives; see `show`."""
     view = _View()
     async for piece in stream:
-        view.add(piece)
+        view.add_part(piece)
     view.end()
-
-
-def _pieces(answer: Any) -> Iterable[Any]:
-    is_stream = isinstance(answer, Iterator) or hasattr(answer, "response_gen")
-    return getattr(answer, "response_gen", answer) if is_stream else [answer]
 
 
 class _View:
@@ -61,6 +60,14 @@ class _View:
         self._display = _start_display()
         self._printed = ""  # the part that was printed last
         self._updated_at = 0.0
+
+    def add_part(self, piece: Any) -> None:
+        """Add a piece of a stream, if it is the model's."""
+        if isinstance(piece, tuple):  # of LangGraph: a chunk and its metadata
+            piece = piece[0]
+        is_message = getattr(piece, "type", None) in ("ai", "AIMessageChunk")
+        if isinstance(piece, str) or hasattr(piece, "reasoning") or hasattr(piece, "delta") or is_message:
+            self.add(piece)
 
     def add(self, piece: Any) -> None:
         reasoning, content, is_replaced = _read(piece)
@@ -111,8 +118,6 @@ def _start_display() -> Any:
 
 def _read(piece: Any) -> tuple[str, str, bool]:
     """Return the reasoning and the text of a piece, and whether the text replaces that of the pieces before."""
-    if isinstance(piece, tuple):  # of LangGraph: a chunk and its metadata
-        piece = piece[0]
     if isinstance(piece, Mapping):  # the result of an agent
         piece = piece["messages"][-1]
     if isinstance(piece, str):
@@ -124,7 +129,7 @@ def _read(piece: Any) -> tuple[str, str, bool]:
         return additional.get("thinking_delta") or getattr(piece, "thinking_delta", None) or "", piece.delta, False
     if hasattr(piece, "text") and not hasattr(piece, "type"):  # a completion of LlamaIndex
         return additional.get("thinking", ""), piece.text, False
-    message = getattr(piece, "message", piece)
+    message = getattr(piece, "message", None) or getattr(piece, "response", piece)  # the latter of an agent
     thoughts = [block.content for block in getattr(message, "blocks", ()) if block.block_type == "thinking"]
     reasoning = additional.get("reasoning_content") or "".join(filter(None, thoughts))
     text = message.content if hasattr(message, "blocks") else getattr(message, "text", str(message))

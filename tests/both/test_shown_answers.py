@@ -6,22 +6,32 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk
+from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.base.response.schema import StreamingResponse
 
+from tests.support.llama_index_agents import QUIET
 from tests.support.scripted_transport import Reply, Scripted, llm_saying, model_saying
 from tir_qwen import AsyncClient, Client, Delta
 from tir_qwen import notebook as module
 from tir_qwen.notebook import ashow, show
 
+pytestmark = QUIET
 REPLY = Reply("It is **391**.", reasoning="17 * 20 < 350.")
+CALL = Reply(reasoning="", calls=(("weather", '{"city": "Paris"}'),))
 ASKED = [{"role": "user", "content": "What is 17 * 23?"}]
 PRINTED = "Reasoning:\n17 * 20 < 350.\n\nAnswer:\nIt is **391**.\n"
 SHOWN = (
     '<details><summary>Reasoning</summary><div style="white-space: pre-wrap">17 * 20 &lt; 350.</div></details>\n\n'
     "It is **391**."
 )
+
+
+def weather(city: str) -> str:
+    """Return the weather in a city."""
+    return f"22 °C in {city}"
 
 
 def client() -> Client:
@@ -81,6 +91,21 @@ def test_shown_in_a_notebook(kind: str, output: Output) -> None:
     opened = [state.startswith("<details open>") for state in folded]
     assert opened == sorted(opened, reverse=True)
     assert any(opened) is (len(output.states) > 2)
+
+
+@pytest.mark.parametrize("mode", ["messages", "events", "result"])
+async def test_agents(mode: str, output: Output) -> None:
+    """Of an agent, only what the model says is shown, without prompts and the results of tools."""
+    if mode == "messages":
+        agent: Any = create_agent(model_saying(CALL, REPLY), [weather])
+        show(agent.stream({"messages": [("user", "Hi")]}, stream_mode="messages"))
+    else:
+        run = FunctionAgent(tools=[weather], llm=llm_saying(CALL, REPLY)).run("Hi")
+        if mode == "events":
+            await ashow(run.stream_events())
+        else:
+            show(await run)
+    assert output.states[-1]["text/markdown"] == SHOWN
 
 
 async def test_asynchronous_streams(output: Output) -> None:
