@@ -100,7 +100,8 @@ class _View:
         if not self._reasoning:
             return self._content
         state = "" if self._content else " open"
-        thought = f'<div style="white-space: pre-wrap">{escape(self._reasoning)}</div>'
+        text = escape(self._reasoning).replace("\n", "&#10;")  # after an empty line, Markdown would go on
+        thought = f'<div style="white-space: pre-wrap">{text}</div>'
         return f"<details{state}><summary>Reasoning</summary>{thought}</details>\n\n{self._content}"
 
     def _text(self) -> str:

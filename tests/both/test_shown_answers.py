@@ -108,6 +108,15 @@ async def test_agents(mode: str, output: Output) -> None:
     assert output.states[-1]["text/markdown"] == SHOWN
 
 
+def test_reasoning_with_empty_lines(output: Output) -> None:
+    """Reasoning stays one block of HTML, which an empty line and indented code would end and leave open."""
+    show(AIMessage("391", additional_kwargs={"reasoning_content": "Code:\n\n    a = 17\n"}))
+    assert output.states[-1]["text/markdown"] == (
+        '<details><summary>Reasoning</summary><div style="white-space: pre-wrap">Code:&#10;&#10;    a = 17&#10;</div>'
+        "</details>\n\n391"
+    )
+
+
 async def test_asynchronous_streams(output: Output) -> None:
     """`ashow` shows an asynchronous stream in the same way."""
     await ashow(AsyncClient(1, "token", http_client=Scripted(REPLY).async_client()).stream(ASKED))
