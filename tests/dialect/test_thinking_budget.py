@@ -419,8 +419,8 @@ class Broken(ThinkingModel):
         """Return the response to a request."""
         if "continue_final_message" not in json.loads(request.content):
             return super().answer(request, engine)
-        if self.refuses == "401":
-            return engine.Response(401, json={"error": {"message": "no"}})
+        if self.refuses in ("401", "500"):
+            return engine.Response(int(self.refuses), json={"error": {"message": "no"}})
 
         def body() -> Iterator[bytes]:
             yield frame(choices=[{"index": 0, "delta": {"content": "It is"}, "finish_reason": None}])
@@ -448,3 +448,14 @@ def test_the_second_request_fails(
 
     assert caught.value.partial is not None
     assert (caught.value.partial.reasoning, caught.value.partial.content) == partial
+
+
+def test_a_server_error_teaches_nothing() -> None:
+    """A call whose second request fails is answered without it, and the next call tries it again."""
+    model = Broken(refuses="500")
+    sync_client, _ = model.clients()
+
+    completion = sync_client.complete(MESSAGES, thinking_budget=5)
+
+    assert completion.content == "It is 391."
+    assert sync_client.capabilities.continuation

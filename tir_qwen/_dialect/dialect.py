@@ -193,7 +193,7 @@ class Dialect:
         self._given_up |= dict.fromkeys(refused, not is_about_this_call(text))
         if not refused and "continuation" in used:  # whatever the error: an answer can be requested without it
             refused = ["continuation"]
-            self._given_up["continuation"] = True
+            self._given_up["continuation"] = error.status_code < 500  # which may have had nothing to do with it
         trials = self._open_trials  # whatever the error: without them, the call would have been sent differently
         self._given_up |= dict.fromkeys(trials, True)
         return bool(refused or trials)
