@@ -17,7 +17,7 @@ from tir_qwen import AsyncClient, Client
 
 TOKEN = re.compile(r"</?think>|</?tool_call>|\n+|[ ]?\w+|.", re.DOTALL)
 CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
-GRAMMARS = {"response_format", "guided_choice", "structured_outputs"}
+GRAMMARS = {"response_format", "guided_choice"}
 """Fields whose grammar the whole answer of each request follows, also if it continues another one."""
 START = "<|im_start|>assistant\n"
 

@@ -77,7 +77,8 @@ class Call(BaseCall[Delta]):
         yield from self._decoder.close()
         completion = self._decoder.completion()
         self._dialect.observe(completion, self._decoder.signs)
-        if not (self._dialect.is_limited and completion.finish_reason == "length"):  # another request continues it
+        is_cut = completion.finish_reason == "length" or any(call.error == TRUNCATED for call in completion.tool_calls)
+        if not (self._dialect.is_limited and is_cut):  # otherwise, another request continues it
             _warn_of_unusable_answer(completion)
 
     def answer_failed(self, error: TIRError) -> float | None:
