@@ -118,6 +118,21 @@ def test_arguments_of_a_call_win_over_those_of_the_constructor() -> None:
         }
 
 
+@pytest.mark.parametrize("make", [langchain, llama_index])
+def test_a_call_can_ask_for_thinking(make: Callable[..., Any]) -> None:
+    """A call that asks for thinking gets it, whether the constructor turned it off by name or by a budget of 0."""
+    for settings, params in (
+        ({"thinking_budget": 0}, {"enable_thinking": True}),
+        ({"enable_thinking": False}, {"thinking_budget": 500}),
+    ):
+        lab = Lab()
+        model = make(lab, **settings)
+        model.invoke("Hi", **params) if make is langchain else model.complete("Hi", **params)
+        sent = {name: lab.bodies[0].get(name) for name in ("chat_template_kwargs", "max_tokens")}
+        template = {"enable_thinking": True} if "enable_thinking" in params else None
+        assert sent == {"chat_template_kwargs": template, "max_tokens": params.get("thinking_budget")}
+
+
 @pytest.mark.parametrize("where", ["call", "extra_body of the call", "extra_body of the constructor"])
 def test_a_stream_of_several_answers_is_rejected(where: str) -> None:
     """Streams have a single answer, wherever `n` is given."""

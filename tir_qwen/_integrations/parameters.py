@@ -97,7 +97,8 @@ class ModelSettings(ConnectionSettings):
         Raises:
             ConfigurationError: A stream would have several answers, which the frameworks would merge into one.
         """
-        params = {"tool_calling": self.tool_calling, "schema_in": "both", **self._default_call_params(), **kwargs}
+        defaults = _without_contradicted(self._default_call_params(), kwargs)
+        params = {"tool_calling": self.tool_calling, "schema_in": "both", **defaults, **kwargs}
         extra_of_call = kwargs.get("extra_body") or {}
         if not isinstance(extra_of_call, Mapping):
             return params  # the client reports it
@@ -108,6 +109,15 @@ class ModelSettings(ConnectionSettings):
         if stream and isinstance(answers, int) and answers > 1:
             raise ConfigurationError("n must be 1 for a stream: the parts of all answers would be merged into one.")
         return params
+
+
+def _without_contradicted(defaults: dict[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the constructor's parameters without one that keeps a model from thinking although a call asks for it."""
+    if kwargs.get("enable_thinking") and defaults.get("thinking_budget") == 0:
+        del defaults["thinking_budget"]
+    if kwargs.get("thinking_budget") and defaults.get("enable_thinking") is False:
+        del defaults["enable_thinking"]
+    return defaults
 
 
 def _without_replaced(extra_body: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
