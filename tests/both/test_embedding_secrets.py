@@ -93,3 +93,31 @@ def test_malformed_arguments(face: Any, argument: dict[str, Any], words: str) ->
         face(project_id=1, api_key="token", **argument)
     assert str(caught.value) == f"{face.__name__}: {words}"
     assert hunted(caught.value) == []
+
+
+def embedded(model: Any, name: str, value: Any) -> Any:
+    """Call a method of a model, synchronous or not."""
+    found = getattr(model, name)(value)
+    return asyncio.run(found) if asyncio.iscoroutine(found) else found
+
+
+@pytest.mark.parametrize("instruction", ["", "passage: "], ids=["plain", "instruction"])
+@pytest.mark.parametrize(
+    ("face", "method", "value", "words"),
+    [
+        (TIREmbeddings, "embed_documents", "text", "texts must be a list of strings."),
+        (TIREmbeddings, "aembed_documents", iter(["a"]), "texts must be a list of strings."),
+        (TIREmbeddings, "embed_documents", None, "texts must be a list of strings."),
+        (TIREmbeddings, "embed_documents", ["a", None], "texts[1] must be a string, not NoneType."),
+        (TIREmbeddings, "aembed_query", 5, "texts[0] must be a string, not int."),
+        (TIREmbedding, "get_text_embedding_batch", ["a", b"b"], "texts[1] must be a string, not bytes."),
+        (TIREmbedding, "aget_query_embedding", ["a"], "texts[0] must be a string, not list."),
+    ],
+)
+def test_malformed_texts(face: Any, method: str, value: Any, words: str, instruction: str) -> None:
+    """Texts are checked before an instruction is put before them: a string is not taken for a list of its letters."""
+    with Loopback(embeds) as server:
+        model = face(base_url=server.base_url, query_instruction=instruction, document_instruction=instruction)
+        with pytest.raises(ConfigurationError) as caught:
+            embedded(model, method, value)
+    assert (str(caught.value), server.requests) == (words, [])

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from .._client.embeddings.arguments import check_texts
 from ..types import Embeddings, Usage
 from .connection import ConnectionSettings
 
@@ -59,4 +60,5 @@ class EmbeddingSettings(ConnectionSettings):
 
 
 def _with(instruction: str, texts: Sequence[str]) -> Sequence[str]:
+    check_texts(texts)  # a string would become a list of its letters
     return [instruction + text for text in texts] if instruction else texts

@@ -70,17 +70,26 @@ class EmbeddingOptions:
     on_retry: Any
 
 
-def read_embedding_arguments(texts: Any, params: EmbeddingParameters) -> EmbeddingOptions:
-    """Validate the arguments of `Client.embed`.
+def check_texts(texts: Any) -> None:
+    """Check that texts are a list of strings.
 
     Raises:
-        ConfigurationError: An argument is unknown or malformed; the message names it, but never quotes its value.
+        ConfigurationError: They are not; the message gives the position, from 0, of the text that is not a string.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
         raise ConfigurationError("texts must be a list of strings.")
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigurationError(f"texts[{position}] must be a string, not {type(text).__name__}.")
+
+
+def read_embedding_arguments(texts: Any, params: EmbeddingParameters) -> EmbeddingOptions:
+    """Validate the arguments of `Client.embed`.
+
+    Raises:
+        ConfigurationError: An argument is unknown or malformed; the message names it, but never quotes its value.
+    """
+    check_texts(texts)
     check_parameters(params, _CHECKS)
     for name in _COUNTS:
         if (count := params.get(name)) is not None and count < 1:  # type: ignore[operator]
