@@ -117,12 +117,18 @@ def test_no_texts(driver: Driver) -> None:
         ("text", {}, "texts must be a list of strings."),
         (["a", 1], {}, "texts[1] must be a string, not int."),
         ([[1, 2]], {}, "texts[0] must be a string, not list."),
+        (
+            [*TEXTS, "canary \ud800"],
+            {},
+            "texts[100] contains lone surrogates, which cannot be sent: text.encode(errors='replace').decode() replaces"
+            " them.",
+        ),
         (["a"], {"model": ""}, "model must be the name of a model, such as qwen3_32b."),
         (["a"], {"dimensions": 0}, "dimensions must be 1 or more."),
         (["a"], {"batch_size": "3"}, "batch_size must be a whole number."),
         (["a"], {"max_concurrency": 0}, "max_concurrency must be 1 or more."),
         (["a"], {"dimension": 3}, "a call takes no argument 'dimension' (did you mean 'dimensions'?)."),
-        (["\ud800"], {}, "the request cannot be written as JSON"),
+        (["a"], {"extra_body": {"user": "\ud800"}}, "the request cannot be written as JSON"),
     ],
 )
 def test_malformed_arguments(driver: Driver, texts: Any, params: dict[str, Any], words: str) -> None:

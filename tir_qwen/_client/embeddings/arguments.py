@@ -71,16 +71,30 @@ class EmbeddingOptions:
 
 
 def check_texts(texts: Any) -> None:
-    """Check that texts are a list of strings.
+    """Check that texts are a list of strings that can be sent.
 
     Raises:
-        ConfigurationError: They are not; the message gives the position, from 0, of the text that is not a string.
+        ConfigurationError: They are not; the message gives the position of a text, from 0, but does not quote it.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
         raise ConfigurationError("texts must be a list of strings.")
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise ConfigurationError(f"texts[{position}] must be a string, not {type(text).__name__}.")
+        if _has_lone_surrogates(text):
+            raise ConfigurationError(
+                f"texts[{position}] contains lone surrogates, which cannot be sent:"
+                " text.encode(errors='replace').decode() replaces them."
+            )
+
+
+def _has_lone_surrogates(text: str) -> bool:
+    """Whether a text has lone surrogates, which some readers of PDF files produce."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def read_embedding_arguments(texts: Any, params: EmbeddingParameters) -> EmbeddingOptions:
