@@ -124,6 +124,7 @@ def test_no_texts(driver: Driver) -> None:
             " them.",
         ),
         (["a"], {"model": ""}, "model must be the name of a model, such as qwen3_32b."),
+        (["a"], {"model": ["m"]}, "model must be the name of a model, such as qwen3_32b."),
         (["a"], {"dimensions": 0}, "dimensions must be 1 or more."),
         (["a"], {"batch_size": "3"}, "batch_size must be a whole number."),
         (["a"], {"max_concurrency": 0}, "max_concurrency must be 1 or more."),

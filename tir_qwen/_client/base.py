@@ -183,6 +183,7 @@ class BaseClient:
         """Read the arguments of `embed`; return the requests to send."""
         from .embeddings.plan import plan_embeddings  # noqa: PLC0415 - programs that only chat start without it
 
+        self._endpoint.url(model)  # checks it, even if there are no texts
         return plan_embeddings(
             texts,
             params,

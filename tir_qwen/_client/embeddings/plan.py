@@ -46,7 +46,6 @@ def plan_embeddings(
     Raises:
         ConfigurationError: An argument is unknown or malformed.
     """
-    endpoint.url(model)  # checks it, even if there are no texts
     options = read_embedding_arguments(texts, params)
 
     def new_call(some: Sequence[str], deadline: Deadline) -> EmbeddingCall:
