@@ -125,6 +125,21 @@ def test_no_texts(driver: Driver) -> None:
         ),
         (["a"], {"model": ""}, "model must be the name of a model, such as qwen3_32b."),
         (["a"], {"model": ["m"]}, "model must be the name of a model, such as qwen3_32b."),
+        (
+            ["a"],
+            {"extra_body": {"embed_dtype": "float16"}},
+            "embed_dtype cannot be set: vectors are read as little-endian 32-bit floats.",
+        ),
+        (
+            ["a"],
+            {"extra_body": {"endianness": "big"}},
+            "endianness cannot be set: vectors are read as little-endian 32-bit floats.",
+        ),
+        (
+            ["a"],
+            {"extra_body": {"extra_headers": {}}},
+            "extra_headers is not a field of the request body: pass default_headers to the constructor.",
+        ),
         (["a"], {"dimensions": 0}, "dimensions must be 1 or more."),
         (["a"], {"batch_size": "3"}, "batch_size must be a whole number."),
         (["a"], {"max_concurrency": 0}, "max_concurrency must be 1 or more."),

@@ -11,13 +11,15 @@ from ...timeouts import Timeout, timeout_from
 from ...types import JSON
 from ..parameters import OnRetry, TimeoutLike
 from ..retry import RetryPolicy
-from ..validation import check_parameters, checks_of
+from ..validation import check_body_fields, check_parameters, checks_of
 
 BATCH_SIZE = 32
 """Texts per request: what Hugging Face's text-embeddings-inference accepts by default; vLLM has no limit."""
 MAX_CONCURRENCY = 8
 """Requests at once."""
 _COUNTS = ("dimensions", "batch_size", "max_concurrency")
+_BASE64_FIELDS = ("embed_dtype", "endianness")
+"""Fields of vLLM that change what vectors in base64 consist of, and nothing in the answer shows it."""
 
 
 class EmbeddingParameters(TypedDict, total=False):
@@ -108,8 +110,13 @@ def read_embedding_arguments(texts: Any, params: EmbeddingParameters) -> Embeddi
     for name in _COUNTS:
         if (count := params.get(name)) is not None and count < 1:  # type: ignore[operator]
             raise ConfigurationError(f"{name} must be 1 or more.")
+    extra = params.get("extra_body") or {}
+    check_body_fields(extra)
+    for name in _BASE64_FIELDS:
+        if name in extra:
+            raise ConfigurationError(f"{name} cannot be set: vectors are read as little-endian 32-bit floats.")
     named = {name: params.get(name) for name in ("dimensions", "truncate_prompt_tokens")}
-    fields = {name: value for name, value in named.items() if value is not None} | dict(params.get("extra_body") or {})
+    fields = {**{name: value for name, value in named.items() if value is not None}, **extra}
     retries, dimensions = params.get("max_retries"), fields.get("dimensions")
     return EmbeddingOptions(
         texts=list(texts),
