@@ -15,7 +15,7 @@ from llama_index_tir_qwen import TIREmbedding
 from tests.support.embedding_server import embeds, vector_of
 from tests.support.secrets import HEADER, KEY, PROJECT, SETTINGS, TOKEN, hunted, leaked, logged, shown, written
 from tests.support.server import Loopback, record_waits, response
-from tir_qwen import ConfigurationError, TIRError
+from tir_qwen import ConfigurationError, TIRError, Usage
 
 FACES: tuple[Any, ...] = (TIREmbeddings, TIREmbedding)
 faces = pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
@@ -26,6 +26,10 @@ def query(model: Any, asynchronous: bool) -> list[float]:
     """Embed a query by the framework's method."""
     name = "embed_query" if isinstance(model, TIREmbeddings) else "get_query_embedding"
     return asyncio.run(getattr(model, f"a{name}")("a")) if asynchronous else getattr(model, name)("a")
+
+
+async def anote(usage: Usage) -> None:
+    """Note token counts, asynchronously."""
 
 
 @faces
@@ -85,6 +89,7 @@ def test_errors_and_logs(
             "there is no argument 'check_embedding_ctx_length' (delete it: text is sent as it is, never as token ids).",
         ),
         ({"temperature": 0.5}, "there is no argument 'temperature'."),
+        ({"on_usage": anote}, "on_usage: must be a function that is not asynchronous."),
     ],
 )
 def test_malformed_arguments(face: Any, argument: dict[str, Any], words: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from .._client.embeddings.arguments import check_texts
 from ..types import Embeddings, Usage
@@ -35,6 +36,13 @@ class EmbeddingSettings(ConnectionSettings):
     on_usage: Callable[[Usage], object] | None = Field(default=None, repr=False, exclude=True)
     """Called with the token counts of each call, such as `{"prompt_tokens": 12, "total_tokens": 12}`, if the server
     reports them; by the thread or in the event loop that made the call."""
+
+    @field_validator("on_usage")
+    @classmethod
+    def _is_called_without_await(cls, value: Any) -> Any:
+        if iscoroutinefunction(value):
+            raise ValueError("must be a function that is not asynchronous")
+        return value
 
     def _embed(self, texts: Sequence[str], instruction: str) -> list[list[float]]:
         return self._vectors(self._client.embed(_with(instruction, texts), **self._embedding_params()))
