@@ -19,8 +19,8 @@ def run_in_threads(
 ) -> None:
     """Call a function with each item, in up to `limit` threads at once.
 
-    If one call fails, no further one starts, and its error is raised at once. The threads are daemons, so that they do
-    not keep a program from ending that was interrupted.
+    If one call fails, no further one starts, and its error is raised at once. The threads are daemons, so that an
+    interrupted program can end while they wait for a server.
 
     Args:
         function: What to call.

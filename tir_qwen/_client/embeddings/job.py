@@ -78,9 +78,8 @@ class EmbeddingJob:
         text = server_text(error)
         is_too_long = isinstance(error, ContextOverflowError) or error.status_code == 413
         has_too_many = not error.is_retryable and re.search(_TOO_MANY_TEXTS, text) is not None
-        if (
-            not (is_too_long or has_too_many) or "truncate_prompt_tokens" in text
-        ):  # vLLM refuses a number over its limit
+        refuses_truncation = "truncate_prompt_tokens" in text  # vLLM, of a number above its limit
+        if refuses_truncation or not (is_too_long or has_too_many):
             return []
         if len(batch) == 1:
             if is_too_long:

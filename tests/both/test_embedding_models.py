@@ -1,4 +1,4 @@
-"""Embedding models of both frameworks: no credential shows anywhere, copies keep them, and arguments are checked."""
+"""Embedding models of both frameworks: no credential shows, copies keep them, and what is passed is checked."""
 
 from __future__ import annotations
 
