@@ -184,8 +184,41 @@ def test_what_does_not_fit() -> None:
         with pytest.raises(APIStatusError, match=r"^410 Gone: Request 1 got no answer: the script is over\.") as error:
             ask(endpoint)
         assert not error.value.is_retryable
-        with pytest.raises(AssertionError, match=r"the script is over\. It ends with 'Hello'\.$"):
+        with pytest.raises(AssertionError, match=r"the script is over\. Its last message is 'Hello'\.$"):
             endpoint.check()
+
+
+def test_functions_that_fail_a_test() -> None:
+    """A function of a script may end a test by pytest's own means, or return what is no answer: `check` says so."""
+    functions: list[Any] = [lambda _: pytest.fail("not this city"), lambda _: None]
+    with FakeEndpoint(*functions) as endpoint:
+        for _ in functions:
+            with pytest.raises(APIStatusError, match=r"^410 Gone: "):
+                ask(endpoint, max_retries=0)
+        with pytest.raises(AssertionError) as caught:
+            endpoint.check()
+    assert str(caught.value).splitlines() == [
+        "Request 1 got no answer: Failed: not this city",
+        "Request 2 got no answer: TypeError: a function of the script must return a str, a Reply, one of the faults,"
+        " or a Response; not NoneType.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (5, r"^an answer must be a str, a Reply, .*, or a function that returns one; not int\.$"),
+        (["Hi!"], r"not list\.$"),
+        (ValueError("busy"), r"not ValueError\.$"),
+        (faults.unavailable, r"^unavailable must be called: write unavailable\(\.\.\.\)\.$"),
+        (Reply, r"^Reply must be called"),
+    ],
+)
+def test_what_is_no_answer(script: Any, problem: str) -> None:
+    """What is no answer is an error where it is given, not when it is asked for."""
+    for give in (FakeEndpoint, lambda script: FakeEndpoint(default=script), FakeEndpoint().add):
+        with pytest.raises(TypeError, match=problem):
+            give(script)
 
 
 def test_pace() -> None:

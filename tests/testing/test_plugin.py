@@ -74,7 +74,7 @@ def test_fixtures(tmp_path: Path) -> None:
     assert re.search(r"^3 passed, 2 errors in", done.stdout, re.MULTILINE), done.stdout + done.stderr
     problems = re.findall(r"^E +AssertionError: (.*)$", done.stdout, re.MULTILINE)
     assert problems == [
-        "Request 1 got no answer: the script is over. It ends with 'Hello'.",
+        "Request 1 got no answer: the script is over. Its last message is 'Hello'.",
         "Nobody asked for the answer 'never'.",
     ]
 

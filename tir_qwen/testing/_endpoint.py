@@ -28,6 +28,9 @@ TOKEN = "testing"  # noqa: S105 - opens nothing
 PROJECT_ID = "6530"
 
 
+_ANSWERS = "a str, a Reply, one of the faults, or a Response"
+
+
 class _OverError(Exception):
     """Raised for a request that came too many."""
 
@@ -61,6 +64,7 @@ class FakeEndpoint:
         embed: Returns the vector of a text, in place of the built-in vectors.
 
     Raises:
+        TypeError: A part of the script is not an answer.
         ValueError: There are no shapes of this version of vLLM.
 
     Attributes:
@@ -76,8 +80,8 @@ class FakeEndpoint:
         embed: Embed | None = None,
     ) -> None:
         self.requests: list[Request] = []
-        self._script = list(script)
-        self._default = default
+        self._script = [_checked(each) for each in script]
+        self._default = None if default is None else _checked(default)
         if vllm not in SHAPES:
             raise ValueError(f"vllm must be one of {', '.join(SHAPES)}.")
         self._shape = SHAPES[vllm]
@@ -103,9 +107,13 @@ class FakeEndpoint:
         self._running.__exit__(kind, error, traceback)
 
     def add(self, *script: Script) -> None:
-        """Add answers to the end of the script."""
+        """Add answers to the end of the script.
+
+        Raises:
+            TypeError: One is not an answer.
+        """
         with self._lock:
-            self._script += script
+            self._script += [_checked(each) for each in script]
 
     def check(self) -> None:
         """Check that the script is over, and that each request got an answer from it.
@@ -168,7 +176,7 @@ class FakeEndpoint:
             if request.path.endswith("/embeddings"):
                 return json_response(embeddings(body, self._embed))
             return self._written(self._next(request), body, number)
-        except Exception as error:  # noqa: BLE001 - whatever a function of the user's raises
+        except BaseException as error:  # noqa: BLE001 - whatever a function of the user's raises, as pytest.fail does
             cause = error if type(error) is _OverError else f"{type(error).__name__}: {error}"
             problem = f"Request {number} got no answer: {cause}"
             with self._lock:
@@ -179,8 +187,13 @@ class FakeEndpoint:
         with self._lock:
             script = self._script.pop(0) if self._script else self._default
         if script is None:
-            raise _OverError(f"the script is over. It ends with {request.prompt!r}.")
-        return script(request) if callable(script) else script
+            raise _OverError(f"the script is over. Its last message is {request.prompt!r}.")
+        if not callable(script):
+            return script
+        answer = script(request)
+        if not isinstance(answer, Answer):
+            raise TypeError(f"a function of the script must return {_ANSWERS}; not {type(answer).__name__}.")
+        return answer
 
     def _written(self, answer: Answer, body: dict[str, Any], number: int) -> Response | Interrupted:
         if isinstance(answer, Refusal):
@@ -194,3 +207,12 @@ class FakeEndpoint:
 
     def _paced(self, answer: Paced) -> Paced:
         return replace(answer, tokens_per_second=answer.tokens_per_second or self._pace)
+
+
+def _checked(script: Script) -> Script:
+    is_uncalled = isinstance(script, type) or getattr(script, "__module__", "") == Refusal.__module__
+    if isinstance(script, Answer) or (callable(script) and not is_uncalled):
+        return script
+    if callable(script):
+        raise TypeError(f"{script.__name__} must be called: write {script.__name__}(...).")
+    raise TypeError(f"an answer must be {_ANSWERS}, or a function that returns one; not {type(script).__name__}.")
