@@ -97,6 +97,47 @@ def test_an_object(vllm: Any, method: Any, streamed: bool) -> None:
     assert found == City(name="Pune")
 
 
+@both_shapes
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_an_object_after_limited_reasoning(vllm: Any, streamed: bool) -> None:
+    """A thinking budget moves the tools into the prompt, and an object is the call that the prompt asks for."""
+    with FakeEndpoint(Reply(json=City(name="Pune"), reasoning="Hm."), vllm=vllm) as endpoint:
+        model = ChatTIRQwen(**endpoint.settings, thinking_budget=100)
+        program = model.with_structured_output(City, method="function_calling")
+        found = list(program.stream("Which city?"))[-1] if streamed else program.invoke("Which city?")
+        endpoint.check()
+    assert found == City(name="Pune")
+
+
+def test_an_object_and_several_tools() -> None:
+    """Where one of several tools must be called, an object is a call of the first that has its names."""
+    city = {"type": "function", "function": {"name": "City", "parameters": City.model_json_schema()}}
+    replies = [Reply(json=each) for each in (City(name="Pune"), {"other": 1}, [[]])]
+    with FakeEndpoint(*replies) as endpoint, Client(**endpoint.settings) as client:
+        asked = [client.complete(HELLO, tools=[WEATHER, city], tool_choice="required") for _ in replies]
+    calls = [(call.name, call.arguments) for answer in asked for call in answer.tool_calls]
+    assert calls == [("City", '{"name": "Pune"}'), ("weather", '{"other": 1}'), ("weather", "[[]]")]
+
+
+@pytest.mark.parametrize("text", ["<tools>\nhammer\n</tools>", '<tools>\n"saw"\n</tools>', "<tools>\n{}\n</tools>"])
+def test_an_object_and_a_prompt_with_other_tools(text: str) -> None:
+    """A prompt that has other text between the tags is no offer of tools: the object is the answer."""
+    with FakeEndpoint(Reply(json={"a": 1})) as endpoint, Client(**endpoint.settings) as client:
+        assert client.complete([{"role": "system", "content": text}, *HELLO]).content == '{"a": 1}'
+
+
+@both_shapes
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_a_thinking_budget(vllm: Any, streamed: bool) -> None:
+    """A reply is the whole answer whatever the budget; one that ends with `length` is continued by the next."""
+    with FakeEndpoint(Reply("It is Paris.", reasoning="a b c"), vllm=vllm) as endpoint:
+        assert ask(endpoint, streamed, thinking_budget=1) == "It is Paris."
+        endpoint.add(Reply(reasoning="France,", finish_reason="length"), "It is Paris.")
+        assert ask(endpoint, streamed, thinking_budget=2) == "It is Paris."
+        endpoint.check()
+    assert endpoint.requests[2].messages[-1]["content"].startswith("<think>\nFrance,\n\nConsidering the limited time")
+
+
 def test_calls_without_tools() -> None:
     """Where the request offers no tools in its field, calls are in the text, as Qwen3 writes them."""
     with FakeEndpoint(Reply("Let me see.", tool_calls=[("a", {"b": 1}), ("c", "{broken")])) as endpoint:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
+
+JSON = dict[str, Any]
+_TOOLS = re.compile(r"<tools>\n(.*?)\n</tools>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Reply:
         tool_calls: The calls, each a name with the arguments: a dict, or the text that the model writes, valid or not.
             If the request offers no tools in its field `tools`, the calls are written into the text, as Qwen3 does.
         json: An object to answer with: anything that JSON can hold, or a pydantic model. It is the text of the answer,
-            or the arguments of a call if the request demands one (`tool_choice`).
+            or the arguments of a call if the request demands one (`tool_choice`): of the first tool that has them.
         finish_reason: Why the answer ends: `length` if it is truncated. Default: `tool_calls` or `stop`.
         usage: Token counts that replace those of the server, which counts words.
         delay: Seconds before the answer begins.
@@ -60,11 +65,12 @@ class Reply:
 def message_to(body: Mapping[str, Any], reply: Reply) -> Message:
     """Return the message that answers a request with this body."""
     content, calls = reply.text, [(name, _written(arguments)) for name, arguments in reply.tool_calls]
-    forced = _forced_tool(body)
-    if reply.json is not None and forced:
-        calls.append((forced, _written(reply.json)))
-    elif reply.json is not None:
-        content += _written(reply.json)
+    forced = _forced_tools(body)
+    if reply.json is not None:
+        if tools := forced or _tools_in_prompt(body):
+            calls.append((_fitting_tool(tools, reply.json), _written(reply.json)))
+        else:
+            content += _written(reply.json)
     is_called = bool(calls) and bool(body.get("tools"))
     if not is_called:
         content, calls = "\n".join([*filter(None, [content]), *map(_as_text, calls)]), []
@@ -75,12 +81,32 @@ def message_to(body: Mapping[str, Any], reply: Reply) -> Message:
     return Message(reasoning, content, calls, reply.finish_reason or by_itself)
 
 
-def _forced_tool(body: Mapping[str, Any]) -> str | None:
-    """Return the tool that must be called; None if it is up to the model."""
+def _forced_tools(body: Mapping[str, Any]) -> list[JSON]:
+    """Return the tools of which one must be called; none if it is up to the model."""
     choice, tools = body.get("tool_choice"), body.get("tools") or []
     if isinstance(choice, dict):
-        return str(choice["function"]["name"])
-    return str(tools[0]["function"]["name"]) if choice == "required" and tools else None
+        return [{"function": choice["function"]}]
+    return tools if choice == "required" else []
+
+
+def _tools_in_prompt(body: Mapping[str, Any]) -> list[JSON]:
+    """Return the tools that the text of the first message offers, as Qwen3's template writes them.
+
+    A call that must happen is asked for in this way if a `thinking_budget` limits the reasoning before it.
+    """
+    content = (body.get("messages") or [{}])[0].get("content")
+    offered = _TOOLS.search(content) if isinstance(content, str) and not body.get("response_format") else None
+    with suppress(ValueError, KeyError, TypeError):  # other text between such tags
+        return [{"function": json.loads(line)["function"]} for line in offered[1].split("\n")] if offered else []
+    return []
+
+
+def _fitting_tool(tools: Sequence[JSON], arguments: Any) -> str:
+    """Return the name of the first tool that has a parameter for each argument, or else of the first one."""
+    value = to_jsonable_python(arguments)
+    names = set(value) if isinstance(value, dict) else set()
+    fitting = (tool for tool in tools if names <= set((tool["function"].get("parameters") or {}).get("properties", ())))
+    return str(next(fitting, tools[0])["function"]["name"])
 
 
 def _written(value: Any) -> str:
