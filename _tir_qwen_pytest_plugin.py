@@ -1,4 +1,4 @@
-"""The pytest plugin of `tir_qwen.testing`: its fixtures.
+"""The pytest plugin of `tir_qwen.testing`: its fixtures, and the check of their endpoint when a test ends.
 
 It is a module of its own, and imports `tir_qwen` and the frameworks within the fixtures, since pytest loads it in every
 project of an environment, also in those that have nothing to do with it.
@@ -16,13 +16,41 @@ if TYPE_CHECKING:
     from llama_index_tir_qwen import TIRQwen
     from tir_qwen.testing import FakeEndpoint
 
+_ENDPOINT = pytest.StashKey["FakeEndpoint"]()
+
+
+# Not a wrapper, which would need pluggy 1.2: with an earlier one, pytest would fail in every project.
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a test that has passed if its endpoint does not."""
+    if problems := _problems(item):
+        pytest.fail(problems, pytrace=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Note for an exception that ends a test what its endpoint lacks."""
+    problems = _problems(item) if call.when == "call" and call.excinfo else ""
+    if problems and call.excinfo and problems != str(call.excinfo.value):
+        call.excinfo.value.add_note(f"tir_endpoint: {problems}")
+
+
+def _problems(item: pytest.Item) -> str:
+    if endpoint := item.stash.get(_ENDPOINT, None):
+        try:
+            endpoint.check()
+        except AssertionError as error:
+            return str(error)
+    return ""
+
 
 @pytest.fixture
-def tir_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
+def tir_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
     """A `tir_qwen.testing.FakeEndpoint` that answers with what the test adds to it, whole or streamed.
 
     The environment variables name it, so code that creates its own models asks it too, and nothing asks a live
-    endpoint. The test fails at its end if a request got no answer, or if nobody asked for an answer.
+    endpoint. The test fails at its end if a request got no answer, or if nobody asked for an answer; if it fails
+    anyway, that is a note of its exception.
     """
     from tir_qwen.testing import FakeEndpoint
 
@@ -31,8 +59,8 @@ def tir_endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
             monkeypatch.delenv(name, raising=False)
         for name, value in endpoint.environment.items():
             monkeypatch.setenv(name, value)
+        request.node.stash[_ENDPOINT] = endpoint
         yield endpoint
-        endpoint.check()
 
 
 @pytest.fixture

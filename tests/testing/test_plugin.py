@@ -70,13 +70,46 @@ def test_too_many(tir_endpoint):
 def test_fixtures(tmp_path: Path) -> None:
     """The fixtures ask the server whatever the environment says, and fail a test whose script does not fit."""
     (tmp_path / "test_project.py").write_text(PROJECT)
-    done = run(tmp_path, MODEL_API_CLIENT_HOST="live.invalid", E2E_TIR_API_KEY="live", E2E_TIR_BASE_URL="")
-    assert re.search(r"^3 passed, 2 errors in", done.stdout, re.MULTILINE), done.stdout + done.stderr
-    problems = re.findall(r"^E +AssertionError: (.*)$", done.stdout, re.MULTILINE)
-    assert problems == [
-        "Request 1 got no answer: the script is over. Its last message is 'Hello'.",
-        "Nobody asked for the answer 'never'.",
+    done = run(
+        tmp_path, MODEL_API_CLIENT_HOST="live.invalid", E2E_TIR_API_KEY="live", E2E_TIR_BASE_URL="", COLUMNS="200"
+    )
+    assert re.search(r"^2 failed, 1 passed in", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert re.findall(r"^FAILED test_project\.py::(.*)$", done.stdout, re.MULTILINE) == [
+        "test_too_few - Failed: Request 1 got no answer: the script is over. Its last message is 'Hello'.",
+        "test_too_many - Failed: Nobody asked for the answer 'never'.",
     ]
+
+
+ENDED_EARLY = """
+import pytest
+
+@pytest.fixture
+def server(request):
+    return request.getfixturevalue("tir_endpoint")
+
+@pytest.fixture(autouse=True)
+def script(server):
+    server.add("never")
+
+def test_fails(server):
+    assert server.requests == ["one"]
+
+@pytest.mark.xfail(strict=True)
+def test_fails_as_expected(server):
+    assert server.requests == ["one"]
+
+def test_is_skipped():
+    pytest.skip("not today")
+"""
+
+
+def test_tests_that_end_early(tmp_path: Path) -> None:
+    """A test that fails, is expected to, or is skipped midway remains that; what the check would say is only noted."""
+    (tmp_path / "test_project.py").write_text(ENDED_EARLY)
+    done = run(tmp_path)
+    assert re.search(r"^1 failed, 1 skipped, 1 xfailed in", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    said = re.findall(r"^E +(?:AssertionError: (?=assert)|(?=tir_endpoint))(.*)$", done.stdout, re.MULTILINE)
+    assert said == ["assert [] == ['one']", "tir_endpoint: Nobody asked for the answer 'never'."]
 
 
 LOADED = """
