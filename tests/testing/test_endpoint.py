@@ -240,15 +240,15 @@ def test_functions_that_fail_a_test() -> None:
             endpoint.check()
     assert str(caught.value).splitlines() == [
         "Request 1 got no answer: Failed: not this city",
-        "Request 2 got no answer: TypeError: a function of the script must return a str, a Reply, one of the faults,"
-        " or a Response; not NoneType.",
+        "Request 2 got no answer: TypeError: a function of the script must return a str, Reply, fault or Response;"
+        " not NoneType.",
     ]
 
 
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        (5, r"^an answer must be a str, a Reply, .*, or a function that returns one; not int\.$"),
+        (5, r"^an answer must be a str, Reply, fault or Response, or a function that returns one; not int\.$"),
         (["Hi!"], r"not list\.$"),
         (ValueError("busy"), r"not ValueError\.$"),
         (faults.unavailable, r"^unavailable must be called: write unavailable\(\.\.\.\)\.$"),
@@ -260,6 +260,22 @@ def test_what_is_no_answer(script: Any, problem: str) -> None:
     for give in (FakeEndpoint, lambda script: FakeEndpoint(default=script), FakeEndpoint().add):
         with pytest.raises(TypeError, match=problem):
             give(script)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"text": 5}, r"text\n +Input should be a valid string"),
+        ({"tool_calls": ("weather", {})}, r"tool_calls\.0\n +Input should be a valid tuple"),
+        ({"delay": -1}, r"delay\n +Input should be greater than or equal to 0"),
+        ({"tokens_per_second": 0}, r"tokens_per_second\n +Input should be greater than 0"),
+        ({"texts": "Hi!"}, r"texts\n +Unexpected keyword argument"),
+    ],
+)
+def test_what_is_no_reply(arguments: Any, problem: str) -> None:
+    """A wrong argument of a reply is an error that names it."""
+    with pytest.raises(ValueError, match=problem):
+        Reply(**arguments)
 
 
 def test_pace() -> None:

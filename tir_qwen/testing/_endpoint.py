@@ -28,7 +28,7 @@ TOKEN = "testing"  # noqa: S105 - opens nothing
 PROJECT_ID = "6530"
 
 
-_ANSWERS = "a str, a Reply, one of the faults, or a Response"
+_ANSWERS = "a str, Reply, fault or Response"
 
 
 class _OverError(Exception):

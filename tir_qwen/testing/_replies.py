@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass as validated
 from pydantic_core import to_json, to_jsonable_python
 
 JSON = dict[str, Any]
@@ -25,7 +27,7 @@ class Message:
     finish_reason: str
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config={"extra": "forbid"})
 class Reply:
     """What the model says; it is written whole or streamed, as the request wants it.
 
@@ -38,6 +40,9 @@ class Reply:
             completion = client.complete([{"role": "user", "content": "What is the capital of France?"}])
     print(completion.reasoning, completion.content)
     ```
+
+    Raises:
+        ValidationError: (pydantic's, a ValueError) An argument has the wrong type.
 
     Attributes:
         text: The answer.
@@ -58,8 +63,8 @@ class Reply:
     json: Any = None
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None
-    delay: float = 0.0
-    tokens_per_second: float | None = None
+    delay: NonNegativeFloat = 0.0
+    tokens_per_second: PositiveFloat | None = None
 
 
 def message_to(body: Mapping[str, Any], reply: Reply) -> Message:
