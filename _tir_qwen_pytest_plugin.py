@@ -45,7 +45,7 @@ def _problems(item: pytest.Item) -> str:
 
 
 @pytest.fixture
-def tir_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
+def tir_endpoint(request: pytest.FixtureRequest) -> Iterator[FakeEndpoint]:
     """A `tir_qwen.testing.FakeEndpoint` that answers with what the test adds to it, whole or streamed.
 
     The environment variables name it, so code that creates its own models asks it too, and nothing asks a live
@@ -54,11 +54,11 @@ def tir_endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """
     from tir_qwen.testing import FakeEndpoint
 
-    with FakeEndpoint() as endpoint:
+    with FakeEndpoint() as endpoint, pytest.MonkeyPatch.context() as patch:
         for name in ("MODEL_API_CLIENT_HOST", "E2E_TIR_API_KEY"):
-            monkeypatch.delenv(name, raising=False)
+            patch.delenv(name, raising=False)
         for name, value in endpoint.environment.items():
-            monkeypatch.setenv(name, value)
+            patch.setenv(name, value)
         request.node.stash[_ENDPOINT] = endpoint
         yield endpoint
 

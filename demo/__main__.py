@@ -58,7 +58,6 @@ def settings() -> Iterator[dict[str, Any]]:
         "Recorded: no credentials in the environment, so a local server replays answers of vLLM 0.9.2 at"
         f" {TOKENS_PER_SECOND} tokens a second.\n(Set {' and '.join(CREDENTIALS[:2])} to ask the live endpoint.)"
     )
-    os.environ["NO_PROXY"] = "127.0.0.1"
     with play(EXCHANGES, tokens_per_second=TOKENS_PER_SECOND) as endpoint:
         yield endpoint.settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -329,6 +330,25 @@ def test_settings_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         with Client(base_url=f"{endpoint.base_url}/v1") as client:
             assert client.complete(HELLO).content == "Hi!"
     assert [request.path for request in endpoint.requests][-1] == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("listed", ["NO_PROXY", "no_proxy", ""])
+def test_the_proxy_of_the_environment(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests pass a proxy by while an endpoint of several runs; then the environment is as it was."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    if listed:
+        monkeypatch.setenv(listed, "example.invalid")
+    before = dict(os.environ)
+    first, second = FakeEndpoint("1", "2"), FakeEndpoint("3")
+    with first:
+        assert ask(first) == "1"
+        second.__enter__()
+        assert os.environ["no_proxy"] == ("example.invalid,127.0.0.1" if listed else "127.0.0.1")
+    assert ask(second) == "3"
+    second.__exit__(None, None, None)
+    assert dict(os.environ) == before
 
 
 def test_other_paths_and_bodies() -> None:

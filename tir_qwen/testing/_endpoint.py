@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from ._embeddings import Embed, embeddings
+from ._no_proxy import no_proxy_variables, without_proxy
 from ._replies import Reply
 from ._response import Interrupted, Response, json_response
 from ._server import HangUpError, LoopbackServer, Request
@@ -38,7 +39,8 @@ class _OverError(Exception):
 class FakeEndpoint:
     """A server on this machine that answers like TIR's endpoint, while it is used as a context manager.
 
-    Clients and models need no change: they send real requests, whole or streamed, from any thread or event loop.
+    Clients and models need no change: they send real requests, whole or streamed, from any thread or event loop, past
+    the proxy that the environment may name: meanwhile, its `NO_PROXY` has this machine.
 
     ```python
     from langchain_tir_qwen import ChatTIRQwen
@@ -91,6 +93,7 @@ class FakeEndpoint:
         self._answered = 0
         self._problems: list[str] = []
         self._server: LoopbackServer | None = None
+        self._end = ExitStack()
 
     def __repr__(self) -> str:
         return f"<FakeEndpoint, {len(self.requests)} requests, {len(self._script)} answers left>"
@@ -98,13 +101,14 @@ class FakeEndpoint:
     def __enter__(self) -> Self:
         self._server = LoopbackServer(self._respond)
         self._server.requests = self.requests
-        self._server.__enter__()
+        self._end.enter_context(without_proxy())
+        self._end.enter_context(self._server)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._running.__exit__(kind, error, traceback)
+        self._end.close()
 
     def add(self, *script: Script) -> None:
         """Add answers to the end of the script.
@@ -139,13 +143,11 @@ class FakeEndpoint:
     @property
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, for programs that read them; also that no proxy is used."""
-        without_proxy = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
         return {
             "E2E_TIR_BASE_URL": self.base_url,
             "E2E_TIR_PROJECT_ID": PROJECT_ID,
             "E2E_TIR_ACCESS_TOKEN": TOKEN,
-            "NO_PROXY": without_proxy,
-            "no_proxy": without_proxy,
+            **no_proxy_variables(),
         }
 
     @property
