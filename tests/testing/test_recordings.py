@@ -68,6 +68,26 @@ def test_a_recording_is_played_without_the_endpoint(tmp_path: Path) -> None:
         assert ask(endpoint) == asked
 
 
+def test_recording_through_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests take the proxy that the environment names; a redirection is recorded, and not followed."""
+    path = tmp_path / "new" / "moved.json"
+    moved = (
+        b"HTTP/1.1 307 Moved\r\ncontent-type: text/plain\r\nlocation: http://b.invalid/\r\ncontent-length: 0\r\n\r\n"
+    )
+    with Loopback(lambda _: [moved]) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with (
+            record(path, base_url="http://live.invalid", allow_http=True, **LIVE) as endpoint,
+            Client(**endpoint.settings) as client,
+            pytest.raises(APIStatusError, match=r"^307 "),
+        ):
+            client.complete(HELLO, max_retries=0)
+    assert [request.target.partition("?")[0] for request in proxy.requests] == [
+        "http://live.invalid/project/p-77771/genai/qwen3_32b/v1/chat/completions"
+    ]
+    assert [kept["status"] for kept in Recording.load(path).exchanges] == [307]
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_secrets_that_are_repeated(tmp_path: Path, streamed: bool) -> None:
     """Secrets that a request or a response repeats are replaced; numbers stay, so that the JSON is valid."""

@@ -6,6 +6,7 @@ import difflib
 import http.client
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from ._server import Request
 
 Exchange = dict[str, Any]
 _WRONG_TOKEN = "a-wrong-token"  # noqa: S105 - no secret
-_SENT = ("accept", "content-type")
+_SENT = ("accept", "content-type", "user-agent")
 _TIMEOUT = 600.0
 
 
@@ -202,6 +203,7 @@ def record(path: str | Path, *, source: str = "", **settings: Any) -> Iterator[F
             spread over several events of a stream.
     """
     live = resolve_endpoint(**settings)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # now, and not when all is recorded
     recorder = Recorder(live)
     with FakeEndpoint(default=recorder, embed=_embed) as endpoint:
         yield endpoint
@@ -239,12 +241,16 @@ class Recorder:
         headers |= {name.lower(): value for name, value in self._live.headers.items()}
         if wrong_token:
             headers["authorization"] = f"Bearer {_WRONG_TOKEN}"
-        url = urlsplit(self._live.url(model))
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(url.netloc, timeout=_TIMEOUT)
-        try:
-            connection.request("POST", f"{url.path}?{url.query}".rstrip("?"), request.body, headers)
-            response = connection.getresponse()
+        url = self._live.url(model)
+        forwarded = urllib.request.Request(url, request.body, headers, method="POST")  # noqa: S310 - the live endpoint
+        with urllib.request.build_opener(_AsItIs).open(forwarded, timeout=_TIMEOUT) as response:
             return response, response.read().decode()
-        finally:
-            connection.close()
+
+
+class _AsItIs(urllib.request.HTTPErrorProcessor):
+    """Returns every response: errors are recorded, and a redirection would take the token elsewhere."""
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        return response
+
+    https_response = http_response
