@@ -195,6 +195,16 @@ def test_the_differences_are_a_note_of_what_fails(dice: Path) -> None:
     assert not hasattr(other.value, "__notes__")
 
 
+def test_the_nearest_has_similar_text(tmp_path: Path) -> None:
+    """Where as many fields differ from each recorded request, the nearest is the one whose text is the most alike."""
+    asked = [{"messages": [{"role": "user", "content": text}]} for text in ("x" * 100, "Capital of France?", "Hi")]
+    Recording(exchanges=[{"request": request} for request in asked]).save(tmp_path / "asked.json")
+    body = json.dumps({"messages": [{"role": "user", "content": "Capital of Spain?"}]}).encode()
+    said = r'- messages\[0\]\.content: "Capital of France\?"'
+    with pytest.raises(AssertionError, match=said), play(tmp_path / "asked.json") as endpoint:
+        endpoint._response(Request("POST", "/v1/chat/completions", {}, body))
+
+
 def test_embeddings(dice: Path) -> None:
     """A request for embeddings is an error, so that no made-up vectors get between real answers."""
     body = b'{"input": "tea"}'

@@ -150,9 +150,13 @@ def _explanation(asked: Exchange, recorded: list[Exchange]) -> str:
 
     new = fields(asked)
     olds = [fields(exchange) for exchange in recorded]
-    ratios = [difflib.SequenceMatcher(None, [*old.items()], [*new.items()], autojunk=False).ratio() for old in olds]
-    nearest = ratios.index(max(ratios))
-    old = olds[nearest]
+
+    def likeness(old: dict[str, str]) -> tuple[float, float]:
+        """How many fields are equal, and how many characters, if that decides nothing."""
+        equal = difflib.SequenceMatcher(None, [*old.items()], [*new.items()], autojunk=False).ratio()
+        return equal, difflib.SequenceMatcher(None, str(old), str(new)).quick_ratio()
+
+    old = max(olds, key=likeness)
     differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     lines = [f"{sign} {name}: {of[name]}" for name in differing for sign, of in (("-", old), ("+", new)) if name in of]
     return (
