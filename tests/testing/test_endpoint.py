@@ -189,6 +189,16 @@ def test_an_error_within_a_stream(vllm: Any) -> None:
             ask(endpoint, max_retries=0)
 
 
+@both_shapes
+def test_an_answer_shorter_than_its_fault(vllm: Any) -> None:
+    """An answer that has fewer tokens than should arrive is interrupted before its end all the same."""
+    with FakeEndpoint(faults.cut("Yes"), faults.stall("Yes", after=9), vllm=vllm) as endpoint:
+        for error in (StreamInterruptedError, APITimeoutError):
+            with pytest.raises(error) as caught:
+                ask(endpoint, streamed=True, timeout=Timeout(between_deltas=0.1))
+            assert caught.value.partial.content == "Yes"
+
+
 def test_a_fault_and_then_an_answer() -> None:
     """A client tries again after a 503 and a 429, soon, and each request takes the next of the script."""
     with FakeEndpoint(faults.unavailable(), faults.rate_limited(), "Hi!") as endpoint:

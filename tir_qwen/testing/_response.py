@@ -90,7 +90,7 @@ class Interrupted:
 
     Attributes:
         response: The whole response.
-        after: After how many tokens it ends; 0: before the response begins.
+        after: After how many tokens it ends, at the latest after the last one; 0: before the response begins.
         stalls: Whether nothing more comes, until the client hangs up. Otherwise, the connection is closed.
     """
 
@@ -111,13 +111,14 @@ class Interrupted:
         if response.events is None:
             yield response._head + response.content[: len(response.content) // 2]
             return
+        after = min(self.after, sum(is_token for _, is_token in response.events))
         parts = response._parts(at)
         yield next(parts)  # the head
         for part, (_, tokens) in zip(parts, response._chunks(), strict=False):
-            if tokens > self.after:
+            if tokens > after:
                 return
             yield part
-            if tokens == self.after:
+            if tokens == after:
                 return
 
 
