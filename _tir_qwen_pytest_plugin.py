@@ -49,8 +49,8 @@ def tir_endpoint(request: pytest.FixtureRequest) -> Iterator[FakeEndpoint]:
     """A `tir_qwen.testing.FakeEndpoint` that answers with what the test adds to it, whole or streamed.
 
     The environment variables name it, so code that creates its own models asks it too, and nothing asks a live
-    endpoint. The test fails at its end if a request got no answer, or if nobody asked for an answer; if it fails
-    anyway, that is a note of its exception.
+    endpoint. The test fails at its end if a request got no answer, or if nobody asked for an answer. If it fails
+    for another reason, its exception gets a note that says so.
     """
     from tir_qwen.testing import FakeEndpoint
 

@@ -39,8 +39,8 @@ class _OverError(Exception):
 class FakeEndpoint:
     """A server on this machine that answers like TIR's endpoint, while it is used as a context manager.
 
-    Clients and models need no change: they send real requests, whole or streamed, from any thread or event loop, past
-    the proxy that the environment may name: meanwhile, its `NO_PROXY` has this machine.
+    Clients and models need no change: they send real requests, whole or streamed, from any thread or event loop. They
+    bypass proxies: while an endpoint runs, the environment's `NO_PROXY` includes 127.0.0.1.
 
     ```python
     from langchain_tir_qwen import ChatTIRQwen
