@@ -1,4 +1,4 @@
-"""`FakeEndpoint` answers from its script, keeps the requests, and says what did not fit."""
+"""`FakeEndpoint` answers from its script, with faults and at a pace, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from langchain_tir_qwen import ChatTIRQwen
 from llama_index_tir_qwen import TIRQwen
@@ -78,53 +77,6 @@ def test_requests_are_kept() -> None:
     assert repr(request) == "Request(method='POST')"
     parts = Request("POST", "/", {}, b'{"messages": [{"content": [{"text": "a"}, {"image": 1}, {"text": "b"}]}]}')
     assert (parts.prompt, Request("POST", "/", {}, b"{}").prompt) == ("ab", "")
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-
-
-@both_shapes
-@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_an_object(vllm: Any, method: Any, streamed: bool) -> None:
-    """An object is the answer to a request for one, however the request asks for it."""
-    with FakeEndpoint(Reply(json=City(name="Pune"), reasoning="Hm."), vllm=vllm) as endpoint:
-        program = ChatTIRQwen(**endpoint.settings).with_structured_output(City, method=method)
-        found = list(program.stream("Which city? As JSON."))[-1] if streamed else program.invoke("Which? As JSON.")
-        endpoint.check()
-    assert found == City(name="Pune")
-
-
-@both_shapes
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-def test_an_object_after_limited_reasoning(vllm: Any, streamed: bool) -> None:
-    """A thinking budget moves the tools into the prompt, and an object is the call that the prompt asks for."""
-    with FakeEndpoint(Reply(json=City(name="Pune"), reasoning="Hm."), vllm=vllm) as endpoint:
-        model = ChatTIRQwen(**endpoint.settings, thinking_budget=100)
-        program = model.with_structured_output(City, method="function_calling")
-        found = list(program.stream("Which city?"))[-1] if streamed else program.invoke("Which city?")
-        endpoint.check()
-    assert found == City(name="Pune")
-
-
-def test_an_object_and_several_tools() -> None:
-    """Where one of several tools must be called, an object is a call of the first that has its names."""
-    city = {"type": "function", "function": {"name": "City", "parameters": City.model_json_schema()}}
-    replies = [Reply(json=each) for each in (City(name="Pune"), {"other": 1}, [[]])]
-    with FakeEndpoint(*replies) as endpoint, Client(**endpoint.settings) as client:
-        asked = [client.complete(HELLO, tools=[WEATHER, city], tool_choice="required") for _ in replies]
-    calls = [(call.name, call.arguments) for answer in asked for call in answer.tool_calls]
-    assert calls == [("City", '{"name": "Pune"}'), ("weather", '{"other": 1}'), ("weather", "[[]]")]
-
-
-@pytest.mark.parametrize("text", ["<tools>\nhammer\n</tools>", '<tools>\n"saw"\n</tools>', "<tools>\n{}\n</tools>"])
-def test_an_object_and_a_prompt_with_other_tools(text: str) -> None:
-    """A prompt that has other text between the tags is no offer of tools: the object is the answer."""
-    with FakeEndpoint(Reply(json={"a": 1})) as endpoint, Client(**endpoint.settings) as client:
-        assert client.complete([{"role": "system", "content": text}, *HELLO]).content == '{"a": 1}'
 
 
 @both_shapes
@@ -214,79 +166,6 @@ def test_a_raw_response() -> None:
     with FakeEndpoint(page) as endpoint, pytest.raises(InternalServerError) as caught:
         ask(endpoint, max_retries=0)
     assert (caught.value.status_code, caught.value.request_id) == (502, "r-1")
-
-
-def fail(_: Request) -> str:
-    """Fail as a function of a script may."""
-    raise KeyError("no such city")
-
-
-def test_what_does_not_fit() -> None:
-    """`check` says which answers nobody asked for, which request came too many, and which function failed."""
-    with FakeEndpoint(fail, "never") as endpoint:
-        with pytest.raises(APIStatusError, match=r"^410 Gone: Request 1 got no answer: KeyError: 'no such city'"):
-            ask(endpoint)
-        with pytest.raises(AssertionError) as caught:
-            endpoint.check()
-        assert str(caught.value).splitlines() == [
-            "Request 1 got no answer: KeyError: 'no such city'",
-            "Nobody asked for the answer 'never'.",
-        ]
-    with FakeEndpoint() as endpoint:
-        with pytest.raises(APIStatusError, match=r"^410 Gone: Request 1 got no answer: the script is over\.") as error:
-            ask(endpoint)
-        assert not error.value.is_retryable
-        with pytest.raises(AssertionError, match=r"the script is over\. Its last message is 'Hello'\.$"):
-            endpoint.check()
-
-
-def test_functions_that_fail_a_test() -> None:
-    """A function of a script may end a test by pytest's own means, or return what is no answer: `check` says so."""
-    functions: list[Any] = [lambda _: pytest.fail("not this city"), lambda _: None]
-    with FakeEndpoint(*functions) as endpoint:
-        for _ in functions:
-            with pytest.raises(APIStatusError, match=r"^410 Gone: "):
-                ask(endpoint, max_retries=0)
-        with pytest.raises(AssertionError) as caught:
-            endpoint.check()
-    assert str(caught.value).splitlines() == [
-        "Request 1 got no answer: Failed: not this city",
-        "Request 2 got no answer: TypeError: a function of the script must return a str, Reply, fault or Response;"
-        " not NoneType.",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("script", "problem"),
-    [
-        (5, r"^an answer must be a str, Reply, fault or Response, or a function that returns one; not int\.$"),
-        (["Hi!"], r"not list\.$"),
-        (ValueError("busy"), r"not ValueError\.$"),
-        (faults.unavailable, r"^unavailable must be called: write unavailable\(\.\.\.\)\.$"),
-        (Reply, r"^Reply must be called"),
-    ],
-)
-def test_what_is_no_answer(script: Any, problem: str) -> None:
-    """What is no answer is an error where it is given, not when it is asked for."""
-    for give in (FakeEndpoint, lambda script: FakeEndpoint(default=script), FakeEndpoint().add):
-        with pytest.raises(TypeError, match=problem):
-            give(script)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        ({"text": 5}, r"text\n +Input should be a valid string"),
-        ({"tool_calls": ("weather", {})}, r"tool_calls\.0\n +Input should be a valid tuple"),
-        ({"delay": -1}, r"delay\n +Input should be greater than or equal to 0"),
-        ({"tokens_per_second": 0}, r"tokens_per_second\n +Input should be greater than 0"),
-        ({"texts": "Hi!"}, r"texts\n +Unexpected keyword argument"),
-    ],
-)
-def test_what_is_no_reply(arguments: Any, problem: str) -> None:
-    """A wrong argument of a reply is an error that names it."""
-    with pytest.raises(ValueError, match=problem):
-        Reply(**arguments)
 
 
 def test_pace() -> None:
