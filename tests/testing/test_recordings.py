@@ -205,14 +205,6 @@ def test_the_nearest_has_similar_text(tmp_path: Path) -> None:
         endpoint._response(Request("POST", "/v1/chat/completions", {}, body))
 
 
-def test_embeddings(dice: Path) -> None:
-    """A request for embeddings is an error, so that no made-up vectors get between real answers."""
-    body = b'{"input": "tea"}'
-    refused = "LookupError: embeddings are neither recorded nor played"
-    with pytest.raises(AssertionError, match=refused), play(dice) as endpoint:
-        assert endpoint._response(Request("POST", "/v1/embeddings", {}, body)).status == 410
-
-
 def test_an_empty_recording(tmp_path: Path) -> None:
     """Of an empty recording no request is near."""
     Recording().save(tmp_path / "empty.json")

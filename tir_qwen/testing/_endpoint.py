@@ -176,7 +176,7 @@ class FakeEndpoint:
             self._answered = number = self._answered + 1
         try:
             if request.path.endswith("/embeddings"):
-                return json_response(embeddings(body, self._embed))
+                return self._vectors(request, body)
             return self._written(self._next(request), body, number)
         except BaseException as error:  # noqa: BLE001 - whatever a function of the user's raises, as pytest.fail does
             cause = error if type(error) is _OverError else f"{type(error).__name__}: {error}"
@@ -184,6 +184,9 @@ class FakeEndpoint:
             with self._lock:
                 self._problems.append(problem)
             return json_response(self._shape.error(410, problem), 410)  # which no client tries again
+
+    def _vectors(self, _: Request, body: dict[str, Any]) -> Response | Interrupted:
+        return json_response(embeddings(body, self._embed))
 
     def _next(self, request: Request) -> Answer:
         with self._lock:

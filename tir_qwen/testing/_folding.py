@@ -75,13 +75,17 @@ def compact(value: Any) -> str:
 
 
 def replace_secrets(value: Any, secrets: Sequence[str]) -> Any:
-    """Return a JSON value with `***` in place of secrets in its strings; numbers that look like one are none."""
+    """Return a JSON value with `***` in place of secrets in its strings.
+
+    Numbers that look like one are none, and neither is a part of a vector in base64.
+    """
     if isinstance(value, str):
         return re.sub(secrets_pattern(secrets), "***", value) if secrets else value
     if isinstance(value, list):
         return [replace_secrets(each, secrets) for each in value]
     if isinstance(value, dict):
-        return {name: replace_secrets(each, secrets) for name, each in value.items()}
+        kept = "embedding" if value.get("object") == "embedding" else None
+        return {name: each if name == kept else replace_secrets(each, secrets) for name, each in value.items()}
     return value
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .._redaction import collect_secrets
-from .._request.endpoint import Endpoint, resolve_endpoint
+from .._request.endpoint import CHAT_COMPLETIONS, EMBEDDINGS, Endpoint, resolve_endpoint
 from ._endpoint import TOKEN, FakeEndpoint
 from ._folding import compact, fold, replace_secrets, unfold
-from ._response import Response
+from ._response import Interrupted, Response
 from ._server import Request
 
 Exchange = dict[str, Any]
@@ -32,7 +32,8 @@ class Recording:
     """Exchanges with an endpoint, in order, as `record` stores them in a file.
 
     An exchange has the `request` (its body), and of the response the `status`, the `content_type`, the body as `json`,
-    `events` or `text`, and perhaps `retry_after`. Headers and addresses are not stored. `wrong_token` is true if the
+    `events` or `text`, and perhaps `retry_after`. Vectors are stored as they were sent, mostly in base64. Headers and
+    addresses are not stored. `wrong_token` is true if the
     request did not have the right token.
 
     Attributes:
@@ -72,7 +73,7 @@ def play(path: str | Path, *, tokens_per_second: float | None = None) -> Iterato
             another exception ends the context, they are a note of that.
     """
     player = Player(Recording.load(path))
-    with FakeEndpoint(default=player, tokens_per_second=tokens_per_second, embed=_embed) as endpoint:
+    with _RecordedEndpoint(default=player, tokens_per_second=tokens_per_second) as endpoint:
         try:
             yield endpoint
         except Exception as error:
@@ -84,9 +85,11 @@ def play(path: str | Path, *, tokens_per_second: float | None = None) -> Iterato
         endpoint.check()
 
 
-def _embed(_: str) -> list[float]:
-    """Make up no vectors between real answers."""
-    raise LookupError("embeddings are neither recorded nor played.")
+class _RecordedEndpoint(FakeEndpoint):
+    """Makes up no vectors: requests for embeddings are answered like the others."""
+
+    def _vectors(self, request: Request, body: dict[str, Any]) -> Response | Interrupted:
+        return self._written(self._next(request), body, 0)
 
 
 class Player:
@@ -209,7 +212,7 @@ def record(path: str | Path, *, source: str = "", **settings: Any) -> Iterator[F
     live = resolve_endpoint(**settings)
     Path(path).parent.mkdir(parents=True, exist_ok=True)  # now, and not when all is recorded
     recorder = Recorder(live)
-    with FakeEndpoint(default=recorder, embed=_embed) as endpoint:
+    with _RecordedEndpoint(default=recorder) as endpoint:
         yield endpoint
         endpoint.check()
     Recording(source, recorder.exchanges).save(path)
@@ -233,19 +236,20 @@ class Recorder:
             exchange["wrong_token"] = True
         with self._lock:  # in the order of the requests
             self.exchanges.append(exchange)
-        response, text = self._forward(request, body["model"], wrong_token="wrong_token" in exchange)
+        operation = EMBEDDINGS if request.path.endswith(EMBEDDINGS) else CHAT_COMPLETIONS
+        url = self._live.url(body["model"], operation)
+        response, text = self._forward(request, url, wrong_token="wrong_token" in exchange)
         exchange |= {"status": response.status, "content_type": response.headers["content-type"]}
         if "retry-after" in response.headers:
             exchange["retry_after"] = response.headers["retry-after"]
         exchange |= fold(text, self._secrets)
         return response_of(exchange)
 
-    def _forward(self, request: Request, model: str, *, wrong_token: bool) -> tuple[http.client.HTTPResponse, str]:
+    def _forward(self, request: Request, url: str, *, wrong_token: bool) -> tuple[http.client.HTTPResponse, str]:
         headers = {name: value for name, value in request.headers.items() if name in _SENT}
         headers |= {name.lower(): value for name, value in self._live.headers.items()}
         if wrong_token:
             headers["authorization"] = f"Bearer {_WRONG_TOKEN}"
-        url = self._live.url(model)
         forwarded = urllib.request.Request(url, request.body, headers, method="POST")  # noqa: S310 - the live endpoint
         with urllib.request.build_opener(_AsItIs).open(forwarded, timeout=_TIMEOUT) as response:
             return response, response.read().decode()
