@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 
 from nbclient.exceptions import CellExecutionError
 
-from .execute import execute, find, write
-from .recorded import CREDENTIALS
+from .execute import environment_for, execute, find, is_live, write
 
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def main(names: list[str]) -> int:
     """Run all notebooks, or those named, in order; return the exit status."""
-    live = any(os.environ.get(variable) for variable in CREDENTIALS)
-    print(
-        "Live, at the endpoint that the environment names." if live else "Recorded: no credentials in the environment."
-    )
+    recorded = "Recorded: no credentials in the environment, so recorded answers are played."
+    print("Live, at the endpoint that the environment names." if is_live() else recorded)
     failed = False
     for path in find(names):
         begun = time.monotonic()
         try:
-            notebook = execute(path)
-        except CellExecutionError as error:
-            print(f"{path.stem:<32} FAILED\n{_COLOURS.sub('', str(error))}", flush=True)
+            with environment_for(path) as environment:
+                notebook = execute(path, environment)
+        except (CellExecutionError, AssertionError) as error:
+            said = "\n".join([str(error), *getattr(error, "__notes__", ())])
+            print(f"{path.stem:<32} FAILED\n{_COLOURS.sub('', said)}", flush=True)
             failed = True
         else:
             write(notebook, path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,15 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from tir_qwen.testing import play
+
 FOLDER = Path(__file__).parent
 LIMIT = 600
 """Maximum seconds for a cell."""
+PACE = 40.0
+"""Tokens per second of recorded answers, as a real model may write them."""
+_OVERWRITTEN = re.compile(r".*\r(?=[^\n])")  # by a progress bar, for example
+_CREDENTIALS = ("E2E_TIR_ACCESS_TOKEN", "E2E_TIR_PROJECT_ID", "E2E_TIR_BASE_URL")
 
 
 def find(names: list[str]) -> list[Path]:
@@ -30,6 +38,30 @@ def find(names: list[str]) -> list[Path]:
     return paths
 
 
+def recording_of(path: Path) -> Path:
+    """Return the file with a notebook's recorded exchanges."""
+    return path.parent / "exchanges" / f"{path.stem}.json"
+
+
+def is_live() -> bool:
+    """Whether the environment names an endpoint."""
+    return any(os.environ.get(variable) for variable in _CREDENTIALS)
+
+
+@contextmanager
+def environment_for(path: Path) -> Iterator[Mapping[str, str]]:
+    """Yield the environment to run a notebook in: this one if it names an endpoint, else that of its recording.
+
+    Raises:
+        AssertionError: (at the end) The notebook has sent a request that is not recorded.
+    """
+    if is_live():
+        yield os.environ
+        return
+    with play(recording_of(path), tokens_per_second=PACE) as endpoint:
+        yield {**os.environ, **endpoint.environment}
+
+
 def read(path: Path) -> NotebookNode:
     """Read a notebook as stored."""
     notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
@@ -38,6 +70,8 @@ def read(path: Path) -> NotebookNode:
 
 def execute(path: Path, environment: Mapping[str, str] = os.environ) -> NotebookNode:
     """Run a notebook in its folder; return it with new outputs, without metadata that differs from run to run.
+
+    Cells with the tag `skip-execution`, which install packages, are left out.
 
     Raises:
         CellExecutionError: A cell failed.
@@ -49,7 +83,6 @@ def execute(path: Path, environment: Mapping[str, str] = os.environ) -> Notebook
         extra_arguments=["--log-level=ERROR"],  # otherwise each kernel warns that it listens on a socket
         timeout=LIMIT,
         record_timing=False,
-        coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute(env=dict(environment))
@@ -75,10 +108,26 @@ def _clean(notebook: NotebookNode) -> NotebookNode:
     }
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if "outputs" in cell:
+            cell.outputs = _join_streams(cell.outputs)
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata = {}
     return notebook
+
+
+def _join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join printed text that follows each other, since the kernel divides it differently in each run."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = _OVERWRITTEN.sub("", output.text)
+    return joined
 
 
 def write(notebook: NotebookNode, path: Path) -> None:

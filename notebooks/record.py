@@ -14,13 +14,12 @@ from nbclient.exceptions import CellExecutionError
 
 from tir_qwen import testing
 
-from .execute import execute, find
-from .recorded import exchanges
+from .execute import execute, find, recording_of
 
 
 def record(path: Path, source: str | None) -> int:
     """Run a notebook against the endpoint and save its exchanges; return their number."""
-    kept = exchanges(path.stem)
+    kept = recording_of(path)
     with testing.record(kept, source=source or testing.Recording.load(kept).source) as endpoint:
         execute(path, {**os.environ, **endpoint.environment})
     return len(testing.Recording.load(kept).exchanges)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,32 @@ import pytest
 from demo import __main__ as demo
 from demo.questions import EXCHANGES
 from notebooks import __main__ as running
-from notebooks import execute, recorded
+from notebooks import execute
 from notebooks.record import record
 from tests.support.server import Loopback, completion, response, stream
 from tir_qwen.testing import FakeEndpoint, Recording, Request
 from tir_qwen.testing._folding import fold
-from tir_qwen.testing._recordings import Player, response_of
+from tir_qwen.testing._recordings import response_of
 
 FOLDER = Path(execute.__file__).parent
 PATHS = execute.find([])
 NAMES = [path.stem for path in PATHS]
 RECORDINGS = sorted((FOLDER / "exchanges").iterdir())
-QUICKSTART = "01_langchain_quickstart"
 
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
 """For kernels: where nothing listens."""
+
+RECORDED = "Recorded: no credentials in the environment, so recorded answers are played."
+IMPORT = re.compile(r"^(?:from|import) ([\w.]+)", re.MULTILINE)
+EXTRAS = {
+    "": ("tir_qwen", "pydantic", "IPython", "matplotlib_inline"),  # with Jupyter
+    "langchain": ("langchain_tir_qwen", "langchain_core"),
+    "llama-index": ("llama_index_tir_qwen", "llama_index"),
+    '"..[langchain]" langchain ': ("langchain", "langgraph"),
+    "matplotlib": ("matplotlib",),
+    "tqdm": ("tqdm",),
+}
+"""What can be imported after installing something."""
 
 each_notebook = pytest.mark.parametrize("name", NAMES)
 
@@ -51,7 +62,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory:
         monkeypatch.setenv(name, str(tmp_path / name))
     shared = tmp_path_factory.getbasetemp().parent / "matplotlib"  # its list of fonts takes seconds to make
     monkeypatch.setenv("MPLCONFIGDIR", str(shared))
-    monkeypatch.setenv(recorded.PACE, "100000")
+    monkeypatch.setattr(execute, "PACE", 100_000)
     return folder
 
 
@@ -71,9 +82,9 @@ def told(cell: Any) -> list[Any]:
     return outputs
 
 
-def first_line(notebook: Any) -> str:
-    """Return the first line that the first cell prints."""
-    return code(notebook)[0].outputs[0].text.split("\n")[0]
+def installs(cell: Any) -> bool:
+    """Whether this is the cell that installs packages, which is not run here."""
+    return "skip-execution" in cell.metadata.get("tags", ())
 
 
 @each_notebook
@@ -82,24 +93,31 @@ def test_stored_outputs(name: str, temporary: Path) -> None:
     path = FOLDER / f"{name}.ipynb"
     stored = execute.read(path)
 
-    fresh = execute.execute(path, {**os.environ, **NO_NETWORK})
+    with execute.environment_for(path) as environment:
+        fresh = execute.execute(path, {**environment, **NO_NETWORK})
 
     assert [(cell.source, told(cell)) for cell in code(fresh)] == [(cell.source, told(cell)) for cell in code(stored)]
-    assert first_line(fresh).startswith("Recorded: no credentials in the environment")
     assert fresh.metadata == stored.metadata
     assert [*temporary.iterdir()] == []
 
 
 @each_notebook
-def test_notebooks_say_whom_they_ask(name: str) -> None:
-    """Each notebook begins with a title and the cell that names its endpoint; it is stored offline, in order."""
-    stored = execute.read(FOLDER / f"{name}.ipynb")
+def test_notebooks_stand_alone(name: str) -> None:
+    """A notebook begins with what to install and which variables to set, and imports nothing else."""
+    title, packages, variables, *cells = execute.read(FOLDER / f"{name}.ipynb").cells
 
-    assert stored.cells[0].cell_type == "markdown"
-    assert stored.cells[0].source.startswith("# ")
-    assert code(stored)[0].source.split("\n")[-1] == f'given = recorded.settings("{name}")'
-    assert first_line(stored).startswith("Recorded: no credentials in the environment")
-    assert [cell.execution_count for cell in code(stored)] == [*range(1, len(code(stored)) + 1)]
+    assert title.source.startswith("# ")
+    assert re.fullmatch(r'%pip install --quiet "\.\.\[[a-z,-]+\]"( [a-z0-9-]+)*', packages.source)
+    assert installs(packages)
+    assert (packages.outputs, packages.execution_count) == ([], None)
+    assert "set `E2E_TIR_ACCESS_TOKEN` and `E2E_TIR_PROJECT_ID` in the environment" in variables.source
+    assert "The outputs stored here come from a recording" in variables.source
+    run = [cell for cell in cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in run] == [*range(1, len(run) + 1)]
+    imported = {module.partition(".")[0] for cell in run for module in re.findall(IMPORT, cell.source)}
+    assert imported - sys.stdlib_module_names <= {
+        need for extra in EXTRAS if extra in packages.source for need in EXTRAS[extra]
+    }
 
 
 @pytest.mark.parametrize("path", [*PATHS, *RECORDINGS], ids=lambda path: path.name)
@@ -108,21 +126,6 @@ def test_nothing_private(path: Path) -> None:
     text = re.sub(r'"image/png": ".*"', "", path.read_text(encoding="utf-8"))
 
     assert re.findall(r"lab-token|LAB:|Bearer \w|/home/|/root/|/tmp/|/work/|127\.0\.0\.1|localhost|p-1234", text) == []
-
-
-def test_notebooks_run_live_with_credentials() -> None:
-    """With credentials, the notebook asks the endpoint of the environment and says so."""
-    path = FOLDER / f"{QUICKSTART}.ipynb"
-    recording = Recording.load(recorded.exchanges(QUICKSTART))
-    with FakeEndpoint(default=Player(recording, "canary")) as endpoint:
-        live = execute.execute(path, {**os.environ, **NO_NETWORK, **credentials_for(endpoint.base_url)})
-
-    assert first_line(live) == "Live: asking the endpoint that the environment names."
-    assert [told(cell) for cell in code(live)[1:]] == [told(cell) for cell in code(execute.read(path))[1:]]
-    assert {request.target for request in endpoint.requests} == {
-        "/project/p-7777/genai/qwen3_32b/v1/chat/completions?project_id=7777"
-    }
-    assert len(endpoint.requests) == len(recording.exchanges)
 
 
 def credentials_for(url: str) -> dict[str, str]:
@@ -136,21 +139,20 @@ def credentials_for(url: str) -> dict[str, str]:
 
 
 def notebook_of(folder: Path, *cells: str) -> Path:
-    """Return a small notebook."""
+    """Return a small notebook, with an empty recording."""
     path = folder / "small.ipynb"
     path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)])))
+    (folder / "exchanges").mkdir()
+    Recording().save(execute.recording_of(path))
     return path
 
 
-FINDS_RECORDED = {"PYTHONPATH": os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])}
-ASK = """import recorded
-from tir_qwen import AuthenticationError, Client
+ASK = """from tir_qwen import AuthenticationError, Client
 
-given = recorded.settings("small")
-with Client(**given) as client:
+with Client() as client:
     hello = [{"role": "user", "content": "Hello"}]
     print(client.complete(hello).content, *(delta.content for delta in client.stream(hello, seed=4)))
-with Client(**given | {"access_token": "other"}) as client:
+with Client(access_token="other") as client:
     try:
         client.complete(hello)
     except AuthenticationError as error:
@@ -167,13 +169,12 @@ def endpoint(request: Request) -> list[bytes]:
 def test_recording_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The requests of a notebook's cells are recorded with their responses, and no credentials."""
     path = notebook_of(tmp_path, ASK)
-    monkeypatch.setattr("notebooks.record.exchanges", lambda name: tmp_path / f"{name}.json")
     with Loopback(endpoint) as server, monkeypatch.context() as live:
-        for name, value in {**credentials_for(server.url), **FINDS_RECORDED}.items():
+        for name, value in credentials_for(server.url).items():
             live.setenv(name, value)
         assert record(path, "a test") == 3
 
-    recording = Recording.load(tmp_path / "small.json")
+    recording = Recording.load(execute.recording_of(path))
     hello = [{"role": "user", "content": "Hello"}]
     counted = {"stream_options": {"include_usage": True}}
     assert recording.source == "a test"
@@ -182,23 +183,27 @@ def test_recording_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         ({"model": "qwen3_32b", "messages": hello, "stream": True, "seed": 4, **counted}, None, 200),
         ({"model": "qwen3_32b", "messages": hello, "stream": False}, True, 401),
     ]
-    kept = (tmp_path / "small.json").read_text()
+    kept = execute.recording_of(path).read_text()
     assert [word for word in ("canary", "7777", "127.0.0.1", "other") if word in kept] == []
 
 
 def test_running_stores_only_the_outputs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`python -m notebooks` stores the outputs, nothing else that varies, and prints a line per notebook."""
-    path = notebook_of(tmp_path, "print('Hello')\n6 * 7")
+    """`python -m notebooks` stores the outputs, nothing else that varies, installs nothing, and prints a line each."""
+    path = notebook_of(tmp_path, "%pip install --quiet nothing", "print('Hello', end=' ')\nprint('you')\n6 * 7")
+    notebook = execute.read(path)
+    notebook.cells[0].metadata["tags"] = ["skip-execution"]
+    execute.write(notebook, path)
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
 
     assert running.main([]) == 0
 
     said = capsys.readouterr().out
-    assert re.sub(r"[\d.]+ s", "… s", said) == f"Recorded: no credentials in the environment.\n{'small':<32}    … s\n"
+    assert re.sub(r"[\d.]+ s", "… s", said) == f"{RECORDED}\n{'small':<32}    … s\n"
     stored = json.loads(path.read_text())
-    del stored["cells"][0]["id"]
+    assert stored["cells"][0]["outputs"] == []
+    del stored["cells"][0], stored["cells"][0]["id"]
     assert stored == {
         "cells": [
             {
@@ -206,7 +211,7 @@ def test_running_stores_only_the_outputs(
                 "execution_count": 1,
                 "metadata": {},
                 "outputs": [
-                    {"name": "stdout", "output_type": "stream", "text": ["Hello\n"]},
+                    {"name": "stdout", "output_type": "stream", "text": ["Hello you\n"]},
                     {
                         "data": {"text/plain": ["42"]},
                         "execution_count": 1,
@@ -214,7 +219,7 @@ def test_running_stores_only_the_outputs(
                         "output_type": "execute_result",
                     },
                 ],
-                "source": ["print('Hello')\n", "6 * 7"],
+                "source": ["print('Hello', end=' ')\n", "print('you')\n", "6 * 7"],
             }
         ],
         "metadata": {
@@ -229,17 +234,38 @@ def test_running_stores_only_the_outputs(
 def test_a_failed_notebook_is_left_unchanged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A notebook that fails is left unchanged; the failing cell and error are printed; the exit status is 1."""
-    path = notebook_of(tmp_path, "print('Hello')", "print('so far')\n1 / 0")
+    """A notebook that fails is left unchanged; cell, error and request are printed; the exit status is 1."""
+    path = notebook_of(tmp_path, "print('Hello')", "print('so far')\n" + ASK)
     before = path.read_bytes()
     monkeypatch.setattr(execute, "FOLDER", tmp_path)
 
     assert running.main(["small"]) == 1
 
     said = capsys.readouterr().out
-    assert [word for word in ("small  ", "FAILED", "1 / 0", "so far", "ZeroDivisionError") if word not in said] == []
+    assert [
+        word
+        for word in ("small  ", "FAILED", "complete(hello)", "so far", "the recording is empty")
+        if word not in said
+    ] == []
     assert "\x1b" not in said
     assert path.read_bytes() == before
+
+
+def test_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With credentials, the notebooks ask the endpoint of the environment, and the command says so."""
+    path = notebook_of(
+        tmp_path, "from tir_qwen import Client\nClient().complete([{'role': 'user', 'content': 'Hi'}]).content"
+    )
+    monkeypatch.setattr(execute, "FOLDER", tmp_path)
+    with FakeEndpoint("Hello!") as live:
+        for name, value in credentials_for(live.base_url).items():
+            monkeypatch.setenv(name, value)
+        assert running.main([]) == 0
+        live.check()
+
+    assert capsys.readouterr().out.startswith("Live, at the endpoint that the environment names.\nsmall ")
+    assert code(execute.read(path))[0].outputs[0].data == {"text/plain": "'Hello!'"}
+    assert live.requests[0].target == "/project/p-7777/genai/qwen3_32b/v1/chat/completions?project_id=7777"
 
 
 def test_unknown_name() -> None:

@@ -25,7 +25,7 @@ async def main() -> None:
                 print(row["id"], row["error"] or row["response"])
 
 
-asyncio.run(main())
+asyncio.run(main())  # in a notebook: await main()
 ```
 """
 
