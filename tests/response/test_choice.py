@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import replace
 from typing import Any
 from unittest.mock import ANY
 
@@ -320,7 +319,7 @@ def test_a_call_without_a_name_cannot_be_run(names: frozenset[str]) -> None:
     """A call that names no tool has an error that says so, whether or not the tools are known."""
     message = {"tool_calls": [{"id": "c1", "function": {"arguments": PARIS}}]}
     for body in (whole(message, "tool_calls"), stream(message, finish_reason="tool_calls")):
-        calls = decode(body, expected=replace(TOOLS, tool_names=names)).completion.tool_calls
+        calls = decode(body, expected=TOOLS._replace(tool_names=names)).completion.tool_calls
         assert calls == [ToolCall("c1", "", PARIS, "it names no tool")]
 
 
@@ -334,7 +333,7 @@ def test_an_object_after_a_call_of_the_named_tool_is_text() -> None:
 def test_a_call_in_the_text_is_not_taken_for_lost() -> None:
     """Only calls that the server has parsed may have lost a part, not those in the text, however they are cut."""
     text = written('{"n": 1}')
-    expected = replace(PROMPTED, lossy_streams=True, tools_with_parameters=frozenset({"get_weather"}))
+    expected = PROMPTED._replace(lossy_streams=True, tools_with_parameters=frozenset({"get_weather"}))
     for cut in range(1, len(text)):
         outcome = decode(stream({"content": text[:cut]}, {"content": text[cut:]}), expected=expected)
         assert [(call.arguments, call.error) for call in outcome.completion.tool_calls] == [('{"n": 1}', None)]
@@ -457,7 +456,7 @@ def test_inline_reasoning_is_reasoning_with_thinking_off() -> None:
 def test_calls_in_the_reasoning_field_are_calls_if_thinking_is_off() -> None:
     """With thinking off, calls in the reasoning field are calls, for named tools too."""
     for expected, text in ((TOOLS, f"I look.\n{written(PARIS)}"), (NAMED, PARIS)):
-        off = replace(expected, thinking_off=True)
+        off = expected._replace(thinking_off=True)
         choice = both_ways(off, {"reasoning": text})
         assert (choice.reasoning, calls_of(choice)) == ("", [("get_weather", PARIS)])
         assert choice.content == ("I look." if expected is TOOLS else "")
@@ -515,7 +514,7 @@ def test_a_missing_finish_reason_is_inferred_from_the_calls(deltas: list[dict[st
 @pytest.mark.parametrize("said", ["I look.", written(PARIS)], ids=["text", "a call"])
 def test_the_tag_of_a_call_that_was_cut_off_is_not_text(text_calls: Any, end: str, said: str) -> None:
     """If `max_tokens` cuts an answer off right after the tag of a call, the answer ends before the tag."""
-    options = replace(TOOLS, text_calls=text_calls)
+    options = TOOLS._replace(text_calls=text_calls)
     cut = both_ways(options, {"content": f"{said}\n{end}"}, finish="length")
     whole = both_ways(options, {"content": f"{said}\n"}, finish="length")
     assert (cut.content.rstrip("\n"), cut.tool_calls) == (whole.content.rstrip("\n"), whole.tool_calls)

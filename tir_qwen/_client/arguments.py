@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from .._request.body import Body
 from .._request.endpoint import DEFAULT_MODEL
@@ -28,8 +28,7 @@ _IGNORED = IgnoredParameters.__annotations__.keys()
 _reported_as_ignored: set[str] = set()
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(NamedTuple):
     """What a call says about itself, other than the request body; see `Client.complete`. None means unset."""
 
     model: str | None = None

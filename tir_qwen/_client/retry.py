@@ -18,7 +18,7 @@ def _random_jitter() -> float:
     return random.random()  # noqa: S311 - not for cryptography
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RetryPolicy:
     """Decides whether an error is retried, and after how long.
 

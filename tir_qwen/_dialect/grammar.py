@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._json import dump_json
 from ..types import JSON
@@ -67,12 +66,11 @@ _CONSEQUENCES = {
 }
 
 
-@dataclass(slots=True)
-class KnownSchema:
+class KnownSchema(NamedTuple):
     """The form to send of a schema that the server refused, and when to try the whole one again."""
 
     form: SchemaForm
-    lesson: Lesson = field(default_factory=Lesson)
+    lesson: Lesson
 
 
 class SchemaNegotiation:

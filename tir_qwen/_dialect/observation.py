@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._json import parse_object
 from .._request.body import Body
@@ -24,8 +24,7 @@ _COUNT_TOLERANCE = 4
 """By how many tokens a server may miss a thinking budget, since it may or may not count the tags."""
 
 
-@dataclass(frozen=True, slots=True)
-class SentCall:
+class SentCall(NamedTuple):
     """A call as it was sent.
 
     Attributes:

@@ -12,7 +12,6 @@ from .capabilities import Capabilities
 from .flow import Flow
 from .response_format import expects_json
 from .structured_output import StructuredOutputFlow, needs_structured_output, offers_tools
-from .thinking_budget import ThinkingBudgetFlow
 from .tool_call_retry import ToolCallRetry
 
 
@@ -57,4 +56,8 @@ def plan(
     flow: Flow | None = retry(body) if retry else None
     if is_structured:
         flow = StructuredOutputFlow(body, stream=stream, validate=validate, retry_tool_calls=retry)
-    return flow if body.thinking_budget is None else ThinkingBudgetFlow(body, flow, capabilities)
+    if body.thinking_budget is None:
+        return flow
+    from .thinking_budget import ThinkingBudgetFlow  # noqa: PLC0415 - most programs set none
+
+    return ThinkingBudgetFlow(body, flow, capabilities)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..types import JSON, Messages
 
@@ -12,8 +12,7 @@ _TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
 """Names of the maximum number of tokens of the answer; the first takes precedence."""
 
 
-@dataclass(frozen=True, slots=True)
-class PartialAnswer:
+class PartialAnswer(NamedTuple):
     """The beginning of an answer, for the model to continue after the end of its reasoning.
 
     Attributes:
@@ -25,7 +24,7 @@ class PartialAnswer:
     content: str
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Body:
     """The fields of a request body that the caller set; None or empty means unset.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic_core import to_json
 
@@ -21,8 +20,7 @@ from .text.torn_tags import TornTagRepair
 from .tool_call_tracker import Source, ToolCallTracker
 
 
-@dataclass(frozen=True, slots=True)
-class DecodingOptions:
+class DecodingOptions(NamedTuple):
     """What the request implies about its answer, where server versions differ.
 
     Attributes:

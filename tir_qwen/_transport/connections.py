@@ -39,7 +39,7 @@ _STALE_SECONDS = 1.0
 """A request over a stale connection fails within this time; one that fails later had reached the server."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StreamingResponse:
     """A response whose body is still to be read.
 
