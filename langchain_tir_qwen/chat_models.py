@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from tir_qwen import __version__
 from tir_qwen._integrations import (
     CallParameters,
+    ExtraBody,
     ModelSettings,
     aclosing_unhooked,
     add_usage,
@@ -106,7 +107,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     retry_tool_calls: bool = True
     """Whether to send another request if none of the tool calls of an answer can be run, since LangChain's agents would
     end there: for a whole answer if a stream has lost a part of a call, otherwise with what is wrong with the calls."""
-    extra_body: dict[str, Any] | None = None
+    extra_body: ExtraBody = None
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
     """Path of Qwen3-32B's `tokenizer.json`, for exact token counts; requires the optional library tokenizers."""

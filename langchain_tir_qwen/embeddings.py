@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.embeddings import Embeddings
 from pydantic import AliasChoices, ConfigDict, Field
 
-from tir_qwen._integrations import construct
+from tir_qwen._integrations import ExtraBody, construct
 from tir_qwen._integrations.embeddings import DEFAULT_EMBEDDING_MODEL, EmbeddingSettings
 
 from ._error_conversion import raises_langchain_errors
@@ -57,7 +57,7 @@ class TIREmbeddings(EmbeddingSettings, Embeddings):
     batch_size: int = Field(default=32, ge=1, validation_alias=AliasChoices("batch_size", "chunk_size"))
     """Maximum number of texts in one request, also as `chunk_size`. A request that is too large for the server is sent
     again in halves."""
-    extra_body: dict[str, Any] | None = None
+    extra_body: ExtraBody = None
     """Further fields of the request body; they take precedence over all others."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""

@@ -24,6 +24,7 @@ from tir_qwen._integrations import (
     CONTEXT_WINDOW,
     DEFAULT_NUM_OUTPUT,
     CallParameters,
+    ExtraBody,
     ModelSettings,
     aclosing_unhooked,
     construct,
@@ -103,7 +104,7 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
     """Maximum number of tokens of the prompt and the answer together, by which core sizes prompts. `tir-qwen doctor`
     reports the endpoint's."""
-    additional_kwargs: dict[str, Any] | None = Field(default_factory=dict)
+    additional_kwargs: ExtraBody = Field(default_factory=dict)
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
     """Path of Qwen3-32B's `tokenizer.json`, for `get_token_ids`; requires the optional library tokenizers."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import AliasChoices, ConfigDict, Field
 
-from tir_qwen._integrations import construct
+from tir_qwen._integrations import ExtraBody, construct
 from tir_qwen._integrations.embeddings import DEFAULT_EMBEDDING_MODEL, EmbeddingSettings
 
 
@@ -61,7 +61,7 @@ class TIREmbedding(BaseEmbedding, EmbeddingSettings):
     """How many texts core hands over at a time, with one event for all of them."""
     num_workers: int | None = 4
     """How many times `embed_batch_size` texts core's asynchronous methods hand over at once."""
-    additional_kwargs: dict[str, Any] | None = None
+    additional_kwargs: ExtraBody = None
     """Further fields of the request body; they take precedence over all others."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""

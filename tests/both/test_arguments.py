@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from langchain_tir_qwen import ChatTIRQwen
-from llama_index_tir_qwen import TIRQwen
+from langchain_tir_qwen import ChatTIRQwen, TIREmbeddings
+from llama_index_tir_qwen import TIREmbedding, TIRQwen
 from tests.support.fake_vllm import Lab
 from tir_qwen import ConfigurationError
+from tir_qwen._client.parameters import OptionParameters
+from tir_qwen._client.validation import PARAMETER_CHECKS
 from tir_qwen._integrations import migration
 
 Face = type[ChatTIRQwen] | type[TIRQwen]
@@ -57,6 +59,17 @@ def test_an_unknown_argument_is_rejected_with_a_suggestion(face: Face, typo: str
         (ChatTIRQwen, "model_kwargs", "use extra_body"),
         (TIRQwen, "extra_body", "use additional_kwargs"),
         (TIRQwen, "tokenizer", "use tokenizer_file"),
+        (TIRQwen, "thinking", "use enable_thinking=True, or thinking_budget=..."),
+        (
+            ChatTIRQwen,
+            "proxies",
+            "delete it: set HTTPS_PROXY, or pass an HTTP client that has a proxy as http_client",
+        ),
+        (
+            TIRQwen,
+            "verify",
+            "delete it: set SSL_CERT_FILE, or pass an HTTP client with a context of its own as http_client",
+        ),
         (TIRQwen, "reuse_client", "delete it: connections are always reused, safely"),
         (TIRQwen, "is_chat_model", "delete it: it is always True"),
         (ChatTIRQwen, "default_query", "delete it: add it to base_url, as in https://host/v1?key=value"),
@@ -86,15 +99,50 @@ def test_arguments_of_other_integrations_are_explained(face: Face, name: str, hi
 
 
 def test_each_hint_names_an_argument_that_exists() -> None:
-    """What a hint says to use is accepted by both integrations, and what it explains is not."""
-    for face in FACES:
-        known = {
+    """What a hint says to use is accepted, by models of the same kind in both frameworks; what it explains is not."""
+    known = {
+        face: {
             name
             for field, info in face.model_fields.items()
             for name in (field, *getattr(info.validation_alias, "choices", ()))
         }
-        assert {use.partition("=")[0] for use in migration._USE.values()} <= known
-        assert not known & (migration._USE.keys() | migration._DELETE.keys())
+        for face in (*FACES, TIREmbeddings, TIREmbedding)
+    }
+    both_chat, both_embedding = known[ChatTIRQwen] & known[TIRQwen], known[TIREmbeddings] & known[TIREmbedding]
+    assert {use.partition("=")[0] for use in migration._USE.values()} <= both_chat | both_embedding
+    for names in known.values():
+        hints = {migration.migration_hint(name, names) for name in migration._USE.keys() - names} - {None}
+        assert {hint.removeprefix("use ").partition("=")[0] for hint in hints if hint} <= names
+    assert not (known[ChatTIRQwen] | known[TIRQwen]) & (migration._USE.keys() | migration._DELETE.keys())
+
+
+@pytest.mark.parametrize("name", [name for name, check in PARAMETER_CHECKS.items() if "number" in check[1]])
+@pytest.mark.parametrize("face", FACES)
+def test_true_is_not_a_number(face: Face, name: str) -> None:
+    """True and False are not taken for 1 and 0, neither as arguments of the constructor nor in further fields."""
+    fields = "extra_body" if face is ChatTIRQwen else "additional_kwargs"
+    if name in face.model_fields:
+        with pytest.raises(ConfigurationError) as caught:
+            face(**KNOWN, **{name: True})
+        assert str(caught.value) == f"{face.__name__}: {name}: must be a number, not True."
+    if name not in OptionParameters.__annotations__:
+        with pytest.raises(ConfigurationError) as caught:
+            face(**KNOWN, **{fields: {name: True}})
+        assert str(caught.value) == f"{face.__name__}: {fields}: {name} must be {PARAMETER_CHECKS[name][1]}."
+
+
+@pytest.mark.parametrize("face", [*FACES, TIREmbeddings, TIREmbedding])
+def test_arguments_of_openais_sdk_among_further_fields_are_rejected_at_once(face: Any) -> None:
+    """OpenAILike's nested `extra_body`, and headers, are rejected by the constructor, not by the first call."""
+    fields = "extra_body" if "extra_body" in face.model_fields else "additional_kwargs"
+    problem = f"{face.__name__}: {fields}: {{}} is not a field of the request body: {{}}."
+    for name, advice in (
+        ("extra_body", "put its fields there directly"),
+        ("extra_headers", "pass default_headers to the constructor"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            face(**KNOWN, **{fields: {name: {"top_k": 20}}})
+        assert str(caught.value) == problem.format(name, advice)
 
 
 def test_what_is_always_true_may_be_set_to_true() -> None:

@@ -83,6 +83,9 @@ def test_errors_and_logs(
     [
         ({"dimension": 3}, "there is no argument 'dimension' (did you mean 'dimensions'?)."),
         ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1."),
+        ({"text_instruction": "passage: "}, "there is no argument 'text_instruction' (use document_instruction)."),
+        ({"stop_sequences": ["x"]}, "there is no argument 'stop_sequences'."),
+        ({"dimensions": True}, "dimensions: must be a number, not True."),
         ({"openai_api_key": TOKEN}, "there is no argument 'openai_api_key' (use api_key)."),
         (
             {"check_embedding_ctx_length": False},

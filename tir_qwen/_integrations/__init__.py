@@ -7,6 +7,7 @@ from .._json import dump_json, parse_object
 from .._request.tool_calls import error_result, tool_call_to_wire
 from .._response.accumulator import Accumulator
 from .._response.arguments import REPEATED
+from .connection import ExtraBody
 from .construction import construct
 from .messages import add_reasoning, placeholder
 from .output_schema import OutputSchema, parse_json
@@ -22,6 +23,7 @@ __all__ = [
     "REPEATED",
     "Accumulator",
     "CallParameters",
+    "ExtraBody",
     "ModelSettings",
     "OutputSchema",
     "PartialJSON",

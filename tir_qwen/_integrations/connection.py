@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, StrictInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, StrictInt
 
 from .._client.client import AsyncClient, Client
+from .._client.validation import check_body_fields
 from .._dialect.capabilities import Capabilities
 from ..errors import ConfigurationError
 from ..timeouts import Timeout, timeout_from
@@ -24,6 +25,15 @@ def _read_timeout(value: Any) -> Any:
             value = float(value)
     timeout = timeout_from(value)
     return value if isinstance(value, (int, float)) else timeout
+
+
+def _read_body_fields(fields: dict[str, Any] | None) -> dict[str, Any] | None:
+    check_body_fields(fields or {})
+    return fields
+
+
+ExtraBody = Annotated[dict[str, Any] | None, AfterValidator(_read_body_fields)]
+"""Further fields of the request body."""
 
 
 if TYPE_CHECKING:

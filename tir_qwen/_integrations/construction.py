@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,17 +30,29 @@ def construct(model: ConnectionSettings, init: Callable[..., None], kwargs: dict
 
 
 def _validate(cls: type[BaseModel], init: Callable[..., None], kwargs: dict[str, Any]) -> None:
+    problems = {
+        name: f"{name}: must be a number, not {value}"  # pydantic would read True as 1
+        for name, value in kwargs.items()
+        if isinstance(value, bool) and _takes_numbers(cls, name)
+    }
     try:
         init(**kwargs)
     except ValidationError as error:
-        problems = [_describe_problem(cls, entry["type"], entry["loc"], entry["msg"]) for entry in error.errors()]
-    else:
-        return
-    raise ConfigurationError(f"{cls.__name__}: {'; '.join(dict.fromkeys(problems))}.")
+        for entry in error.errors():
+            name = str(entry["loc"][0]) if entry["loc"] else ""
+            problems.setdefault(name, _describe_problem(cls, entry["type"], name, entry["msg"]))
+    if problems:
+        raise ConfigurationError(f"{cls.__name__}: {'; '.join(problems.values())}.")
 
 
-def _describe_problem(cls: type[BaseModel], kind: str, loc: tuple[int | str, ...], message: str) -> str:
-    name = str(loc[0]) if loc else ""
+def _takes_numbers(cls: type[BaseModel], name: str) -> bool:
+    fields = cls.model_fields
+    found = name if name in fields else next((names[0] for names in _names_of_fields(cls) if name in names), "")
+    annotation = fields[found].annotation if found else None
+    return not {int, float}.isdisjoint((annotation, *get_args(annotation)))
+
+
+def _describe_problem(cls: type[BaseModel], kind: str, name: str, message: str) -> str:
     if kind == "extra_forbidden":
         field_names = {alias: names[0] for names in _names_of_fields(cls) for alias in names}
         if name in field_names:
