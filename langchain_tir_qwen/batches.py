@@ -31,16 +31,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Unpack
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import Runnable
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic_core import to_jsonable_python
 
 from tir_qwen.batches import AnsweredRows, AnswerFile, BatchOptions
-from tir_qwen.batches._engine import Rows, describe, run
+from tir_qwen.batches._engine import MissingColumnError, Rows, describe, run
 from tir_qwen.batches._lines import Row
 
 __all__ = ["AnswerBatch", "AnswerFile", "answer_rows"]
 
+_INNER: dict[Any, str] = {
+    RunnableSequence: "first",
+    RunnableBindingBase: "bound",
+    RunnableWithFallbacks: "runnable",
+    DynamicRunnable: "default",
+}
+"""The attribute in which a runnable has the one that takes its input."""
 _LANGCHAIN_ADVICE = "\nFor troubleshooting, visit: "
 """What LangChain appends to the text of its errors."""
 
@@ -51,9 +62,10 @@ def answer_rows(chain: Runnable[Any, Any], rows: Rows, **options: Unpack[BatchOp
     What comes back, what stops a run, and what is asked again are as in `tir_qwen.batches.answer_rows`.
 
     Args:
-        chain: Takes a row (a prompt template uses the columns that it names; a bare model needs
-            `itemgetter("prompt") | model`) and returns a message, a text, an object, or the output of
-            `with_structured_output(..., include_raw=True)`. Set callbacks and tags with its `with_config`.
+        chain: Takes a row: a prompt template uses the columns that it names, and a model without one the column
+            `messages` where there is one, otherwise the column `prompt`. It returns a message, a text, an object, or
+            the output of `with_structured_output(..., include_raw=True)`. Set callbacks and tags with its
+            `with_config`.
         rows: The data set; an iterator is read as far as needed.
         **options: Those of `tir_qwen.batches.BatchOptions`, such as `max_concurrency` and `keep`.
 
@@ -61,18 +73,45 @@ def answer_rows(chain: Runnable[Any, Any], rows: Rows, **options: Unpack[BatchOp
         The row, and the columns `response`, `reasoning`, `finish_reason`, `input_tokens`, `output_tokens` (None if the
             chain does not return a message) and `error`. If the answer is not the requested object, the row has both an
             `error` and the text as its `response`.
+
+    Raises:
+        ValueError: (when iterated) The first row does not have a column that the template or the model takes.
     """
     return run(_asker(chain), rows, options, _describe)
 
 
 def _asker(chain: Runnable[Any, Any]) -> Callable[[Row], Awaitable[Row]]:
+    first = _first(chain)
+
     async def ask(row: Row) -> Row:
         try:
-            return _columns(await chain.ainvoke(row))
+            return _columns(await chain.ainvoke(_input(first, row)))
         except OutputParserException as error:
             return {"response": error.llm_output, "error": error}
 
     return ask
+
+
+def _first(chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Return the part of a chain that takes its input."""
+    while inner := next((name for kind, name in _INNER.items() if isinstance(chain, kind)), None):
+        chain = getattr(chain, inner)
+    return chain
+
+
+def _input(first: Runnable[Any, Any], row: Row) -> Any:
+    """Return what a chain takes of a row.
+
+    Raises:
+        MissingColumnError: It is not there.
+    """
+    if isinstance(first, BaseLanguageModel):
+        if not row.keys() & {"messages", "prompt"}:
+            raise MissingColumnError(row, ["prompt"], "A prompt template before the model can use other columns.")
+        return row["messages"] if "messages" in row else row["prompt"]
+    if isinstance(first, BasePromptTemplate) and (missing := set(first.input_variables) - row.keys()):
+        raise MissingColumnError(row, sorted(missing))
+    return row
 
 
 def _columns(output: Any) -> Row:

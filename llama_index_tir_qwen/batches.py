@@ -37,7 +37,7 @@ from llama_index.core.types import BasePydanticProgram
 from pydantic_core import to_jsonable_python
 
 from tir_qwen.batches import AnsweredRows, AnswerFile, BatchOptions
-from tir_qwen.batches._engine import Rows, run
+from tir_qwen.batches._engine import MissingColumnError, Rows, run
 from tir_qwen.batches._lines import Row
 
 from ._messages import completion_from_response
@@ -67,6 +67,7 @@ def answer_rows(
 
     Raises:
         TypeError: `llm` is none of these.
+        ValueError: (when iterated) The first row does not have the column that is taken.
     """
     return run(_asker(llm), rows, options)
 
@@ -85,8 +86,10 @@ async def _ask_llm(llm: LLM, row: Row) -> Row:
     if "messages" in row:
         messages = [ChatMessage.model_validate(message) for message in row["messages"]]
         answer = completion_from_response(await llm.achat(messages))
-    else:
+    elif "prompt" in row:
         answer = await llm.acomplete(row["prompt"])
+    else:
+        raise MissingColumnError(row, ["prompt"])
     choices = answer.raw.get("choices") if isinstance(answer.raw, dict) else None
     return {
         "response": to_jsonable_python(answer.raw) if isinstance(llm, StructuredLLM) else answer.text,
@@ -102,6 +105,8 @@ async def _ask_program(program: BasePydanticProgram[Any], row: Row) -> Row:
 
 
 async def _ask_query_engine(query_engine: BaseQueryEngine, row: Row) -> Row:
+    if "query" not in row:
+        raise MissingColumnError(row, ["query"])
     answer: Any = await query_engine.aquery(row["query"])
     if isinstance(answer, AsyncStreamingResponse):  # its `str` would block the event loop, as that of the other
         answer = await answer.get_response()

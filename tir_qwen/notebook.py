@@ -6,8 +6,9 @@ Both are printed where there is no notebook.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterator, Mapping
 from html import escape
+from inspect import iscoroutine
 from time import monotonic
 from typing import Any
 
@@ -16,7 +17,7 @@ __all__ = ["ashow", "show"]
 _SECONDS_BETWEEN_UPDATES = 0.1
 
 
-def show(answer: Any) -> None:
+def show(answer: Any, *, reasoning: bool = True) -> None:
     """Show an answer, or a stream as it arrives: the reasoning folded, then the answer as Markdown.
 
     ```python
@@ -32,10 +33,23 @@ def show(answer: Any) -> None:
 
     Args:
         answer: A message, response or completion of LangChain, LlamaIndex or `tir_qwen.Client`, the result of an agent,
-            or a stream of chunks, responses, an agent's events or messages, or texts. What is not the model's, such as
-            the result of a tool, is left out of a stream.
+            a list of these, or a stream of chunks, responses, an agent's events or messages, or texts. What is not the
+            model's, such as the result of a tool, is left out of a stream.
+        reasoning: Whether to show the reasoning.
+
+    Raises:
+        TypeError: The answer is asynchronous: `await` it first, or use `ashow` for a stream.
     """
-    view = _View()
+    if isinstance(answer, (Awaitable, AsyncIterable)):
+        advice = "await ashow(...)" if isinstance(answer, AsyncIterable) else "show(await ...)"
+        if iscoroutine(answer):
+            answer.close()  # or Python warns that nobody has awaited it
+        raise TypeError(f"show cannot wait for an asynchronous answer: use {advice}.")
+    if isinstance(answer, list):
+        for each in answer:
+            show(each, reasoning=reasoning)
+        return
+    view = _View(reasoning)
     if isinstance(answer, Iterator) or hasattr(answer, "response_gen"):
         for piece in getattr(answer, "response_gen", answer):
             view.add_part(piece)
@@ -44,9 +58,9 @@ def show(answer: Any) -> None:
     view.end()
 
 
-async def ashow(stream: AsyncIterable[Any]) -> None:
+async def ashow(stream: AsyncIterable[Any], *, reasoning: bool = True) -> None:
     """Show an asynchronous stream as it arrives; see `show`."""
-    view = _View()
+    view = _View(reasoning)
     async for piece in stream:
         view.add_part(piece)
     view.end()
@@ -55,7 +69,8 @@ async def ashow(stream: AsyncIterable[Any]) -> None:
 class _View:
     """What is shown of one answer, updated as it grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, shows_reasoning: bool) -> None:
+        self._shows_reasoning = shows_reasoning
         self._reasoning = self._content = ""
         self._display = _start_display()
         self._printed = ""  # the part that was printed last
@@ -71,6 +86,7 @@ class _View:
 
     def add(self, piece: Any) -> None:
         reasoning, content, is_replaced = _read(piece)
+        reasoning = reasoning if self._shows_reasoning else ""
         self._reasoning += reasoning
         self._content = content if is_replaced else self._content + content
         if self._display is None:

@@ -302,7 +302,10 @@ def test_one_program_at_a_time(path: Path) -> None:
         ([{"id": 1, "x": object()}], "object cannot be written as JSON"),
         ([{"id": 1}, {"id": 1}], "two rows have the 'id' 1: their answers could not be told apart."),
         ([{"id": "x"}, {"id": "x"}], "two rows have the 'id' 'x': their answers could not be told apart."),
-        ([{"id": 0, "prompt": "Else"}], "has the answer to another row whose 'id' is 0."),
+        (
+            [{"id": 0, "prompt": "Else"}],
+            "has the answer to another row whose 'id' is 0: write to another file, or give the rows other keys.",
+        ),
     ],
     ids=[
         *("no key", "none", "uuid", "nan", "bool", "list", "half an emoji", "no JSON", "twice", "text twice", "changed")

@@ -503,7 +503,8 @@ async def test_an_error_without_words() -> None:
 async def test_rows_that_are_no_rows(row: Any, kind: str) -> None:
     """A data set of texts is rejected, and None is not its end."""
     _, error = await collect(answer_rows(echo, [row, *rows_of(2)]))
-    assert str(error) == f"a row is a {kind}, but must be a dict of its columns."
+    advice = "of a DataFrame, pass frame.to_dict('records')"
+    assert str(error) == f"a row is a {kind}, but must be a dict of its columns; {advice}."
 
 
 async def test_columns_that_answers_have() -> None:

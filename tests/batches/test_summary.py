@@ -27,7 +27,10 @@ async def answer(row: Row) -> Completion:
 async def test_the_account_of_a_run() -> None:
     """The summary counts rows and tokens while the run goes on, and what they cost if prices are given."""
     answers = answer_rows(answer, rows_of(10), prices=(10.0, 40.0), max_concurrency=1)
-    assert str(answers.summary) == "0 rows answered, 0 failed in 0 s; 0 tokens of input, 0 of output, cost 0.00"
+    assert (
+        str(answers.summary)
+        == "This run: 0 rows answered, 0 failed in 0.0 s; 0 tokens of input, 0 of output, cost 0.00"
+    )
     async with aclosing(answers):
         async for _ in answers:
             pass
@@ -36,7 +39,11 @@ async def test_the_account_of_a_run() -> None:
     assert (summary.input_tokens, summary.output_tokens) == (8_000, 400)
     assert summary.cost == pytest.approx(0.096)
     assert 0 < summary.seconds < 10
-    assert str(summary) == "8 rows answered, 2 failed in 0 s; 8,000 tokens of input, 400 of output, cost 0.10"
+    tokens = "8,000 tokens of input, 400 of output, cost 0.10"
+    assert str(summary) == f"This run: 8 rows answered, 2 failed in {summary.seconds:.1f} s; {tokens}"
+    assert str(Summary(1_234, 1_234, seconds=987.6)) == (
+        "This run: 1,234 rows answered, 0 failed in 988 s; 0 tokens of input, 0 of output"
+    )
     assert Summary().cost is None
 
 
@@ -62,7 +69,7 @@ async def test_a_progress_bar(left: bool, tmp_path: Path, capsys: pytest.Capture
         assert "9/9" in bar
         assert "7,350 tokens, 2 errors" in bar
     assert summary == str(answers.summary)
-    assert summary.startswith("7 rows answered, 2 failed in 0 s; 7,000 tokens of input")
+    assert summary.startswith("This run: 7 rows answered, 2 failed in 0.")
 
 
 async def test_a_bar_without_an_end(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,3 +147,34 @@ def test_streams_of_texts_and_events(output: Output) -> None:
     assert output.states[-1]["text/plain"] == "Hi"
     show(iter([AIMessageChunk("Hi")]))
     assert output.states[-1]["text/plain"] == "Hi"
+
+
+def test_lists_of_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    """The answers of a batch are shown one after the other."""
+    show(model_saying(REPLY, REPLY).batch(["Hi", "Hi"]))
+    assert capsys.readouterr().out == PRINTED + PRINTED
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_answers_without_their_reasoning(kind: str, output: Output) -> None:
+    """The reasoning can be left out, of whole answers and of streams."""
+    show(ANSWERS[kind](), reasoning=False)
+    assert output.states[-1] == {"text/markdown": "It is **391**.", "text/plain": "It is **391**."}
+
+
+async def test_asynchronous_streams_without_their_reasoning(output: Output) -> None:
+    """`ashow` can leave it out, too."""
+    await ashow(model_saying(REPLY).astream("Hi"), reasoning=False)
+    assert output.states[-1] == {"text/markdown": "It is **391**.", "text/plain": "It is **391**."}
+
+
+async def test_what_show_cannot_wait_for(output: Output) -> None:
+    """An answer that is still to be awaited is an error that says how to show it; nothing is shown."""
+    for answer, advice in (
+        (model_saying(REPLY).astream("Hi"), "await ashow(...)"),
+        (model_saying(REPLY).ainvoke("Hi"), "show(await ...)"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            show(answer)
+        assert str(caught.value) == f"show cannot wait for an asynchronous answer: use {advice}."
+    assert output.states == []

@@ -6,7 +6,7 @@ import asyncio
 import json
 import pickle
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
 from pydantic import BaseModel
 
 from langchain_tir_qwen import ChatTIRQwen
@@ -120,6 +120,61 @@ async def test_what_a_chain_ends_in(ending: str, columns: Row) -> None:
     with Loopback(lambda _: [completion('{"name": "Pune"}')]) as server:
         chain = chains(ChatTIRQwen(base_url=server.base_url))[ending]
         assert await answers(chain, [{"id": 1, "prompt": "Pune"}]) == [{"id": 1, "prompt": "Pune", **columns}]
+
+
+MODELS: dict[str, Callable[[ChatTIRQwen], Runnable[Any, Any]]] = {
+    "model": lambda model: model,
+    "bound": lambda model: model.bind(seed=1).with_config(tags=["a"]),
+    "tools": lambda model: model.bind_tools([City]),
+    "retry": lambda model: model.with_retry(),
+    "fallbacks": lambda model: model.with_fallbacks([model]),
+    "configurable": lambda model: model.configurable_fields(temperature=ConfigurableField(id="temperature")),
+    "parser": lambda model: model | StrOutputParser(),
+    "object": lambda model: model.with_structured_output(City),
+    "raw": lambda model: model.with_structured_output(City, include_raw=True).with_retry(),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "columns",
+    [{"prompt": "Pune?"}, {"prompt": "not this", "messages": [{"role": "user", "content": "Pune?"}]}],
+    ids=["prompt", "messages"],
+)
+async def test_a_model_without_a_prompt_template(kind: str, columns: Row) -> None:
+    """A model takes the column `prompt` or `messages`, whatever it is wrapped in, and whatever follows it."""
+    with Loopback(lambda _: [completion('{"name": "Pune"}')]) as server:
+        (row,) = await answers(MODELS[kind](ChatTIRQwen(base_url=server.base_url)), [{"id": 1, **columns}])
+    assert row["response"] in ('{"name": "Pune"}', {"name": "Pune", "founded": None})
+    assert row["error"] is None
+    assert server.requests[0].json()["messages"][-1]["content"].endswith("Pune?")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "",
+            "a row has no column 'prompt'; it has 'id', 'text'. A prompt template before the model can use other"
+            " columns.",
+        ),
+        ("{topic}: {text}, {place}", "a row has no column 'place' and 'topic'; it has 'id', 'text'."),
+    ],
+    ids=["model", "template"],
+)
+async def test_a_column_that_is_not_there(template: str, words: str, tmp_path: Path) -> None:
+    """If the first row lacks a column, the run stops before anything is sent, and no row has failed."""
+    rows = [{"id": at, "text": "Hi"} for at in range(50)]
+    with Loopback(echo) as server, AnswerFile(tmp_path / "answers.jsonl") as file:
+        model = ChatTIRQwen(base_url=server.base_url)
+        chain = ChatPromptTemplate.from_template(template) | model if template else model
+        with pytest.raises(ValueError, match="column") as caught:
+            await answers(chain, file.missing(rows), keep=file.add)
+        assert str(caught.value) == words
+        assert list(file.missing(rows)) == rows
+        got = await answers(chain, [{"id": 1, "prompt": "Hi", "topic": "a", "text": "b", "place": "c"}, {"id": 2}])
+    assert [row["error"] and row["error"].partition(":")[0] for row in got] == [None, "MissingColumnError"]
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("ending", ["JSON", "object", "raw"])

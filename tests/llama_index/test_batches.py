@@ -154,7 +154,7 @@ async def test_query_engines_stream_at_the_same_time() -> None:
 
 
 async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that a busy endpoint refuses are asked again until they are answered; a missing column is an error."""
+    """Rows that a busy endpoint refuses are asked again until they are answered; a row without a prompt has failed."""
     monkeypatch.setattr("tir_qwen.batches._engine._FIRST_PAUSE", 0.01)
     monkeypatch.setattr("tir_qwen.batches._engine._MAX_PAUSE", 0.02)
     monkeypatch.setattr("tir_qwen._client.throttle._FIRST_PAUSE", 0.01)
@@ -166,8 +166,25 @@ async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -
     with Loopback(answer) as server:
         rows = [{"id": at, "prompt": "Hi"} for at in range(20)] + [{"id": 20}]
         got = await answers(TIRQwen(api_base=server.base_url, max_retries=0), rows, max_concurrency=4)
-    assert [row["error"] for row in got] == [*[None] * 20, "KeyError: 'prompt'"]
+    assert [row["error"] for row in got] == [
+        *[None] * 20,
+        "MissingColumnError: a row has no column 'prompt'; it has 'id'.",
+    ]
     assert len(server.requests) == 30
+
+
+@pytest.mark.parametrize(("kind", "column"), [("llm", "prompt"), ("query engine", "query")])
+async def test_a_column_that_is_not_there(kind: str, column: str, tmp_path: Path) -> None:
+    """If the first row lacks the column, the run stops before anything is sent, and no row has failed."""
+    rows = [{"id": at, "question": "Hi"} for at in range(50)]
+    with Loopback(echo) as server, AnswerFile(tmp_path / "answers.jsonl") as file:
+        llm = TIRQwen(api_base=server.base_url)
+        engine = SummaryIndex.from_documents([Document(text="Assam is a tea.")]).as_query_engine(llm=llm)
+        with pytest.raises(ValueError, match="column") as caught:
+            await answers(llm if kind == "llm" else engine, rows, keep=file.add)
+        assert str(caught.value) == f"a row has no column {column!r}; it has 'id', 'question'."
+        assert list(file.missing(rows)) == rows
+    assert server.requests == []
 
 
 def test_what_cannot_be_asked() -> None:

@@ -14,7 +14,19 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from ._damage import Damage
-from ._lines import ATTEMPTS, COLUMNS, Index, Row, digest, index_of, is_torn, read_line, to_line, without_padding
+from ._lines import (
+    ATTEMPTS,
+    COLUMNS,
+    Index,
+    Row,
+    check_row,
+    digest,
+    index_of,
+    is_torn,
+    read_line,
+    to_line,
+    without_padding,
+)
 
 try:
     import fcntl
@@ -190,6 +202,7 @@ class AnswerFile:
                 not; None asks all of them again.
 
         Raises:
+            TypeError: (when iterated) A row is not a dict.
             ValueError: (when iterated) A row has no key, shares its key with another row, or cannot be written as JSON;
                 or the file contains the answer to a different row with the same key.
         """
@@ -199,6 +212,7 @@ class AnswerFile:
         seen: set[Index] = set()
         skipped = 0
         for row in rows:
+            check_row(row)
             index, asked = index_of(row, self._key), digest(row)
             if index in seen:
                 text = f"two rows have the {self._key!r} {row[self._key]!r}: their answers could not be told apart."
@@ -207,8 +221,8 @@ class AnswerFile:
             failure = self._failed.get(index)
             if (answered := self._answered.get(index)) is not None:
                 if answered != asked:
-                    text = f"{self._path} has the answer to another row whose {self._key!r} is {row[self._key]!r}."
-                    raise ValueError(text)
+                    text = f"{self._path} has the answer to another row whose {self._key!r} is {row[self._key]!r}"
+                    raise ValueError(f"{text}: write to another file, or give the rows other keys.")
             elif failure and failure.digest == asked and max_attempts is not None and failure.attempts >= max_attempts:
                 skipped += 1
             else:

@@ -39,6 +39,7 @@ def answer_rows(answer: Callable[[Row], Awaitable[Any]], rows: Rows, **options: 
         AuthenticationError: The token is wrong, which affects every row. `PermissionDeniedError`, `NotFoundError`, any
             error of `rows` or `keep`, and the error of a row that exceeds a limit above also stop the run. A row that
             stopped it without a limit is not recorded as failed.
+        TypeError: A row is not a dict.
         ValueError: An option is invalid; or a row already has one of these columns, or `attempts`.
     """
 

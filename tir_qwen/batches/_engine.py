@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -19,7 +19,7 @@ from ..errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from ._lines import COLUMNS, RESERVED, Row, to_line
+from ._lines import COLUMNS, RESERVED, Row, check_row, to_line
 from ._summary import Progress, Summary
 
 _AFFECTS_ALL_ROWS = (AuthenticationError, PermissionDeniedError, NotFoundError)
@@ -85,6 +85,14 @@ class _Options:
             raise ValueError(f"on_error must be 'record' or 'raise', not {self.on_error!r}.")
 
 
+class MissingColumnError(ValueError):
+    """A row lacks a column that the model or its prompt takes. If that is the first row, it stops the run."""
+
+    def __init__(self, row: Row, needed: Iterable[str], advice: str = "") -> None:
+        missing, has = " and ".join(map(repr, needed)), ", ".join(map(repr, row))
+        super().__init__(f"a row has no column {missing}; it has {has}." + (f" {advice}" if advice else ""))
+
+
 class AnsweredRows(AsyncIterator[Row]):
     """The rows of a run with their answers, as they arrive.
 
@@ -137,6 +145,7 @@ class _Run:
         self._answered: asyncio.Queue[Row | None] = asyncio.Queue(_WAITING)
         self._stopped = asyncio.Event()
         self._failure: BaseException | None = None
+        self._has_begun = False
         self._errors_in_a_row = 0
         self._pauses = 0
         self._refused_since = 0.0
@@ -192,10 +201,10 @@ class _Run:
 
     async def _answer(self, row: Row) -> Row | None:
         """Return the row with its answer or its error; None if the run is stopped before it has either."""
-        if not isinstance(row, Mapping):
-            raise TypeError(f"a row is a {type(row).__name__}, but must be a dict of its columns.")
+        check_row(row)
         if taken := [name for name in RESERVED if name in row]:
             raise ValueError(f"the rows have columns that answers have too: {', '.join(taken)}; rename them.")
+        is_first, self._has_begun = not self._has_begun, True
         unreachable = 0
         while True:
             await self._pause()
@@ -203,7 +212,7 @@ class _Run:
                 return None
             before = self.summary.answered
             columns, error = await self._asked(row)
-            if isinstance(error, _AFFECTS_ALL_ROWS):
+            if isinstance(error, _AFFECTS_ALL_ROWS) or (is_first and isinstance(error, MissingColumnError)):
                 self._stop(error)
                 return None
             unreachable += self.summary.answered != before and not _is_overload(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -24,6 +24,17 @@ Index = int | float
 """What stands for the key of a row in memory."""
 
 BOM = b"\xef\xbb\xbf"
+
+
+def check_row(row: Any) -> None:
+    """Check that a row is a dict of its columns.
+
+    Raises:
+        TypeError: It is not; iterating over a DataFrame, for example, yields the names of its columns.
+    """
+    if not isinstance(row, Mapping):
+        text = f"a row is a {type(row).__name__}, but must be a dict of its columns"
+        raise TypeError(f"{text}; of a DataFrame, pass frame.to_dict('records').")
 
 
 def to_line(row: Row) -> bytes:

@@ -15,7 +15,7 @@ _logger = logging.getLogger("tir_qwen")
 
 @dataclass
 class Summary:
-    """What a run has done so far; `str()` of it is a sentence for people.
+    """What one run has done so far, without earlier runs of the same file; `str()` of it is a sentence for people.
 
     Attributes:
         rows: Number of rows that came back, answered or failed.
@@ -46,7 +46,8 @@ class Summary:
         return (self.input_tokens * self.prices[0] + self.output_tokens * self.prices[1]) / 1_000_000
 
     def __str__(self) -> str:
-        text = f"{self.answered:,} rows answered, {self.failed:,} failed in {self.seconds:,.0f} s"
+        duration = f"{self.seconds:,.1f}" if self.seconds < 10 else f"{self.seconds:,.0f}"
+        text = f"This run: {self.answered:,} rows answered, {self.failed:,} failed in {duration} s"
         text += f"; {self.input_tokens:,} tokens of input, {self.output_tokens:,} of output"
         return text if self.cost is None else f"{text}, cost {self.cost:,.2f}"
 
