@@ -80,7 +80,7 @@ def test_ctrl_c_ends_without_a_traceback() -> None:
     assert (process.returncode, "Traceback" in err) == (130, False)
 
 
-OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--timeout", "--json"}
+OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--embedding-model", "--timeout", "--json"}
 
 
 def test_help_names_options_and_cost(capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,7 @@ def test_json_contains_the_printed_results(terminal: Terminal) -> None:
     found.pop("speed")
     assert found == {
         "token": (
-            "unknown",
+            "ok",
             "it does not say when it expires",
             "note when it was created: TIR's tokens expire after 365 days",
         ),
@@ -175,6 +175,42 @@ def test_json_contains_the_printed_results(terminal: Terminal) -> None:
         assert f"\n{name:20}" in printed
         assert what in printed
         assert advice in printed
+
+
+EMBEDDED = response({"data": [{"index": 0, "embedding": [0.1, 0.2]}], "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "finding"),
+    [
+        (EMBEDDED, ("ok", "e5: vectors of 2 numbers", "")),
+        (
+            refusal("404 Not Found", "no such model"),
+            (
+                "limited",
+                "404 Not Found: no such model. Check the project id, the model name (e5) and the base URL:"
+                " {url}/project/p-***/genai/e5/v1/embeddings",
+                "TIR's dashboard shows which embedding models your project can use",
+            ),
+        ),
+        (refusal("500 Internal Server Error", "boom"), ("limited", "500 Internal Server Error: boom", "")),
+    ],
+    ids=["vectors", "no model", "broken"],
+)
+def test_embeddings_are_tried_on_request(terminal: Terminal, answer: bytes, finding: Finding) -> None:
+    """`--embedding-model` adds a check; an endpoint without that model can be used all the same."""
+
+    def respond(request: Request) -> list[bytes]:
+        return [answer] if request.path.endswith("/embeddings") else answering({})(request)
+
+    with Loopback(respond) as server:
+        seen = terminal.run("doctor", "--base-url", server.url, "--json", "--embedding-model", "e5")
+    assert seen.status == 0
+    status, found, advice = finding
+    report = json.loads(seen.out)
+    assert by_name(report)["embeddings"] == (status, found.format(url=server.url), advice)
+    assert report["prompt_tokens"] == 100 + 3 * (status == "ok")
+    assert server.requests[-1].json()["input"] == ["Paris"]
 
 
 FAILURES: dict[str, tuple[list[bytes], str]] = {

@@ -245,3 +245,27 @@ def test_class_and_is_retryable_by_status() -> None:
     }
     assert {status for status, error in found.items() if error.is_retryable} == RETRYABLE_STATUSES
     assert {error.status_code for error in found.values()} == set(found)
+
+
+@pytest.mark.parametrize(
+    ("request_body", "url", "words"),
+    [
+        (b"", "", "the model name and the base URL."),
+        (
+            b'{"model":"e5","input":["secret question"]}',
+            "https://tir.test/project/p-6530/genai/e5/v1/embeddings?project_id=6530",
+            "the model name (e5) and the base URL: https://tir.test/project/p-***/genai/e5/v1/embeddings",
+        ),
+        (
+            b'{"model":"canary-key","input":[]}',
+            "https://tir.test/canary-key/v1/embeddings?apikey=canary-key",
+            "the model name (***) and the base URL: https://tir.test/***/v1/embeddings",
+        ),
+        (b"{}", "https://tir.test/v1/embeddings", "the model name and the base URL: https://tir.test/v1/embeddings"),
+    ],
+    ids=["nothing", "TIR", "secrets", "no model"],
+)
+def test_what_was_not_found(request_body: bytes, url: str, words: str) -> None:
+    """A 404 names the model and the address, without its query and secrets."""
+    error = error_from_response(404, {}, b"", ["canary-key"], request_body, url=url)
+    assert str(error) == f"404 Not Found. Check the project id, {words}"

@@ -80,7 +80,7 @@ def print_report(examination: Examination) -> None:
 
 
 def _examine(client: Client, options: argparse.Namespace) -> int:
-    examination = Examination(client, os.environ.get("E2E_TIR_ACCESS_TOKEN"))
+    examination = Examination(client, os.environ.get("E2E_TIR_ACCESS_TOKEN"), options.embedding_model)
     with client:
         if options.json:
             list(examination.run())
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--project-id", help="default: E2E_TIR_PROJECT_ID")
     doctor.add_argument("--base-url", help="default: E2E_TIR_BASE_URL, or TIR's own host")
     doctor.add_argument("--model", default="qwen3_32b", help="default: qwen3_32b")
+    doctor.add_argument("--embedding-model", help="try this embedding model, too")
     doctor.add_argument("--timeout", type=float, default=60.0, help="seconds without progress; default: 60")
     doctor.add_argument("--json", action="store_true", help="print JSON for programs")
     return parser

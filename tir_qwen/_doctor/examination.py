@@ -42,6 +42,7 @@ _BUDGET = 16
 """Tokens of reasoning that are not enough for the question."""
 _NOTE_AGE = "note when it was created: TIR's tokens expire after 365 days"
 _USE_WHOLE_ANSWERS = "use whole answers where you need token counts"
+_OTHER_EMBEDDINGS = "TIR's dashboard shows which embedding models your project can use"
 _PROMPT_TOOLS = 'set tool_calling="prompted"'
 _CONNECTION_ADVICE = {
     "proxy": "check the proxy: HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it; NO_PROXY lists the hosts to reach without"
@@ -75,15 +76,17 @@ _CONTEXT_WINDOW = re.compile(
 class Examination:
     """Examines one endpoint: `run` yields each result as soon as it is known."""
 
-    def __init__(self, client: Client, token: str | None) -> None:
+    def __init__(self, client: Client, token: str | None, embedding_model: str | None = None) -> None:
         """Prepare the examination.
 
         Args:
             client: Client of the endpoint. Its answers are recorded from now on.
             token: The access token, from which the expiry date is read if it contains one.
+            embedding_model: Name of an embedding model, if one is to be tried.
         """
         self._client = client
         self._token = token
+        self._embedding_model = embedding_model
         self._answer_bytes = bytearray()  # of the last answer
         self._has_reasoning = False  # if nothing is said about thinking
         client.tap = self._answer_bytes.extend
@@ -99,6 +102,7 @@ class Examination:
             self._tools,
             self._structured_output,
             self._context_window,
+            self._embeddings,
         ]
         for check in checks:
             for found in check():
@@ -114,12 +118,7 @@ class Examination:
             return
         expires = token_expiry(self._token)
         if expires is None:
-            yield CheckResult(
-                "token",
-                "unknown",
-                "it does not say when it expires",
-                _NOTE_AGE,
-            )
+            yield CheckResult("token", "ok", "it does not say when it expires", _NOTE_AGE)
             return
         days = (expires - datetime.now(UTC)).days
         when = f"expires on {expires:%Y-%m-%d}, in {days} days"
@@ -260,6 +259,20 @@ class Examination:
             yield CheckResult(name, "ok", f"{length} tokens of prompt and answer together")
         else:
             yield CheckResult(name, "unknown", "the server does not say", "Qwen3-32B itself has 32,768")
+
+    def _embeddings(self) -> Iterator[CheckResult]:
+        if self._embedding_model is None:
+            return
+        name = "embeddings"
+        try:
+            answer = self._client.embed(["Paris"], model=self._embedding_model, max_retries=0)
+        except TIRError as error:
+            yield CheckResult(
+                name, "limited", str(error), _OTHER_EMBEDDINGS if isinstance(error, NotFoundError) else ""
+            )
+        else:
+            self.report.prompt_tokens += (answer.usage or {}).get("prompt_tokens") or 0
+            yield CheckResult(name, "ok", f"{self._embedding_model}: vectors of {len(answer.vectors[0]):,} numbers")
 
     def _ask(self, question: str, **params: Any) -> Completion | TIRError:
         self._answer_bytes.clear()

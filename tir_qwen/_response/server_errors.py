@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from .._redaction import redact
+from .._redaction import redact, redact_urls
 from ..errors import (
     APIStatusError,
     AuthenticationError,
@@ -43,7 +43,7 @@ _HINTS: dict[int, str] = {
         " expires 365 days after it was created."
     ),
     403: "Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
-    404: "Check the project id, the model name and the base URL.",
+    404: "Check the project id, the model name{model} and the base URL{address}",
 }
 # Wordings, in any case, for a prompt, or prompt and max_tokens, that exceed the context window.
 _OVERFLOW = (
@@ -80,6 +80,7 @@ _GRAMMAR_LIMIT = (
     r"|grammar and tools are mutually exclusive|automatic parser generation failed"
 )
 _FUNCTION_SCHEMA = r"(?i)invalid schema for function"
+_UNSUPPORTED = r"model does not support"
 _USED_UP = r"(?i)insufficient[_ ]quota|exceeded your current quota|billing"
 """What says of a 429 that waiting does not help."""
 _TRANSIENT = r"out of memory|shutting down|restart"
@@ -97,7 +98,13 @@ _TITLE = r"(?i)<(title|h1)[^<>]{0,200}>([^<]{0,1000})</\1>"  # haproxy's pages h
 
 
 def error_from_response(
-    status_code: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = (), request: bytes = b""
+    status_code: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    secrets: Iterable[str] = (),
+    request: bytes = b"",
+    *,
+    url: str = "",
 ) -> APIStatusError:
     """Return the error for a response whose status is not 2xx.
 
@@ -107,6 +114,7 @@ def error_from_response(
         body: The body or its beginning: JSON from any version of vLLM, text or HTML from a gateway, or nothing.
         secrets: Strings to replace with `***`, in case the server repeats them.
         request: The content of the request, whose parts are hidden in the message (but not in the error's `body`).
+        url: Where it went, which a 404 shows without its query, and with the project id masked.
     """
     parsed = _parse(body)
     text = redact(_find_message(parsed), secrets)
@@ -123,7 +131,7 @@ def error_from_response(
         error_class = _ERROR_CLASSES.get(status_code, fallback)
     request_id = headers.get("x-request-id")
     message = _status_line(status_code, hide_echo(text, request, MAX_TEXT))
-    if hint := _HINTS.get(status_code):
+    if hint := _hint(status_code, secrets, request, url):
         message = f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}"
     error = error_class(
         message,
@@ -157,7 +165,7 @@ def error_from_frame(
     if is_overflow and not begun:  # TGI and LM Studio check the prompt after they have sent the status
         return ContextOverflowError(message, status_code=200, body=body)
     error = ServerStreamError(message, body=body)
-    error.is_retryable = not (is_overflow or re.search(_GRAMMAR_LIMIT, text[:MAX_TEXT]))
+    error.is_retryable = not (is_overflow or re.search(f"{_GRAMMAR_LIMIT}|{_UNSUPPORTED}", text[:MAX_TEXT]))
     return error
 
 
@@ -235,6 +243,17 @@ def _plain_body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, A
         if str(value) not in secrets
     }
     return {"message": detail, **plain}
+
+
+def _hint(status_code: int, secrets: Iterable[str], request: bytes, url: str) -> str:
+    """Return what to check; for a 404, with the model and the address that were asked."""
+    hint = _HINTS.get(status_code, "")
+    if status_code != 404:
+        return hint
+    model = from_json(request).get("model") if request else ""
+    address = redact_urls(url.partition("?")[0])
+    shown = hint.format(model=f" ({model})" if model else "", address=f": {address}" if address else ".")
+    return redact(shown, secrets)
 
 
 def _letters(text: str) -> str:
