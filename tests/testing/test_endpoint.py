@@ -74,7 +74,8 @@ def test_requests_are_kept() -> None:
     assert (request.prompt, request.messages, request.json()["temperature"]) == ("Hello", HELLO, 0.5)
     assert request.path == "/project/p-6530/genai/qwen3_32b/v1/chat/completions"
     assert request.headers["authorization"] == "Bearer testing"
-    assert repr(request) == "Request(method='POST')"
+    assert repr(request) == "<Request POST /project/p-***/genai/qwen3_32b/v1/chat/completions, model 'qwen3_32b'>"
+    assert repr(Request("GET", "/v1/models?key=secret", {}, b"[]")) == "<Request GET /v1/models>"
     parts = Request("POST", "/", {}, b'{"messages": [{"content": [{"text": "a"}, {"image": 1}, {"text": "b"}]}]}')
     assert (parts.prompt, Request("POST", "/", {}, b"{}").prompt) == ("ab", "")
 

@@ -29,11 +29,21 @@ def test_what_does_not_fit() -> None:
             "Nobody asked for the answer 'never'.",
         ]
     with FakeEndpoint() as endpoint:
-        with pytest.raises(APIStatusError, match=r"^410 Gone: Request 1 got no answer: the script is over\.") as error:
+        with pytest.raises(APIStatusError, match=r"^410 Gone: Request 1 got no answer: add\(\) one for it\.") as error:
             ask(endpoint)
         assert not error.value.is_retryable
-        with pytest.raises(AssertionError, match=r"the script is over\. Its last message is 'Hello'\.$"):
+        with pytest.raises(AssertionError, match=r"add\(\) one for it\. Its last message is 'Hello'\.$"):
             endpoint.check()
+
+
+def test_a_model_that_asks_another_server() -> None:
+    """If answers are left because no request came at all, `check` says what may be wrong with the model."""
+    with FakeEndpoint("never") as endpoint, pytest.raises(AssertionError) as caught:
+        endpoint.check()
+    assert str(caught.value).splitlines() == [
+        "Nobody asked for the answer 'never'.",
+        "No request came: is the model created with these settings, or while the environment names this server?",
+    ]
 
 
 def test_functions_that_fail_a_test() -> None:

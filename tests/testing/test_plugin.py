@@ -75,7 +75,7 @@ def test_fixtures(tmp_path: Path) -> None:
     )
     assert re.search(r"^2 failed, 1 passed in", done.stdout, re.MULTILINE), done.stdout + done.stderr
     assert re.findall(r"^FAILED test_project\.py::(.*)$", done.stdout, re.MULTILINE) == [
-        "test_too_few - Failed: Request 1 got no answer: the script is over. Its last message is 'Hello'.",
+        "test_too_few - Failed: Request 1 got no answer: add() one for it. Its last message is 'Hello'.",
         "test_too_many - Failed: Nobody asked for the answer 'never'.",
     ]
 

@@ -28,7 +28,7 @@ Paced = TypeVar("Paced", Reply, Response)
 TOKEN = "testing"  # noqa: S105 - opens nothing
 PROJECT_ID = "6530"
 
-
+_UNASKED = "No request came: is the model created with these settings, or while the environment names this server?"
 _ANSWERS = "a str, Reply, fault or Response"
 
 
@@ -120,13 +120,15 @@ class FakeEndpoint:
             self._script += [_checked(each) for each in script]
 
     def check(self) -> None:
-        """Check that the script is over, and that each request got an answer from it.
+        """Check that each request got an answer, and that no answers are left.
 
         Raises:
             AssertionError: Answers are left, a request came too many, or a function of the script failed.
         """
         with self._lock:
             problems = [*self._problems, *(f"Nobody asked for the answer {script!r}." for script in self._script)]
+            if self._script and not self.requests:
+                problems.append(_UNASKED)
         if problems:
             raise AssertionError("\n".join(problems))
 
@@ -192,7 +194,7 @@ class FakeEndpoint:
         with self._lock:
             script = self._script.pop(0) if self._script else self._default
         if script is None:
-            raise _OverError(f"the script is over. Its last message is {request.prompt!r}.")
+            raise _OverError(f"add() one for it. Its last message is {request.prompt!r}.")
         if not callable(script):
             return script
         answer = script(request)

@@ -9,13 +9,15 @@ import struct
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from .._redaction import redact_urls
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Request:
     """A request that the server received.
 
@@ -27,9 +29,16 @@ class Request:
     """
 
     method: str
-    target: str = field(repr=False)
-    headers: dict[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        try:
+            model = self.json()["model"]
+        except (ValueError, TypeError, KeyError):
+            model = None
+        return f"<Request {self.method} {redact_urls(self.path)}" + (f", model {model!r}>" if model else ">")
 
     @property
     def path(self) -> str:
