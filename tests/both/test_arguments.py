@@ -252,3 +252,17 @@ def test_two_names_of_the_token(face: Face) -> None:
     with pytest.raises(ConfigurationError) as caught:
         face(project_id=1, access_token="one", api_key="two")
     assert "there is no argument" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (ChatTIRQwen(**KNOWN, temperature=0.6), "ChatTIRQwen(temperature=0.6)"),  # LangChain leaves out defaults
+        (TIRQwen(**KNOWN, temperature=0.6), "TIRQwen(model='qwen3_32b', temperature=0.6)"),
+        (TIREmbeddings(**KNOWN, model="e5"), "TIREmbeddings(model='e5')"),
+        (TIREmbedding(**KNOWN), "TIREmbedding(model_name='e5-mistral-7b-instruct')"),
+    ],
+)
+def test_repr_and_str(model: Any, words: str) -> None:
+    """Both name the model and what was passed to the constructor, without credentials."""
+    assert (repr(model), str(model), f"{model}") == (words, words, words)

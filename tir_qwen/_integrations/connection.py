@@ -84,11 +84,15 @@ class ConnectionSettings(_Aliases):
     with 429, 503 or 529. Such a refusal does not count as a retry while the endpoint accepts others."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield the arguments that were passed to the constructor, without secrets."""
-        fields_set = getattr(self, "__pydantic_fields_set__", ())  # not set yet if the constructor fails
+        """Yield the model's name and the arguments that were passed to the constructor, without secrets."""
+        fields_set = getattr(self, "__pydantic_fields_set__", None)
+        if fields_set is None:  # the constructor has failed
+            return
         for name, field in type(self).model_fields.items():
-            if name in fields_set and field.repr and not field.exclude:
+            if name in {*fields_set, "model", "model_name"} and field.repr and not field.exclude:
                 yield name, getattr(self, name)
+
+    __str__ = BaseModel.__repr__
 
     _cached_clients: tuple[dict[str, Any], Client, AsyncClient] | None = PrivateAttr(default=None)
 

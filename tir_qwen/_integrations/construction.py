@@ -40,7 +40,7 @@ def _validate(cls: type[BaseModel], init: Callable[..., None], kwargs: dict[str,
     except ValidationError as error:
         for entry in error.errors():
             name = str(entry["loc"][0]) if entry["loc"] else ""
-            problems.setdefault(name, _describe_problem(cls, entry["type"], name, entry["msg"]))
+            problems[name] = _describe_problem(cls, entry["type"], name, entry["msg"])
     if problems:
         raise ConfigurationError(f"{cls.__name__}: {'; '.join(problems.values())}.")
 
