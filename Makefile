@@ -38,7 +38,7 @@ notebooks: $(VENV)/.test  ## Run the notebooks and store their outputs: live wit
 	@$(BIN)/python -m notebooks $(NOTEBOOKS)
 
 docs: $(DOCS_VENV)/.done  ## Build the pages, notebooks and API reference into site/, and check their links
-	@$(DOCS_VENV)/bin/python -m notebooks.pages docs/notebooks
+	@$(DOCS_VENV)/bin/python -m notebooks.pages .pages
 	@$(DOCS_VENV)/bin/zensical build --clean --strict
 	@echo 'Open site/index.html. For the search: $(PYTHON) -m http.server --directory site'
 
@@ -96,7 +96,7 @@ matrix: $(VENV)/.test  ## Test the wheel in clean environments (ONLY=lowest PYTH
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) $(BENCH_VENV) $(DOCS_VENV) .nox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf dist docs/notebooks site
+	rm -rf dist .pages site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 %/bin/python:

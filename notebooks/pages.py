@@ -1,29 +1,39 @@
-"""Writes the notebooks, with their stored outputs, as Markdown pages: `python -m notebooks.pages FOLDER`."""
+"""Writes the pages of the site, docs/ and the notebooks with their stored outputs: `python -m notebooks.pages FOLDER`.
+
+In the repository, the pages of docs/ link to the notebooks themselves, so that the links work there, too.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+DOCS = FOLDER.parent / "docs"
+_IN_THE_REPOSITORY = re.compile(r"^> This page .+\n\n", re.MULTILINE)
+"""What a page says to those who read its source."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write a page for each notebook, and the images of its outputs; return the pages."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pages = []
+    """Write the pages and images of the site into a new folder; return the pages."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(DOCS, folder, ignore=shutil.ignore_patterns("upstream"))
+    for page in folder.rglob("*.md"):
+        text = re.sub(r"\]\(\.\./(notebooks/\w+)\.ipynb\)", r"](\1.md)", page.read_text("utf-8"))
+        page.write_text(_IN_THE_REPOSITORY.sub("", text), "utf-8")
+    (folder / "notebooks").mkdir()
     for notebook in sorted(FOLDER.glob("*.ipynb")):
-        page = folder / f"{notebook.stem}.md"
+        page = folder / "notebooks" / f"{notebook.stem}.md"
         cells = json.loads(notebook.read_text("utf-8"))["cells"]
         page.write_text("\n\n".join(_blocks(cells, page)) + "\n", "utf-8")
-        pages.append(page)
-    return pages
+    return sorted(folder.rglob("*.md"))
 
 
 def _blocks(cells: list[dict[str, Any]], page: Path) -> Iterator[str]:

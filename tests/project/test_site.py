@@ -27,18 +27,17 @@ FENCES = re.compile(r"^( *)(```+).*?^\1\2$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def notebook_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The pages of the notebooks, by their names within docs/."""
-    pages = write_pages(tmp_path_factory.mktemp("notebooks"))
-    return {f"notebooks/{page.name}": page.read_text("utf-8") for page in pages}
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder from which the site is built."""
+    folder = tmp_path_factory.mktemp("site") / "pages"
+    write_pages(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def pages(notebook_pages: dict[str, str]) -> dict[str, str]:
-    """The site's pages, by their names within docs/."""
-    found = {str(path.relative_to(DOCS)): path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
-    written = {name: text for name, text in found.items() if not name.startswith(("notebooks/", "upstream/"))}
-    return {**written, **notebook_pages}
+def pages(folder: Path) -> dict[str, str]:
+    """The site's pages, by their names within the folder."""
+    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in sorted(folder.rglob("*.md"))}
 
 
 def navigated(entries: Any) -> Iterator[str]:
@@ -70,26 +69,30 @@ def links(text: str) -> list[tuple[str, str]]:
     return [*found]
 
 
-def test_links_of_the_site_work(pages: dict[str, str], notebook_pages: dict[str, str]) -> None:
+def test_links_of_the_site_work(folder: Path, pages: dict[str, str]) -> None:
     """Each link of a page leads to a page, an anchor or a file of the site."""
     broken = []
     for name, text in pages.items():
         for target, anchor in links(text):
-            to = str((DOCS / name).parent.joinpath(target).resolve().relative_to(DOCS)) if target else name
-            is_image = name in notebook_pages and target.endswith(".png")
-            known = to in pages or is_image or (DOCS / to).is_file()
-            if not known or (anchor and anchor not in anchors(pages.get(to, ""))):
+            to = str((folder / name).parent.joinpath(target).resolve().relative_to(folder)) if target else name
+            if not (folder / to).is_file() or (anchor and anchor not in anchors(pages.get(to, ""))):
                 broken.append(f"{name}: {target}#{anchor}")
     assert broken == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
+        *(str(path.relative_to(ROOT)) for path in sorted(DOCS.rglob("*.md"))),
+    ],
+)
 def test_links_of_the_repository_work(name: str) -> None:
-    """Each relative link of the repository's own pages leads to a file, and to a heading in it."""
+    """Each relative link leads to a file, and to a heading in it, for those who read the pages in the repository."""
     text = (ROOT / name).read_text("utf-8")
     broken = []
     for target, anchor in links(text):
-        path = ROOT / (target or name)
+        path = (ROOT / name).parent / target if target else ROOT / name
         if not path.exists() or (anchor and anchor not in anchors(path.read_text("utf-8"))):
             broken.append(f"{target}#{anchor}")
     assert broken == []
@@ -237,14 +240,19 @@ def _subclasses(cls: type) -> set[type]:
     return {cls}.union(*map(_subclasses, cls.__subclasses__()))
 
 
-def test_notebook_pages_show_inputs_and_outputs(notebook_pages: dict[str, str], tmp_path: Path) -> None:
+def test_notebook_pages_show_inputs_and_outputs(folder: Path, pages: dict[str, str]) -> None:
     """A notebook's page has its code, its printed outputs and its pictures, and links to other pages."""
-    text = notebook_pages["notebooks/01_langchain_quickstart.md"]
+    text = pages["notebooks/01_langchain_quickstart.md"]
     assert text.startswith("# LangChain quickstart\n")
     assert "````python\n" in text
     assert "````text\n" in text
     assert "](02_agent_with_tools.md)" in text
-    pictures = re.findall(r"!\[Output of the cell above\]\((.+?)\)", text)
-    write_pages(tmp_path)
+    pictures = [folder / "notebooks" / name for name in re.findall(r"!\[Output of the cell above\]\((.+?)\)", text)]
     assert pictures
-    assert [(tmp_path / picture).read_bytes()[:4] for picture in pictures] == [b"\x89PNG"] * len(pictures)
+    assert [picture.read_bytes()[:4] for picture in pictures] == [b"\x89PNG"] * len(pictures)
+
+
+def test_what_only_readers_of_the_repository_see(pages: dict[str, str]) -> None:
+    """The site does not say how to build it, and links to the pages of the notebooks."""
+    assert "make docs" not in "".join(text for name, text in pages.items() if name.startswith("reference/"))
+    assert "](notebooks/04_reasoning.md)" in pages["reasoning.md"]
