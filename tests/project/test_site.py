@@ -13,13 +13,14 @@ import griffe
 import pytest
 import yaml
 
-from langchain_tir_qwen import ChatTIRQwen
-from llama_index_tir_qwen import TIRQwen
+from langchain_tir_qwen import ChatTIRQwen, TIREmbeddings
+from llama_index_tir_qwen import TIREmbedding, TIRQwen
 from notebooks.pages import write_pages
 from tests.support.paths import ROOT
 from tests.support.public import MODULES, PACKAGES
 from tests.support.server import Loopback, completion
 from tir_qwen import ConfigurationError, TIRError
+from tir_qwen.testing import FakeEndpoint
 
 DOCS = ROOT / "docs"
 CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
@@ -152,10 +153,32 @@ def test_what_to_write_instead(code: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert sent == {name: value for name, value in expected.items() if words[name] in code}
 
 
+EMBEDDINGS = sorted({*re.findall(r"\| `((?:TIREmbeddings|TIREmbedding)\([^`.]*\))`", MIGRATION)})
+
+
+@pytest.mark.parametrize("code", EMBEDDINGS)
+def test_which_embeddings_to_write_instead(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replacement for another embedding model sends the same request."""
+    with FakeEndpoint() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        model = eval(code, {"TIREmbeddings": TIREmbeddings, "TIREmbedding": TIREmbedding, "token": "token"})
+        texts = [f"text {number}" for number in range(100)]
+        ask = model.embed_documents if isinstance(model, TIREmbeddings) else model.get_text_embedding_batch
+        assert len(ask(texts)) == 100
+    assert {request.path for request in server.requests} == {
+        "/project/p-6530/genai/e5-mistral-7b-instruct/v1/embeddings"
+    }
+    bodies = [request.json() for request in server.requests]
+    assert {body.get("dimensions") for body in bodies} == {256 if "dimensions" in code else None}
+    assert max(len(body["input"]) for body in bodies) == (64 if "64" in code else 32)
+
+
 def test_there_are_replacements() -> None:
     """The pages show how to replace both integrations."""
     assert {code.partition("(")[0] for code in REPLACEMENTS} == {"ChatTIRQwen", "TIRQwen"}
     assert len(REPLACEMENTS) >= 4
+    assert {code.partition("(")[0] for code in EMBEDDINGS} == {"TIREmbeddings", "TIREmbedding"}
 
 
 @pytest.mark.parametrize("name", ["max_completion_tokens", "request_timeout"])
