@@ -23,7 +23,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic_core import from_json, to_json
 from typing_extensions import is_typeddict
 
-from tir_qwen._integrations import OutputSchema, parse_json
+from tir_qwen._integrations.output_schema import OutputSchema, parse_json
 
 from ._messages import REPLACED_CONTENT, valid_text
 from ._tool_calls import read_invalid_call, split_mark

@@ -14,8 +14,8 @@ from tir_qwen import ToolCall, ToolCallDelta
 from tir_qwen._integrations import REPEATED
 
 _ERROR_MARK = "// not run:"
-_MARKED_ARGUMENTS = re.compile(rf'(.*)(?:  | ")[\]}}] {_ERROR_MARK} (.*)', re.DOTALL)
-_STRINGS_AND_BRACKETS = re.compile(r'"(?:[^"\\]+|\\.)*(?P<end>"?)|[\[\]{}]', re.DOTALL)
+_MARKED_ARGUMENTS = rf'(?s)(.*)(?:  | ")[\]}}] {_ERROR_MARK} (.*)'
+_STRINGS_AND_BRACKETS = r'(?s)"(?:[^"\\]+|\\.)*(?P<end>"?)|[\[\]{}]'
 
 
 def read_tool_call(call: ToolCall) -> LangChainToolCall | InvalidToolCall:
@@ -39,7 +39,7 @@ def unrepeated_invalid_calls(message: AIMessage) -> list[InvalidToolCall]:
 
 def split_mark(arguments: str) -> tuple[str, str | None]:
     """Return the arguments of a streamed call without the mark of a call that must not be run, and the reason."""
-    marked = _MARKED_ARGUMENTS.fullmatch(arguments) if _ERROR_MARK in arguments else None
+    marked = re.fullmatch(_MARKED_ARGUMENTS, arguments) if _ERROR_MARK in arguments else None
     return (marked[1], marked[2]) if marked else (arguments, None)
 
 
@@ -96,7 +96,7 @@ def _mismatched_bracket(text: str) -> str:
     """Return what closes a string that is open at the end of `text`, and a bracket that nothing has opened."""
     open_brackets: list[str] = []
     end_of_string = "  "
-    for found in _STRINGS_AND_BRACKETS.finditer(text):
+    for found in re.finditer(_STRINGS_AND_BRACKETS, text):
         part = found[0]
         if part in "[{":
             open_brackets.append(part)

@@ -19,7 +19,8 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools.types import BaseTool
 
-from tir_qwen._integrations import PartialJSON, aclosing_unhooked
+from tir_qwen._integrations import aclosing_unhooked
+from tir_qwen._integrations.partial_json import PartialJSON
 
 from ._messages import is_complete, tool_choice_to_wire, with_first_call
 from ._stream import CallingResponse

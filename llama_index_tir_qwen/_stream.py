@@ -8,7 +8,8 @@ from llama_index.core.base.llms.types import ChatResponse
 from pydantic import PrivateAttr
 
 from tir_qwen import Delta, ToolCall
-from tir_qwen._integrations import Accumulator, PartialJSON
+from tir_qwen._integrations import Accumulator
+from tir_qwen._integrations.partial_json import PartialJSON
 
 from ._messages import logprobs_from_wire, message_from_answer, response_from_completion
 

@@ -16,7 +16,8 @@ from llama_index.core.types import BasePydanticProgram, PydanticProgramMode
 from pydantic import AliasChoices, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
-from tir_qwen._integrations import OutputSchema, aclosing_unhooked
+from tir_qwen._integrations import aclosing_unhooked
+from tir_qwen._integrations.output_schema import OutputSchema
 
 from ._function_calling import FunctionCalling
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-_URL_SECRET = re.compile(r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+")
-_REQUEST_QUERY = re.compile(r"(?:(?<=/chat/completions\?)|(?<=/embeddings\?))[^\s\"']+")
+_PRIVATE_PART = r"(/project/p-|[?&](?:project_id|apikey)=)[^/?&#\s]+"
+_REQUEST_QUERY = r"(?:(?<=/chat/completions\?)|(?<=/embeddings\?))[^\s\"']+"
 _MIN_LENGTH = 4
 """Shorter values are not treated as secrets: replacing them would make harmless text unreadable."""
 _MIN_LENGTH_INSIDE_WORDS = 8
@@ -69,5 +69,5 @@ def strip_control_characters(text: str) -> str:
 
 def redact_urls(text: str) -> str:
     """Replace project ids, keys and other query values in the URLs of `text` with `***`."""
-    text = _REQUEST_QUERY.sub(lambda query: re.sub(r"=[^&]*", "=***", query[0]), text)
-    return _URL_SECRET.sub(r"\1***", text)
+    text = re.sub(_REQUEST_QUERY, lambda query: re.sub(r"=[^&]*", "=***", query[0]), text)
+    return re.sub(_PRIVATE_PART, r"\1***", text)

@@ -11,7 +11,7 @@ from llama_index.core.prompts import PromptTemplate
 from tests.llama_index.test_structured import llm_on
 from tests.support.scripted_transport import Reply, Scripted
 from tests.support.shapes import SHAPES, Shape
-from tir_qwen._integrations import OutputSchema
+from tir_qwen._integrations.output_schema import OutputSchema
 
 MODES = ["default", "function", "llm"]
 MODELS = [name for name, shape in SHAPES.items() if shape.is_model]

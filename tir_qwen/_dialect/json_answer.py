@@ -13,8 +13,8 @@ from .._json import dump_json
 from ..types import JSON
 from .json_schema import describes_objects
 
-_OBJECT = re.compile(r'\{\s*(?:["}]|\Z)')
-_OBJECT_OR_ARRAY = re.compile(r'\{\s*(?:["}]|\Z)|\[\s*(?:[\[{"\]\d-]|true\b|false\b|null\b|\Z)')
+_OBJECT = r'\{\s*(?:["}]|\Z)'
+_OBJECT_OR_ARRAY = rf'{_OBJECT}|\[\s*(?:[\[{{"\]\d-]|true\b|false\b|null\b|\Z)'
 """How an object begins, or an array."""
 _DECODER = json.JSONDecoder()  # pydantic's parser does not say where a value ends
 _MAX_LENGTH = 1000
@@ -91,7 +91,7 @@ def find_json(text: str, start: int = 0, *, is_object: bool = False) -> int:
 
     Braces and brackets of prose, as in `{name}`, do not begin one.
     """
-    found = (_OBJECT if is_object else _OBJECT_OR_ARRAY).search(text, start)
+    found = re.compile(_OBJECT if is_object else _OBJECT_OR_ARRAY).search(text, start)
     return found.start() if found else len(text)
 
 

@@ -10,7 +10,7 @@ from .._response.text.think_tags import CLOSE, OPEN
 from ..types import Messages
 from .prompted_tools import message_text
 
-_CONTROL_TOKEN = re.compile(r"<(?=\|(?:im_start|im_end|endoftext)\|>)")
+_CONTROL_MARK = r"<(?=\|(?:im_start|im_end|endoftext)\|>)"
 """The first character of a token that begins or ends a message, wherever it stands."""
 _BREAK = "<\N{ZERO WIDTH SPACE}"
 
@@ -52,7 +52,7 @@ def _keep_tags(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _break_tokens(text: str) -> str:
-    return _CONTROL_TOKEN.sub(_BREAK, text)
+    return re.sub(_CONTROL_MARK, _BREAK, text)
 
 
 def _break_tokens_of(part: Mapping[str, Any]) -> Mapping[str, Any]:

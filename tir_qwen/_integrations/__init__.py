@@ -1,4 +1,7 @@
-"""Code shared by the LangChain and LlamaIndex integrations, which import only this package and `tir_qwen` itself."""
+"""Code shared by the LangChain and LlamaIndex integrations, which import only this package and `tir_qwen` itself.
+
+What only some programs need (embeddings, structured output) is imported from its module.
+"""
 
 from .._asyncgen import aclosing_unhooked
 from .._client.parameters import CallParameters
@@ -10,9 +13,7 @@ from .._response.arguments import REPEATED
 from .connection import ExtraBody
 from .construction import construct
 from .messages import add_reasoning, placeholder
-from .output_schema import OutputSchema, parse_json
 from .parameters import ModelSettings
-from .partial_json import PartialJSON
 from .profile import CONTEXT_WINDOW, DEFAULT_NUM_OUTPUT, MAX_OUTPUT_TOKENS
 from .tokenizer import read_token_ids
 
@@ -25,15 +26,12 @@ __all__ = [
     "CallParameters",
     "ExtraBody",
     "ModelSettings",
-    "OutputSchema",
-    "PartialJSON",
     "aclosing_unhooked",
     "add_reasoning",
     "add_usage",
     "construct",
     "dump_json",
     "error_result",
-    "parse_json",
     "parse_object",
     "placeholder",
     "read_token_ids",

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigurationError
 from .connection import ConnectionSettings
-from .migration import migration_hint
 
 
 def construct(model: ConnectionSettings, init: Callable[..., None], kwargs: dict[str, Any]) -> None:
@@ -57,6 +56,8 @@ def _describe_problem(cls: type[BaseModel], kind: str, name: str, message: str) 
         field_names = {alias: names[0] for names in _names_of_fields(cls) for alias in names}
         if name in field_names:
             return f"{name!r} and {field_names[name]!r} are the same argument: pass only one of them"
+        from .migration import migration_hint  # noqa: PLC0415 - only for an argument that does not exist
+
         nearest = get_close_matches(name, field_names, n=1)
         hint = migration_hint(name, field_names) or (f"did you mean {nearest[0]!r}?" if nearest else "")
         return f"there is no argument {name!r}" + (f" ({hint})" if hint else "")

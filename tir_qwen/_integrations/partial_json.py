@@ -9,9 +9,8 @@ from pydantic_core import from_json
 
 from .._dialect.json_answer import find_json
 
-_NUMBER_AT_END = re.compile(r"(?<=[:,\[])\s*-?[0-9.eE+-]+$")
+_NUMBER_AT_END = r"(?<=[:,\[])\s*-?[0-9.eE+-]+$"
 """A number at the end of the text, which may be incomplete."""
-_ESCAPE = re.compile(r"\\.")
 _ALWAYS_PARSED_UP_TO = 2048
 """Text up to this length is parsed every time it grows."""
 
@@ -44,9 +43,9 @@ class PartialJSON:
 
 
 def _parse_partial(text: str) -> Any:
-    is_outside_strings = _ESCAPE.sub("", text).count('"') % 2 == 0
+    is_outside_strings = re.sub(r"\\.", "", text).count('"') % 2 == 0
     if is_outside_strings:
-        text = _NUMBER_AT_END.sub("", text)
+        text = re.sub(_NUMBER_AT_END, "", text)
     try:
         return from_json(text, allow_partial="trailing-strings")
     except ValueError:

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from time import time
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+_DURATION = r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _LIMITED = ("requests", "tokens")
 
@@ -29,7 +29,7 @@ def rate_limit_pause(headers: Mapping[str, str]) -> float:
 def _duration(text: str) -> float:
     """Return the seconds in `1m30s`, `120ms` or `2.5`; 0 for anything else."""
     text = text.strip()
-    parts = _DURATION.findall(text)
+    parts = re.findall(_DURATION, text)
     is_whole = parts and "".join(number + unit for number, unit in parts) == text
     return sum(float(number) * _UNITS[unit] for number, unit in parts) if is_whole else 0.0
 

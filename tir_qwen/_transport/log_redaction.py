@@ -23,7 +23,7 @@ _REDACTED_LOGGERS = (
 _SILENCED_LOGGERS = ("hpack.hpack", "hpack.table")
 """Loggers of HTTP/2 header compression, whose every record quotes a header."""
 
-_SERVER_TEXT = re.compile(r"(return_value=\(b'[^']*', \d+, |\.failed exception=\w+).*", re.DOTALL)
+_SERVER_TEXT = r"(?s)(return_value=\(b'[^']*', \d+, |\.failed exception=\w+).*"
 """The headers of a response, or an error that quotes them."""
 
 
@@ -57,4 +57,4 @@ def _redact_argument(argument: object) -> object:
 
 
 def _redact_text(text: str) -> str:
-    return strip_control_characters(redact_urls(_SERVER_TEXT.sub(r"\1...", text)))
+    return strip_control_characters(redact_urls(re.sub(_SERVER_TEXT, r"\1...", text)))

@@ -7,12 +7,10 @@ import re
 from .fences import CodeTracker
 
 OPEN, CLOSE = "<think>", "</think>"
-_PROSE = re.compile(
-    r" +(?:is|are|and|or|means|marks|opens|starts|begins|tags?|blocks?|tokens?)\b| +\(|[,:;!?]|\.(?!\.)"
-)
+_PROSE = r" +(?:is|are|and|or|means|marks|opens|starts|begins|tags?|blocks?|tokens?)\b| +\(|[,:;!?]|\.(?!\.)"
 """What follows the tag in a sentence about it, but not in a think block."""
-_MAYBE_PROSE = re.compile(r"(?: +[a-z]{0,8}|\.)?")
-_CLOSING_LINE = re.compile(r"^</think>[ \t]*$", re.MULTILINE)
+_MAYBE_PROSE = r"(?: +[a-z]{0,8}|\.)?"
+_CLOSING_LINE = r"(?m)^</think>[ \t]*$"
 
 
 class ThinkSplitter:
@@ -52,10 +50,10 @@ class ThinkSplitter:
             stripped = text.lstrip()
             if stripped.startswith(OPEN):
                 inner = stripped[len(OPEN) :]
-                if _MAYBE_PROSE.fullmatch(inner):  # what comes next shows what it is
+                if re.fullmatch(_MAYBE_PROSE, inner):  # what comes next shows what it is
                     self._held = text
                     return None, ""
-                self.has_opening_tag = _PROSE.match(inner) is None
+                self.has_opening_tag = re.match(_PROSE, inner) is None
                 self._state, text = (self._THINK, inner) if self.has_opening_tag else (self._untagged, text)
             elif OPEN.startswith(stripped):
                 self._held = text
@@ -78,7 +76,7 @@ class ThinkSplitter:
         if self._state == self._THINK:
             return held, ""
         block = held.lstrip()
-        if self._state == self._START and block.startswith(OPEN) and not _PROSE.match(block[len(OPEN) :]):
+        if self._state == self._START and block.startswith(OPEN) and not re.match(_PROSE, block[len(OPEN) :]):
             self.has_opening_tag = True
             return block[len(OPEN) :], ""
         if self._state == self._START and self._untagged == self._THINK:
@@ -92,7 +90,7 @@ def lacks_opening_tag(text: str) -> bool:
 
     Some chat templates end the prompt with `<think>`, so that the answer does not begin with it.
     """
-    found = _CLOSING_LINE.search(text)
+    found = re.search(_CLOSING_LINE, text)
     if found is None:
         return False
     reasoning = text[: found.start()]

@@ -25,7 +25,7 @@ _POSSIBLE_START = re.compile(
     "|".join([r"<tool_call>\s{0,64}\Z", *(rf"{re.escape(OPEN[:end])}\Z" for end in range(10, 0, -1))])
 )
 """The end of a text that may turn out to begin a call."""
-_BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_BLOCK = r"(?s)<tool_call>(.*?)(?:</tool_call>|\Z)"
 
 
 class ToolCallParser:
@@ -143,7 +143,7 @@ def parse_tool_calls(text: str, *, cut: bool = False) -> list[str | ToolCallDelt
 
 def has_malformed_call(text: str) -> bool:
     """Whether a text contains a call that vLLM's parser cannot parse; it then leaves all of the text unparsed."""
-    calls = [_parse_object(block) for block in _BLOCK.findall(text)]
+    calls = [_parse_object(block) for block in re.findall(_BLOCK, text)]
     return not all(call and {"name", "arguments"} <= call.keys() for call in calls)
 
 
