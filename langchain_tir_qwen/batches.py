@@ -27,12 +27,13 @@ asyncio.run(main())  # in a notebook: await main()
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Unpack
 
-from langchain_core.exceptions import OutputParserException
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
@@ -70,9 +71,10 @@ def answer_rows(chain: Runnable[Any, Any], rows: Rows, **options: Unpack[BatchOp
         **options: Those of `tir_qwen.batches.BatchOptions`, such as `max_concurrency` and `keep`.
 
     Yields:
-        The row, and the columns `response`, `reasoning`, `finish_reason`, `input_tokens`, `output_tokens` (None if the
-            chain does not return a message) and `error`. If the answer is not the requested object, the row has both an
-            `error` and the text as its `response`.
+        The row, and the columns `response`, `reasoning`, `finish_reason`, `input_tokens`, `output_tokens` and `error`.
+            The tokens are those of all models that the chain has called for the row; the reasoning and the finish
+            reason are those of the last one. If the chain fails after a model has answered, for example because the
+            answer is not the requested object, the row has both an `error` and the model's text as its `response`.
 
     Raises:
         ValueError: (when iterated) The first row does not have a column that the template or the model takes.
@@ -84,12 +86,29 @@ def _asker(chain: Runnable[Any, Any]) -> Callable[[Row], Awaitable[Row]]:
     first = _first(chain)
 
     async def ask(row: Row) -> Row:
+        answers = _Answers()
         try:
-            return _columns(await chain.ainvoke(_input(first, row)))
-        except OutputParserException as error:
-            return {"response": error.llm_output, "error": error}
+            output = await chain.ainvoke(_input(first, row), {"callbacks": [answers]})
+        except Exception as error:  # noqa: BLE001 - the row keeps what it has cost
+            return {**_columns_of_messages(answers.messages), "error": error}
+        return {**_columns_of_messages(answers.messages), **_columns(output)}
 
     return ask
+
+
+class _Answers(BaseCallbackHandler):
+    """Collects the messages of all models that a chain calls for one row."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.messages: list[AIMessage] = []
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        """Add the first answer to each prompt."""
+        for generation, *_more in response.generations:
+            if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
+                self.messages.append(generation.message)
 
 
 def _first(chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
@@ -117,20 +136,26 @@ def _input(first: Runnable[Any, Any], row: Row) -> Any:
 def _columns(output: Any) -> Row:
     """Return the columns of a chain's output."""
     if isinstance(output, AIMessage):
-        usage = output.usage_metadata
-        return {
-            "response": _response(output),
-            "reasoning": output.additional_kwargs.get("reasoning_content", ""),
-            "finish_reason": output.response_metadata.get("finish_reason"),
-            "input_tokens": usage and usage["input_tokens"],
-            "output_tokens": usage and usage["output_tokens"],
-        }
+        return {"response": _response(output)}
     if isinstance(output, Mapping) and set(output) == {"raw", "parsed", "parsing_error"}:
-        columns = _columns(output["raw"])
         if output["parsing_error"]:
-            return {**columns, "error": output["parsing_error"]}
-        return {**columns, "response": to_jsonable_python(output["parsed"])}
+            return {**_columns(output["raw"]), "error": output["parsing_error"]}
+        output = output["parsed"]
     return {"response": to_jsonable_python(output)}
+
+
+def _columns_of_messages(messages: Sequence[AIMessage]) -> Row:
+    """Return the columns of the answers of all models that a chain has called."""
+    if not messages:
+        return {}
+    usages = [usage for message in messages if (usage := message.usage_metadata)]
+    return {
+        "response": _response(messages[-1]),
+        "reasoning": messages[-1].additional_kwargs.get("reasoning_content", ""),
+        "finish_reason": messages[-1].response_metadata.get("finish_reason"),
+        "input_tokens": sum(usage["input_tokens"] for usage in usages) if usages else None,
+        "output_tokens": sum(usage["output_tokens"] for usage in usages) if usages else None,
+    }
 
 
 def _response(message: AIMessage) -> Any:
@@ -149,7 +174,7 @@ class AnswerBatch:
 
     ```
     def make_chain():  # called by each worker
-        return itemgetter("prompt") | ChatTIRQwen()
+        return ChatTIRQwen()  # takes the column `prompt`
 
 
     answered = ray.data.read_json("prompts.jsonl").map_batches(

@@ -533,16 +533,44 @@ async def test_a_function_that_changes_its_row() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"max_concurrency": 0}, ValueError, "max_concurrency must be 1 or more, not 0."),
-        ({"max_concurrency": -1}, ValueError, "max_concurrency must be 1 or more, not -1."),
+        ({"max_concurrency": 0}, ValueError, "max_concurrency must be a whole number, 1 or more, not 0."),
+        ({"max_concurrency": "8"}, ValueError, "max_concurrency must be a whole number, 1 or more, not '8'."),
+        ({"max_concurrency": True}, ValueError, "max_concurrency must be a whole number, 1 or more, not True."),
+        ({"keep": "file"}, ValueError, "keep must be a function, not 'file'."),
         ({"on_error": "ignore"}, ValueError, "on_error must be 'record' or 'raise', not 'ignore'."),
-        ({"concurrency": 3}, TypeError, "unexpected keyword argument 'concurrency'"),
+        ({"max_errors": 0}, ValueError, "max_errors must be a whole number, 1 or more, or None, not 0."),
+        (
+            {"max_errors_in_a_row": 1.5},
+            ValueError,
+            "max_errors_in_a_row must be a whole number, 1 or more, or None, not 1.5.",
+        ),
+        ({"patience": "long"}, ValueError, "patience must be a number of seconds, not 'long'."),
+        *(
+            (
+                {"prices": given},
+                ValueError,
+                f"prices must be the prices of 1,000,000 tokens of input and of output, not {given!r}.",
+            )
+            for given in ("20", 20, (20,), (20, 60, 1), ("20", "60"), (20, -1))
+        ),
+        (
+            {"max_concurency": 3},
+            TypeError,
+            "answer_rows has no option 'max_concurency' (did you mean 'max_concurrency'?).",
+        ),
+        (
+            {"workers": 3},
+            TypeError,
+            "answer_rows has no option 'workers' (there are max_concurrency, keep, on_error, max_errors,"
+            " max_errors_in_a_row, patience, progress, prices).",
+        ),
     ],
 )
 def test_options_that_cannot_be(options: Any, kind: type[Exception], words: str) -> None:
     """An invalid option is reported at once."""
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind) as caught:
         answer_rows(echo, [], **options)
+    assert str(caught.value) == words
 
 
 PROGRAM = """

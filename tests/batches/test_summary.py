@@ -29,7 +29,7 @@ async def test_the_account_of_a_run() -> None:
     answers = answer_rows(answer, rows_of(10), prices=(10.0, 40.0), max_concurrency=1)
     assert (
         str(answers.summary)
-        == "This run: 0 rows answered, 0 failed in 0.0 s; 0 tokens of input, 0 of output, cost 0.00"
+        == "This run: 0 rows answered, 0 failed in 0.0 s; 0 tokens of input, 0 of output, cost 0.0000"
     )
     async with aclosing(answers):
         async for _ in answers:
@@ -39,12 +39,31 @@ async def test_the_account_of_a_run() -> None:
     assert (summary.input_tokens, summary.output_tokens) == (8_000, 400)
     assert summary.cost == pytest.approx(0.096)
     assert 0 < summary.seconds < 10
-    tokens = "8,000 tokens of input, 400 of output, cost 0.10"
+    tokens = "8,000 tokens of input, 400 of output, cost 0.0960"
     assert str(summary) == f"This run: 8 rows answered, 2 failed in {summary.seconds:.1f} s; {tokens}"
     assert str(Summary(1_234, 1_234, seconds=987.6)) == (
         "This run: 1,234 rows answered, 0 failed in 988 s; 0 tokens of input, 0 of output"
     )
     assert Summary().cost is None
+    assert str(Summary(1, 1, input_tokens=400_000, prices=(1_000.0, 0.0))).endswith("of output, cost 400.00")
+
+
+async def test_tokens_that_are_unknown() -> None:
+    """The summary says of how many answers it does not know the tokens, rather than counting them as none."""
+
+    async def ask(row: Row) -> Completion | str:
+        return "Hi" if row["id"] in unknown else await answer(row)
+
+    unknown = {0, 1, 3}
+    told = []
+    for rows in (rows_of(2), rows_of(10)):
+        answers = answer_rows(ask, rows, prices=(10.0, 40.0))
+        assert len([row async for row in answers]) == len(rows)
+        told.append((answers.summary.uncounted, str(answers.summary).partition("; ")[2]))
+    assert told == [
+        (2, "tokens unknown"),
+        (3, "6,000 tokens of input, 300 of output, cost 0.0720, without 3 rows whose tokens are unknown"),
+    ]
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["to the end", "left"])

@@ -109,14 +109,14 @@ def chains(model: ChatTIRQwen) -> dict[str, Runnable[Any, Any]]:
 @pytest.mark.parametrize(
     ("ending", "columns"),
     [
-        ("text", {"response": '{"name": "Pune"}', **NO_MESSAGE}),
-        ("JSON", {"response": {"name": "Pune"}, **NO_MESSAGE}),
-        ("object", {"response": {"name": "Pune", "founded": None}, **NO_MESSAGE}),
+        ("text", {"response": '{"name": "Pune"}', **ANSWERED}),
+        ("JSON", {"response": {"name": "Pune"}, **ANSWERED}),
+        ("object", {"response": {"name": "Pune", "founded": None}, **ANSWERED}),
         ("raw", {"response": {"name": "Pune", "founded": None}, **ANSWERED}),
     ],
 )
 async def test_what_a_chain_ends_in(ending: str, columns: Row) -> None:
-    """A chain may end in a message, a text or an object; the row holds it as JSON values."""
+    """A chain may end in a message, a text or an object; the row holds it as JSON values, and what it has cost."""
     with Loopback(lambda _: [completion('{"name": "Pune"}')]) as server:
         chain = chains(ChatTIRQwen(base_url=server.base_url))[ending]
         assert await answers(chain, [{"id": 1, "prompt": "Pune"}]) == [{"id": 1, "prompt": "Pune", **columns}]
@@ -148,6 +148,25 @@ async def test_a_model_without_a_prompt_template(kind: str, columns: Row) -> Non
     assert row["response"] in ('{"name": "Pune"}', {"name": "Pune", "founded": None})
     assert row["error"] is None
     assert server.requests[0].json()["messages"][-1]["content"].endswith("Pune?")
+
+
+async def test_chains_that_call_a_model_more_than_once() -> None:
+    """A row counts the tokens of all calls; an answer whose object is refused has been paid for, too."""
+    left = ["no", '{"name": "Pune"}']
+    with Loopback(lambda _: [completion(left.pop(0) if left else '{"name": "Pune"}')]) as server:
+        model = ChatTIRQwen(base_url=server.base_url)
+        chain = model.with_structured_output(City).with_retry(wait_exponential_jitter=False)
+        twice = (
+            model | (lambda message: [*message.content, "?"]) | "".join | model | (lambda message: len(message.content))
+        )
+        parts = [
+            await answers(chain, [{"id": 1, "prompt": "Pune"}]),
+            await answers(twice, [{"id": 1, "prompt": "Pune"}]),
+        ]
+    assert [(row["response"], row["output_tokens"], row["error"]) for (row,) in parts] == [
+        ({"name": "Pune", "founded": None}, 6, None),
+        (16, 6, None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +239,7 @@ async def test_rows_that_fail(tmp_path: Path) -> None:
             second = await answers(chain, file.missing(rows, max_attempts=2), keep=file.add)
     assert first[3] == {**rows[3], "response": None, **NO_MESSAGE, "error": "BadRequestError: 400 Bad Request: no"}
     assert [row["error"] for row in first] == [*[None] * 3, first[3]["error"], None, "KeyError: 'no'"]
+    assert first[5] == {**rows[5], "response": "Question 5", **ANSWERED, "error": "KeyError: 'no'"}
     assert second == [{**rows[at], "response": f"Question {at}", **ANSWERED} for at in (3, 5)]
     assert read(path) == [{**row, "response": row["prompt"], **ANSWERED} for row in rows]
 
@@ -272,7 +292,7 @@ def test_no_secret_is_kept(tmp_path: Path) -> None:
 def test_options_that_cannot_be() -> None:
     """A concurrency limit of less than one is rejected at once instead of blocking forever."""
     for make in (answer_rows, lambda chain, _, **options: AnswerBatch(chain, **options)):
-        with pytest.raises(ValueError, match=r"max_concurrency must be 1 or more, not -1\."):
+        with pytest.raises(ValueError, match=r"max_concurrency must be a whole number, 1 or more, not -1\."):
             make(RunnableLambda(str), [], max_concurrency=-1)
 
 

@@ -7,7 +7,8 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from inspect import isawaitable
 from typing import Any, Literal, TypedDict, TypeGuard, get_args
 
@@ -79,10 +80,47 @@ class _Options:
     prices: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be 1 or more, not {self.max_concurrency}.")
-        if self.on_error not in get_args(OnError):
-            raise ValueError(f"on_error must be 'record' or 'raise', not {self.on_error!r}.")
+        checks = {
+            "max_concurrency": (_is_number(self.max_concurrency, 1, int), "a whole number, 1 or more"),
+            "keep": (self.keep is None or callable(self.keep), "a function"),
+            "on_error": (self.on_error in get_args(OnError), "'record' or 'raise'"),
+            "max_errors": (_is_limit(self.max_errors), "a whole number, 1 or more, or None"),
+            "max_errors_in_a_row": (_is_limit(self.max_errors_in_a_row), "a whole number, 1 or more, or None"),
+            "patience": (_is_number(self.patience, 0), "a number of seconds"),
+            "prices": (_are_prices(self.prices), "the prices of 1,000,000 tokens of input and of output"),
+        }
+        for name, (is_valid, words) in checks.items():
+            if not is_valid:
+                raise ValueError(f"{name} must be {words}, not {getattr(self, name)!r}.")
+
+
+def _is_number(value: Any, lowest: int, kind: Any = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value >= lowest
+
+
+def _is_limit(value: Any) -> bool:
+    return value is None or _is_number(value, 1, int)
+
+
+def _are_prices(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_number(price, 0) for price in value)
+    )
+
+
+def _read_options(options: BatchOptions) -> _Options:
+    """Return the options with their defaults.
+
+    Raises:
+        TypeError: There is no such option.
+        ValueError: The value of an option is invalid.
+    """
+    names = [field.name for field in fields(_Options)]
+    if unknown := next((name for name in options if name not in names), None):
+        nearest = get_close_matches(unknown, names, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}"
+        raise TypeError(f"answer_rows has no option {unknown!r} ({hint}).")
+    return _Options(**options)
 
 
 class MissingColumnError(ValueError):
@@ -127,7 +165,7 @@ def run(
 
     A column `error` that is an exception is an error like one that the function raises, beside other columns.
     """
-    state = _Run(ask, rows, _Options(**options), describe)
+    state = _Run(ask, rows, _read_options(options), describe)
     return AnsweredRows(state.answers(), state.summary)
 
 

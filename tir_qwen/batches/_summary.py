@@ -24,6 +24,7 @@ class Summary:
         refused: How often a row was put back in line because the endpoint was overloaded or out of reach.
         input_tokens: Tokens of the prompts, as far as the answers report them.
         output_tokens: Tokens of the answers, with their reasoning.
+        uncounted: Number of rows with an answer whose tokens are not known.
         seconds: Duration of the run until the last row.
         prices: Price of 1,000,000 tokens of input and of output, in any currency, if given.
     """
@@ -34,6 +35,7 @@ class Summary:
     refused: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    uncounted: int = 0
     seconds: float = 0.0
     prices: tuple[float, float] | None = None
     _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
@@ -48,8 +50,12 @@ class Summary:
     def __str__(self) -> str:
         duration = f"{self.seconds:,.1f}" if self.seconds < 10 else f"{self.seconds:,.0f}"
         text = f"This run: {self.answered:,} rows answered, {self.failed:,} failed in {duration} s"
+        if self.uncounted and not self.input_tokens:
+            return f"{text}; tokens unknown"
         text += f"; {self.input_tokens:,} tokens of input, {self.output_tokens:,} of output"
-        return text if self.cost is None else f"{text}, cost {self.cost:,.2f}"
+        if self.cost is not None:
+            text += f", cost {self.cost:,.{2 if self.cost >= 1 else 4}f}"
+        return f"{text}, without {self.uncounted:,} rows whose tokens are unknown" if self.uncounted else text
 
     def _add(self, row: Row) -> None:
         self.rows += 1
@@ -57,6 +63,7 @@ class Summary:
         self.failed += row["error"] is not None
         self.input_tokens += row["input_tokens"] or 0
         self.output_tokens += row["output_tokens"] or 0
+        self.uncounted += row["error"] is None and row["input_tokens"] is None
         self.seconds = time.monotonic() - self._began
 
 
