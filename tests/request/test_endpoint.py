@@ -187,7 +187,10 @@ def test_the_apikey_of_the_environment_is_sent_only_to_tir(monkeypatch: pytest.M
     [
         ({"headers": {"X-Team": "header-4711"}}, {TOKEN, "6530", "p-6530", "header-4711"}),
         ({"project_id": 17, "apikey": "abc"}, {TOKEN, "p-17"}),
-        ({"base_url": "https://e.example.com/project/p-6531/endpoint/is-17/v1"}, {TOKEN, "p-6531", "6531"}),
+        (
+            {"project_id": None, "base_url": "https://e.example.com/project/p-6531/endpoint/is-17/v1"},
+            {TOKEN, "p-6531", "6531"},
+        ),
         ({"base_url": "https://e.example.com/v1"}, {TOKEN}),
     ],
 )
@@ -195,6 +198,20 @@ def test_everything_that_identifies_the_caller_is_a_secret(settings: dict[str, A
     """Everything that identifies the caller counts as a secret, except very short values."""
     endpoint = resolve_endpoint(**{"project_id": 6530, "access_token": TOKEN, **settings})
     assert set(endpoint.secrets) == known
+
+
+@pytest.mark.parametrize("source", ["argument", "environment"])
+def test_two_projects(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that is passed must be that of a complete URL; one of the environment gives way to the URL."""
+    url = "https://e.example.com/project/p-6531/genai/qwen3_32b/v1"
+    where = {"base_url": url} if source == "argument" else {}
+    monkeypatch.setenv("E2E_TIR_BASE_URL", "" if where else url)
+    monkeypatch.setenv("E2E_TIR_PROJECT_ID", "p-17")
+    for project in (None, 17, "p-6531", 6531):  # the models pass what the environment contains
+        endpoint = resolve_endpoint(project_id=project, access_token=TOKEN, **where)
+        assert (endpoint.url("qwen3_32b"), endpoint.query) == (f"{url}/chat/completions", "")
+    said = refusal(project_id=6530, access_token=TOKEN, **where)
+    assert said == "project_id is another project than that in base_url (or E2E_TIR_BASE_URL): pass only one."
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])

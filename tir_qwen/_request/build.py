@@ -15,7 +15,7 @@ from .body import Body
 from .endpoint import EMBEDDINGS, Endpoint
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, repr=False)
 class Request:
     """An HTTP POST, ready to send."""
 

@@ -35,7 +35,7 @@ _HOST = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, repr=False)
 class Endpoint:
     """The address of an endpoint and the credentials for it. Its repr is safe to log.
 
@@ -91,7 +91,8 @@ def resolve_endpoint(
     """Resolve the endpoint from arguments and environment variables; arguments take precedence.
 
     Args:
-        project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL.
+        project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL, which
+            decides.
         access_token: The Auth Token of a TIR access token; environment `E2E_TIR_ACCESS_TOKEN`. Optional for a complete
             base URL on this machine.
         base_url: A complete base URL, including the path (a dedicated endpoint, a local vLLM: requests go to
@@ -114,8 +115,8 @@ def resolve_endpoint(
     token = _token(access_token, required=not (is_complete and _is_loopback(urlsplit(root).hostname or "")))
     _report_foreign_host(urlsplit(root).hostname or "", token)
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not is_complete)
-    if is_complete:  # the path decides: it may contain another project
-        project = found[1] if (found := re.search(r"/project/p-([^/]+)", root)) else None
+    if is_complete:  # the path decides: it may contain another project than that of the environment
+        project = _project_of_path(root, project)
     params = {} if is_complete or project is None else {"project_id": project}
     if key is not None:
         params["apikey"] = key
@@ -194,6 +195,17 @@ def _parse_project_id(value: str | int | None, *, required: bool) -> str | None:
     found = re.fullmatch(r"(?:p-)?([0-9]{1,20})", text)
     if not found:
         raise _malformed("project_id", "must be digits, such as 6530 or p-6530", "E2E_TIR_PROJECT_ID")
+    return found[1]
+
+
+def _project_of_path(url: str, project: str | None) -> str | None:
+    """Return the project of a complete URL, if it has one; a `project` passed as an argument must be the same."""
+    found = re.search(r"/project/p-([^/]+)", url)
+    if found is None:
+        return None
+    from_environment = os.environ.get("E2E_TIR_PROJECT_ID", "").strip().removeprefix("p-")
+    if project not in (None, found[1], from_environment):
+        raise _malformed("project_id", "is another project than that in base_url (or E2E_TIR_BASE_URL): pass only one")
     return found[1]
 
 
