@@ -235,6 +235,6 @@ async def test_hint_in_the_log(server: Server, way: Way, caplog: pytest.LogCaptu
 
     hints = [record.getMessage() for record in caplog.records if record.name == "tir_qwen"]
     assert hints == [
-        "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set"
-        " thinking_budget, raise max_tokens, or set enable_thinking=False."
+        "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set a"
+        " thinking_budget below max_tokens, raise max_tokens, or set enable_thinking=False."
     ]

@@ -67,8 +67,11 @@ def test_what_the_log_says(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
 
 
 HINT = (
-    "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set thinking_budget,"
-    " raise max_tokens, or set enable_thinking=False."
+    "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set a"
+    " thinking_budget below max_tokens, raise max_tokens, or set enable_thinking=False."
+)
+STOPPED = (
+    "The answer is empty: a stop string ended it before its first word. Stop strings also apply within the reasoning."
 )
 CUT = [capture for capture in CAPTURES if "trunc_" in capture.name]
 
@@ -84,6 +87,39 @@ def test_hint_for_an_answer_that_is_all_reasoning(
     assert answer.finish_reason == "length"
     assert bool(answer.content) is ("trunc_in_thinking" not in capture.name)
     assert caplog.messages == ([] if answer.content else [HINT])
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "content", "stop_reason", "hints"),
+    [
+        ("The capital is", "", "Paris", [STOPPED]),
+        ("The capital is", "", 151645, []),
+        ("The capital is", "It is ", "Paris", []),
+        ("", "", "Paris", []),
+    ],
+    ids=["in the reasoning", "a token", "in the answer", "without reasoning"],
+)
+@both_clients
+def test_hint_for_an_answer_that_a_stop_string_ended(
+    caplog: pytest.LogCaptureFixture,
+    driver: Driver,
+    reasoning: str,
+    content: str,
+    stop_reason: str | int,
+    hints: list[str],
+) -> None:
+    """A hint is logged if a stop string left nothing but reasoning."""
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content, "reasoning_content": reasoning},
+        "finish_reason": "stop",
+        "stop_reason": stop_reason,
+    }
+    with Loopback(in_turn(response({"choices": [choice]}))) as server:
+        answer = driver.complete(driver.make(base_url=server.base_url))
+    first = answer.first
+    assert (first.reasoning, first.content, first.stop_reason) == (reasoning, content, stop_reason)
+    assert caplog.messages == hints
 
 
 @pytest.mark.parametrize(

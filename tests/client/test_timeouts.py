@@ -118,7 +118,7 @@ def silent(after: bytes = b"") -> Any:
 @pytest.mark.parametrize(
     ("timeout", "words"),
     [
-        (Timeout(first_delta=0.2, between_deltas=60), "did not begin within 0.2 s (timeout: first_delta)"),
+        (Timeout(first_delta=0.2, between_deltas=60), "there was no answer within 0.2 s (timeout: first_delta)"),
         (Timeout(first_delta=60, between_deltas=0.2), "did not go on within 0.2 s (timeout: between_deltas)"),
         (Timeout(total=0.2), "the call was not over within 0.2 s (timeout: total)"),
     ],
@@ -126,7 +126,7 @@ def silent(after: bytes = b"") -> Any:
 @both_clients
 def test_each_part_limits_its_own(driver: Driver, timeout: Timeout, words: str) -> None:
     """`first_delta`, `between_deltas` and `total` are enforced separately, and the error names the one exceeded."""
-    begun = STREAM_HEAD if "begin" in words else STREAM_HEAD + event("Hi")
+    begun = STREAM_HEAD if "no answer" in words else STREAM_HEAD + event("Hi")
     with Loopback(silent(begun)) as server:
         began = time.monotonic()
         outcome = outcome_of(driver.deltas(driver.make(base_url=server.base_url, timeout=timeout, max_retries=0)))

@@ -361,7 +361,7 @@ def test_a_server_that_is_slow(capsys: pytest.CaptureFixture[str]) -> None:
     with Loopback(hang) as server:
         found = reach(capsys, server.base_url, "--timeout", "0.2")
     assert found == (
-        "the answer did not begin within 0.2 s (timeout: first_delta)",
+        "there was no answer within 0.2 s (timeout: first_delta)",
         "try again, or wait longer with --timeout; if it persists, contact the operator of the server",
     )
 

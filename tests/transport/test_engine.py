@@ -145,7 +145,7 @@ def test_its_timeout_holds(engine: ModuleType, asynchronous: bool, streamed: boo
         with pytest.raises(APITimeoutError) as caught:
             call(engine, asynchronous, streamed, {"timeout": 0.1}, settings)
         over.set()
-    assert str(caught.value) == "the answer did not begin within 0.1 s (timeout: first_delta)"
+    assert str(caught.value) == "there was no answer within 0.1 s (timeout: first_delta)"
 
 
 @engines

@@ -108,7 +108,7 @@ BROKE = "the connection to [::1]:80 broke before the server's response"
     [
         ("ConnectTimeout", APITimeoutError, "could not connect to [::1]:80 within 5 s (timeout: connect)", 3),
         ("PoolTimeout", APITimeoutError, f"none of the client's connections became free {LONG}", 3),
-        ("ReadTimeout", APITimeoutError, f"the answer did not begin {LONG}", 3),
+        ("ReadTimeout", APITimeoutError, f"there was no answer {LONG}", 3),
         ("WriteTimeout", APITimeoutError, f"the server did not take the request {LONG}", 3),
         ("ReadError", APIConnectionError, f"{BROKE} (ReadError)", 3),
         ("ProxyError", APIConnectionError, "the proxy did not connect to [::1]:80", 3),

@@ -294,7 +294,7 @@ def test_time_limits_hold_with_any_engine(driver: Driver, kind: str, streamed: b
         error = failure(driver, client, streamed)
     assert (type(error), str(error)) == (
         APITimeoutError,
-        "the answer did not begin within 0.1 s (timeout: first_delta)",
+        "there was no answer within 0.1 s (timeout: first_delta)",
     )
 
 

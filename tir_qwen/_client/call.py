@@ -110,11 +110,16 @@ class Call(BaseCall[Delta]):
 
 def _warn_of_unusable_answer(completion: Completion) -> None:
     for choice in completion.choices:
-        is_cut = choice.finish_reason == "length"
-        if is_cut and choice.reasoning and not choice.content and not choice.tool_calls:
+        is_empty = choice.reasoning and not choice.content and not choice.tool_calls
+        if is_empty and choice.finish_reason == "length":
             logger.warning(
-                "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set"
-                " thinking_budget, raise max_tokens, or set enable_thinking=False."
+                "The answer is empty: max_tokens (or the context window) was reached during the reasoning. Set a"
+                " thinking_budget below max_tokens, raise max_tokens, or set enable_thinking=False."
+            )
+        elif is_empty and isinstance(choice.stop_reason, str):
+            logger.warning(
+                "The answer is empty: a stop string ended it before its first word. Stop strings also apply within the"
+                " reasoning."
             )
         for call in choice.tool_calls:
             if call.error:

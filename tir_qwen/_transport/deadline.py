@@ -11,7 +11,7 @@ from ..timeouts import Timeout
 WHOLE_ANSWER_FACTOR = 10
 """A non-streaming answer whose bytes keep arriving may take this many times `first_delta`."""
 
-_STEPS = {"first_delta": "the answer did not begin", "between_deltas": "the answer did not go on"}
+_STEPS = {"first_delta": "there was no answer", "between_deltas": "the answer did not go on"}
 _TIMEOUTS = {
     "ConnectTimeout": ("connect", "there was no connection"),
     "PoolTimeout": ("first_delta", "none of the client's connections became free"),
