@@ -33,7 +33,7 @@ def read_invalid_call(call: InvalidToolCall) -> tuple[str, str]:
 
 def unrepeated_invalid_calls(message: AIMessage) -> list[InvalidToolCall]:
     """Return the invalid calls of a message, except for those that were requested again."""
-    invalid = [call for call in message.invalid_tool_calls if read_invalid_call(call)[1] != REPEATED]
+    invalid = [call for call in message.invalid_tool_calls if not read_invalid_call(call)[1].endswith(REPEATED)]
     return invalid if invalid or message.tool_calls else message.invalid_tool_calls
 
 
@@ -51,10 +51,11 @@ class ToolCallChunks:
     So the arguments of a call that must not be run end with one, and with the reason.
     """
 
-    __slots__ = ("_arguments",)
+    __slots__ = ("_arguments", "_marked")
 
     def __init__(self) -> None:
         self._arguments: dict[int, list[str]] = {}  # so far, of each call
+        self._marked: set[int] = set()  # the calls with a reason, to which another one may be added
 
     def add_to(self, chunk: AIMessageChunk, parts: Iterable[ToolCallDelta]) -> None:
         """Add parts of calls to a chunk.
@@ -66,7 +67,10 @@ class ToolCallChunks:
             texts = self._arguments.setdefault(part.index, [])
             texts.append(arguments)
             if part.error is not None:
-                arguments += f"{_mismatched_bracket(''.join(texts))} {_ERROR_MARK} {part.error}"
+                is_marked = part.index in self._marked
+                mark = ";" if is_marked else f"{_mismatched_bracket(''.join(texts))} {_ERROR_MARK}"
+                arguments += f"{mark} {part.error}"
+                self._marked.add(part.index)
             chunk.tool_call_chunks.append(
                 ToolCallChunk(type="tool_call_chunk", name=part.name, args=arguments, id=part.id, index=part.index)
             )

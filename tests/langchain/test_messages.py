@@ -41,6 +41,7 @@ from langchain_tir_qwen._messages import (
 )
 from langchain_tir_qwen._tool_calls import ToolCallChunks, read_invalid_call
 from tir_qwen import Choice, Completion, ConfigurationError, Delta, ToolCall, ToolCallDelta, Usage
+from tir_qwen._integrations import REPEATED
 
 ASK = {"type": "text", "text": "Wo?"}
 CALL = {"name": "f", "args": {"city": "दिल्ली", "n": 1}, "id": "c1"}
@@ -360,6 +361,23 @@ def test_a_call_with_an_error_is_invalid(arguments: str) -> None:
         assert message.tool_calls == []
         (invalid,) = message.invalid_tool_calls
         assert read_invalid_call(invalid) == (arguments, "it is wrong")
+
+
+def test_a_streamed_call_with_two_reasons() -> None:
+    """A call that was requested again has both reasons after its arguments, and is not sent with the conversation."""
+    calls = ToolCallChunks()
+    parts = [
+        ToolCallDelta(0, "c1", "f", "{}"),
+        ToolCallDelta(0, error="a part is lost"),
+        ToolCallDelta(0, error=REPEATED),
+        ToolCallDelta(1, "c2", "f", '{"a":', error="it is cut off"),
+    ]
+    message = reduce(add, [chunk_from_delta(Delta(tool_calls=[part]), calls).message for part in parts])
+    assert [read_invalid_call(call) for call in message.invalid_tool_calls] == [
+        ("{}", "a part is lost; it was requested again"),
+        ('{"a":', "it is cut off"),
+    ]
+    assert [call["id"] for call in messages_to_wire([message])[0]["tool_calls"]] == ["c2"]
 
 
 def test_each_fact_of_a_delta_is_in_its_own_chunk() -> None:

@@ -10,7 +10,7 @@ TRUNCATED = "max_tokens (or the context window) truncated its arguments"
 INTERRUPTED = "the answer stopped before its end"
 """The errors of a call that is not complete because its answer is not."""
 LOST = "the server's stream may have lost a part of its arguments"
-REPEATED = "it was requested again, since the server's stream may have lost a part of it"
+REPEATED = "it was requested again"
 """The errors of a call whose arguments may not be what the model wrote."""
 
 _SURPLUS = "} \t\r\n"
