@@ -60,15 +60,15 @@ def test_an_unknown_argument_is_rejected_with_a_hint(driver: Driver, streamed: b
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("temperature", "hot", "a finite number"),
+        ("temperature", "hot", "a finite number, not a string"),
         ("temperature", True, "a finite number"),
         ("temperature", float("nan"), "a finite number"),
-        ("max_tokens", "5", "a whole number"),
+        ("max_tokens", "5", "a whole number, not a string"),
         ("max_tokens", 5.5, "a whole number"),
         ("max_tokens", True, "a whole number"),
-        ("n", "2", "a whole number"),
+        ("n", "2", "a whole number, not a string"),
         ("logprobs", 1, "True or False"),
-        ("enable_thinking", "false", "True or False"),
+        ("enable_thinking", "false", "True or False, not a string"),
         ("stop", [1], "a string or a list of strings"),
         ("stop", 1, "a string or a list of strings"),
         ("stop_token_ids", ["a"], "a list of whole numbers"),
@@ -131,7 +131,7 @@ def test_an_argument_of_the_openai_sdk_in_extra_body_is_rejected(name: str, advi
 
 def test_an_enable_thinking_that_the_template_would_ignore_is_rejected() -> None:
     """Qwen's chat template compares `enable_thinking` with `false`, so that another value would have no effect."""
-    with pytest.raises(ConfigurationError, match=r"^enable_thinking must be True or False\.$"):
+    with pytest.raises(ConfigurationError, match=r"^enable_thinking must be True or False, not a string\.$"):
         arguments.read_arguments(MESSAGES, {"chat_template_kwargs": {"enable_thinking": "no"}}, stream=False)
 
 

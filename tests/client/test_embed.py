@@ -141,7 +141,7 @@ def test_no_texts(driver: Driver) -> None:
             "extra_headers is not a field of the request body: pass default_headers to the constructor.",
         ),
         (["a"], {"dimensions": 0}, "dimensions must be 1 or more."),
-        (["a"], {"batch_size": "3"}, "batch_size must be a whole number."),
+        (["a"], {"batch_size": "3"}, "batch_size must be a whole number, not a string."),
         (["a"], {"max_concurrency": 0}, "max_concurrency must be 1 or more."),
         (["a"], {"dimension": 3}, "a call takes no argument 'dimension' (did you mean 'dimensions'?)."),
         (["a"], {"extra_body": {"user": "\ud800"}}, "the request cannot be written as JSON"),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.doctor.test_doctor import Terminal
 from tests.support.paths import ROOT
-from tests.support.server import Loopback
+from tests.support.server import Loopback, echo
 from tir_qwen._doctor.cli import main
 from tir_qwen.testing import Request
 
@@ -78,6 +78,20 @@ def test_ctrl_c_ends_without_a_traceback() -> None:
         process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         err = process.communicate()[1].decode()
     assert (process.returncode, "Traceback" in err) == (130, False)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["lines", "json"])
+def test_a_reader_that_leaves(options: list[str]) -> None:
+    """If whoever reads the report leaves, such as `head`, the command ends without a traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Loopback(echo) as server:
+        command = [sys.executable, "-m", "tir_qwen", "doctor", "--base-url", server.base_url, *options]
+        done = subprocess.run(
+            command, env={**os.environ}, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--embedding-model", "--timeout", "--json"}

@@ -158,7 +158,7 @@ def test_json_contains_the_printed_results(terminal: Terminal) -> None:
     assert found == {
         "token": (
             "ok",
-            "it does not say when it expires",
+            "it is set, and contains no expiry date",
             "note when it was created: TIR's tokens expire after 365 days",
         ),
         "answers": ("ok", 'as qwen: "391"', ""),
@@ -451,7 +451,7 @@ def test_without_a_token_there_is_no_expiry(capsys: pytest.CaptureFixture[str]) 
     with Loopback(answering({})) as server:
         seen = Terminal(capsys).run("doctor", "--base-url", server.base_url, "--json")
     assert seen.status == 0
-    assert by_name(json.loads(seen.out)).get("token", ("", "", ""))[1] != "it does not say when it expires"
+    assert by_name(json.loads(seen.out)).get("token", ("", "", ""))[1] != "it is set, and contains no expiry date"
 
 
 def test_a_model_that_calls_no_tool_is_not_called_unable(terminal: Terminal) -> None:

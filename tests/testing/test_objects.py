@@ -33,6 +33,17 @@ def test_an_object(vllm: Any, method: Any, streamed: bool) -> None:
 
 
 @both_shapes
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+@pytest.mark.parametrize("value", [[1, 2], [], 5], ids=str)
+def test_a_value_that_is_no_object(vllm: Any, method: Any, value: Any) -> None:
+    """A list or a number may be the answer, too; as that of a tool, it is its only argument."""
+    with FakeEndpoint(Reply(json=value), vllm=vllm) as endpoint:
+        program = ChatTIRQwen(**endpoint.settings).with_structured_output(list[int] | int, method=method)
+        assert program.invoke("Which numbers? As JSON.") == value
+        endpoint.check()
+
+
+@both_shapes
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_an_object_after_limited_reasoning(vllm: Any, streamed: bool) -> None:
     """A thinking budget moves the tools into the prompt, and an object is the call that the prompt asks for."""

@@ -123,7 +123,15 @@ class BaseCall(ABC, Generic[Result]):
     def status_error(self, status_code: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
         """Return the error for a response whose status is not 2xx."""
         request = self._request
-        return error_from_response(status_code, headers, body, self._secrets, request.content, url=request.url)
+        return error_from_response(
+            status_code,
+            headers,
+            body,
+            self._secrets,
+            request.content,
+            url=request.url,
+            has_token="authorization" in request.headers,
+        )
 
     def accepted(self, headers: Mapping[str, str]) -> None:
         """Note that the server has accepted the request."""

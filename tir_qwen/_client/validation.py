@@ -153,7 +153,8 @@ def check_value(name: str, value: Any, check: _Check) -> None:
     """Check the type of one value."""
     is_valid, words = check
     if not is_valid(value):
-        raise ConfigurationError(f"{name} must be {words}.")
+        kind = ", not a string" if isinstance(value, str) and ("number" in words or "True" in words) else ""
+        raise ConfigurationError(f"{name} must be {words}{kind}.")
 
 
 def check_tool_choice(choice: Any) -> None:

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _examine(client, options)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the report, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        return 1
     finally:
         logger.setLevel(level)
 
@@ -87,6 +90,7 @@ def _examine(client: Client, options: argparse.Namespace) -> int:
             print(to_json(examination.report.as_json(), indent=2).decode())
         else:
             print_report(examination)
+    sys.stdout.flush()
     return 0 if examination.report.usable else 1
 
 

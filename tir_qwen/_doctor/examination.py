@@ -118,7 +118,7 @@ class Examination:
             return
         expires = token_expiry(self._token)
         if expires is None:
-            yield CheckResult("token", "ok", "it does not say when it expires", _NOTE_AGE)
+            yield CheckResult("token", "ok", "it is set, and contains no expiry date", _NOTE_AGE)
             return
         days = (expires - datetime.now(UTC)).days
         when = f"expires on {expires:%Y-%m-%d}, in {days} days"

@@ -73,7 +73,7 @@ def message_to(body: Mapping[str, Any], reply: Reply) -> Message:
     forced = _forced_tools(body)
     if reply.json is not None:
         if tools := forced or _tools_in_prompt(body):
-            calls.append((_fitting_tool(tools, reply.json), _written(reply.json)))
+            calls.append(_fitting_call(tools, to_jsonable_python(reply.json)))
         else:
             content += _written(reply.json)
     is_called = bool(calls) and bool(body.get("tools"))
@@ -106,12 +106,20 @@ def _tools_in_prompt(body: Mapping[str, Any]) -> list[JSON]:
     return []
 
 
-def _fitting_tool(tools: Sequence[JSON], arguments: Any) -> str:
-    """Return the name of the first tool that has a parameter for each argument, or else of the first one."""
-    value = to_jsonable_python(arguments)
-    names = set(value) if isinstance(value, dict) else set()
-    fitting = (tool for tool in tools if names <= set((tool["function"].get("parameters") or {}).get("properties", ())))
-    return str(next(fitting, tools[0])["function"]["name"])
+def _fitting_call(tools: Sequence[JSON], value: Any) -> tuple[str, str]:
+    """Return the call of the first tool that has a parameter for each key of an object, or else of the first one.
+
+    A list or a number is the argument of a tool that has a single parameter.
+    """
+    parameters = [
+        (tool["function"]["name"], list((tool["function"].get("parameters") or {}).get("properties", ())))
+        for tool in tools
+    ]
+    keys = set(value) if isinstance(value, dict) else set()
+    name, names = next((one for one in parameters if keys <= set(one[1])), parameters[0])
+    if not isinstance(value, (dict, str)) and len(names) == 1:
+        value = {names[0]: value}
+    return str(name), _written(value)
 
 
 def _written(value: Any) -> str:
