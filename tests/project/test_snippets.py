@@ -81,7 +81,7 @@ def answer(request: Request) -> list[bytes]:
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         return [response({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})]
     if body.get("response_format"):
-        return [completion('{"city": "Paris", "country": "France"}')]
+        return [completion('{"city": "Paris", "country": "France", "temperature": 22}')]
     return [STREAM if body["stream"] else WHOLE]
 
 
