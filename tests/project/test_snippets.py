@@ -133,16 +133,22 @@ def test_upstream_pages_run(endpoint: Loopback, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("answered", "text"),
+    ("answered", "status", "text"),
     [
-        ([STREAM], "The capital of France is Paris."),
-        ([STREAM_HEAD + event("The capital") + END], "The capital\n[The answer was interrupted.]"),
-        ([response({}, "403 Forbidden")], "\n[The model is not available.]"),
+        ([STREAM], 200, "The capital of France is Paris."),
+        ([STREAM_HEAD + event("The capital") + END], 200, "The capital\n[The answer was interrupted.]"),
+        ([response({}, "403 Forbidden")], 503, '{"detail":"The model is not available."}'),
     ],
     ids=["whole", "interrupted", "refused"],
 )
-async def test_the_web_service(answered: list[bytes], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The FastAPI service of the guide streams the answer, and tells the user when it breaks off or is refused."""
+async def test_the_web_service(
+    answered: list[bytes],
+    status: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The FastAPI service of the guide streams the answer, and reports an interruption or a refusal to user and log."""
     (code,) = (code for code in of_page(ROOT / "docs" / "deploying.md") if "fastapi" in code)
 
     def once(_: Request) -> Iterator[bytes]:
@@ -158,7 +164,9 @@ async def test_the_web_service(answered: list[bytes], text: str, monkeypatch: py
         assert isinstance(app, FastAPI)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
             reply = await client.get("/ask", params={"question": "What is the capital of France?"})
-    assert (reply.status_code, reply.text) == (200, text)
+    assert (reply.status_code, reply.text) == (status, text)
+    assert [record.name for record in caplog.records if record.exc_info] == ["__main__"] * (answered != [STREAM])
+    assert reply.headers.get("retry-after") == ("30" if status == 503 else None)
 
 
 COMES_WITH = {
@@ -173,7 +181,10 @@ COMES_WITH = {
 """What has to be installed beside tir-qwen to import a module."""
 ALWAYS = ("httpx2", "langchain_core", "langchain_tir_qwen", "llama_index", "llama_index_tir_qwen", "pydantic")
 """What tir-qwen and its extras install."""
-STANDARD = ("__future__", "asyncio", "collections", "contextlib", "getpass", "os", "pathlib", "ssl", "typing")
+STANDARD = (
+    *("__future__", "asyncio", "collections", "contextlib", "getpass", "logging"),
+    *("os", "pathlib", "ssl", "typing"),
+)
 
 
 def imported(code: str) -> set[str]:
