@@ -39,7 +39,7 @@ def test_examples_of_the_page(tmp_path: Path) -> None:
         (tmp_path / f"test_example_{number}.py").write_text(example)
     done = run(tmp_path)
     tests = "".join(EXAMPLES).count("\ndef test_")
-    assert len(EXAMPLES) == 7
+    assert len(EXAMPLES) == 9
     assert re.search(rf"^{tests} passed in", done.stdout, re.MULTILINE), done.stdout + done.stderr
 
 
