@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
     if error.name != "langchain_core":
         raise
     raise ModuleNotFoundError(
-        'langchain_tir_qwen needs langchain-core: pip install "tir-qwen[langchain]"', name="langchain_core"
+        "langchain_tir_qwen needs langchain-core: pip install langchain-core", name="langchain_core"
     ) from None
 
 from .chat_models import ChatTIRQwen

@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
     if error.name not in ("llama_index", "llama_index.core"):
         raise
     raise ModuleNotFoundError(
-        'llama_index_tir_qwen needs llama-index-core: pip install "tir-qwen[llama-index]"', name="llama_index"
+        "llama_index_tir_qwen needs llama-index-core: pip install llama-index-core", name="llama_index"
     ) from None
 
 from .base import TIRQwen

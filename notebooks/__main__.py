@@ -15,7 +15,7 @@ _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 def main(names: list[str]) -> int:
     """Run all notebooks, or those named, in order; return the exit status."""
-    recorded = "Recorded: no credentials in the environment, so recorded answers are played."
+    recorded = "Recorded: no credentials in the environment, so recorded answers are replayed."
     print("Live, at the endpoint that the environment names." if is_live() else recorded)
     failed = False
     for path in find(names):

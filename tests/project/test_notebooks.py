@@ -30,7 +30,7 @@ RECORDINGS = sorted((FOLDER / "exchanges").iterdir())
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
 """For kernels: where nothing listens."""
 
-RECORDED = "Recorded: no credentials in the environment, so recorded answers are played."
+RECORDED = "Recorded: no credentials in the environment, so recorded answers are replayed."
 IMPORT = re.compile(r"^(?:from|import) ([\w.]+)", re.MULTILINE)
 EXTRAS = {
     "": ("tir_qwen", "pydantic", "IPython", "matplotlib_inline"),  # with Jupyter

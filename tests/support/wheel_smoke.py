@@ -96,7 +96,7 @@ def absent(face: str) -> None:
     try:
         import_module(FACES[face])
     except ModuleNotFoundError as error:
-        same(str(error).partition(": ")[2], f'pip install "tir-qwen[{face}]"')
+        same(str(error).partition(": ")[2], f"pip install {face}-core")
     else:
         raise AssertionError(f"{FACES[face]} can be imported without its extra")
 

@@ -134,8 +134,8 @@ class MissingColumnError(ValueError):
 class AnsweredRows(AsyncIterator[Row]):
     """The rows of a run with their answers, as they arrive.
 
-    Leaving the loop cancels the calls at work. If the iterator is bound to a name, use `contextlib.aclosing`: Python
-    does not close it while the name exists.
+    If the loop is left early, the calls in progress are cancelled when the iterator is closed: at once within
+    `async with contextlib.aclosing(answers)`, otherwise when no variable refers to it any more.
 
     Attributes:
         summary: What the run has done so far.
