@@ -37,7 +37,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 from pydantic_core import to_jsonable_python
 
 from tir_qwen.batches import AnsweredRows, AnswerFile, BatchOptions
@@ -53,6 +53,8 @@ _INNER: dict[Any, str] = {
     DynamicRunnable: "default",
 }
 """The attribute in which a runnable has the one that takes its input."""
+_WITH_ALTERNATIVES = (RunnableWithFallbacks, RunnableConfigurableAlternatives)
+"""Runnables whose input another one may take instead."""
 _LANGCHAIN_ADVICE = "\nFor troubleshooting, visit: "
 """What LangChain appends to the text of its errors."""
 
@@ -77,21 +79,23 @@ def answer_rows(chain: Runnable[Any, Any], rows: Rows, **options: Unpack[BatchOp
             answer is not the requested object, the row has both an `error` and the model's text as its `response`.
 
     Raises:
-        ValueError: (when iterated) The first row does not have a column that the template or the model takes.
+        ValueError: (when iterated) The first two rows do not have a column that the template or the model takes.
     """
     return run(_asker(chain), rows, options, _describe)
 
 
 def _asker(chain: Runnable[Any, Any]) -> Callable[[Row], Awaitable[Row]]:
-    first = _first(chain)
+    first, has_alternatives = _first(chain)
 
     async def ask(row: Row) -> Row:
-        answers = _Answers()
+        answers, given = _Answers(), _input(first, row, has_alternatives)
         try:
-            output = await chain.ainvoke(_input(first, row), {"callbacks": [answers]})
+            output = await chain.ainvoke(given, {"callbacks": [answers]})
         except Exception as error:  # noqa: BLE001 - the row keeps what it has cost
             return {**_columns_of_messages(answers.messages), "error": error}
-        return {**_columns_of_messages(answers.messages), **_columns(output)}
+        message = output["raw"] if _has_raw_answer(output) else output
+        messages = answers.messages or ([message] if isinstance(message, AIMessage) else [])
+        return {**_columns_of_messages(messages), **_columns(output)}
 
     return ask
 
@@ -111,14 +115,15 @@ class _Answers(BaseCallbackHandler):
                 self.messages.append(generation.message)
 
 
-def _first(chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Return the part of a chain that takes its input."""
-    while inner := next((name for kind, name in _INNER.items() if isinstance(chain, kind)), None):
-        chain = getattr(chain, inner)
-    return chain
+def _first(chain: Runnable[Any, Any], has_alternatives: bool = False) -> tuple[Runnable[Any, Any], bool]:
+    """Return the part of a chain that takes its input, and whether another one may take it instead."""
+    for kind, name in _INNER.items():
+        if isinstance(chain, kind):
+            return _first(getattr(chain, name), has_alternatives or isinstance(chain, _WITH_ALTERNATIVES))
+    return chain, has_alternatives
 
 
-def _input(first: Runnable[Any, Any], row: Row) -> Any:
+def _input(first: Runnable[Any, Any], row: Row, has_alternatives: bool) -> Any:
     """Return what a chain takes of a row.
 
     Raises:
@@ -128,7 +133,8 @@ def _input(first: Runnable[Any, Any], row: Row) -> Any:
         if not row.keys() & {"messages", "prompt"}:
             raise MissingColumnError(row, ["prompt"], "A prompt template before the model can use other columns.")
         return row["messages"] if "messages" in row else row["prompt"]
-    if isinstance(first, BasePromptTemplate) and (missing := set(first.input_variables) - row.keys()):
+    needed = set(first.input_variables) if isinstance(first, BasePromptTemplate) and not has_alternatives else set()
+    if missing := needed - row.keys():
         raise MissingColumnError(row, sorted(missing))
     return row
 
@@ -137,25 +143,34 @@ def _columns(output: Any) -> Row:
     """Return the columns of a chain's output."""
     if isinstance(output, AIMessage):
         return {"response": _response(output)}
-    if isinstance(output, Mapping) and set(output) == {"raw", "parsed", "parsing_error"}:
+    if _has_raw_answer(output):
         if output["parsing_error"]:
             return {**_columns(output["raw"]), "error": output["parsing_error"]}
         output = output["parsed"]
     return {"response": to_jsonable_python(output)}
 
 
+def _has_raw_answer(output: Any) -> bool:
+    """Whether it is the output of `with_structured_output(..., include_raw=True)`."""
+    return isinstance(output, Mapping) and set(output) == {"raw", "parsed", "parsing_error"}
+
+
 def _columns_of_messages(messages: Sequence[AIMessage]) -> Row:
     """Return the columns of the answers of all models that a chain has called."""
     if not messages:
         return {}
-    usages = [usage for message in messages if (usage := message.usage_metadata)]
+    usages: list[Any] = [usage for message in messages if (usage := message.usage_metadata)]
     return {
         "response": _response(messages[-1]),
         "reasoning": messages[-1].additional_kwargs.get("reasoning_content", ""),
         "finish_reason": messages[-1].response_metadata.get("finish_reason"),
-        "input_tokens": sum(usage["input_tokens"] for usage in usages) if usages else None,
-        "output_tokens": sum(usage["output_tokens"] for usage in usages) if usages else None,
+        "input_tokens": sum(usage["input_tokens"] for usage in usages if not _is_cached(usage)) if usages else None,
+        "output_tokens": sum(usage["output_tokens"] for usage in usages if not _is_cached(usage)) if usages else None,
     }
+
+
+def _is_cached(usage: Mapping[str, Any]) -> bool:
+    return usage.get("total_cost") == 0  # LangChain's mark of an answer that its cache had
 
 
 def _response(message: AIMessage) -> Any:
@@ -167,6 +182,14 @@ def _response(message: AIMessage) -> Any:
 
 def _describe(error: BaseException) -> str:
     return describe(error).partition(_LANGCHAIN_ADVICE)[0]
+
+
+def _plain(value: Any) -> Any:
+    """Return lists instead of numpy's arrays, and Python's numbers, at any depth."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 class AnswerBatch:
@@ -210,7 +233,10 @@ class AnswerBatch:
 
         async def ask_in_turn(row: Row) -> Row:
             async with at_work:
-                return await ask(row)
+                try:
+                    return await ask(row)
+                except MissingColumnError as error:
+                    return {"error": ValueError(str(error))}  # does not end the job: a batch is only a part of the data
 
         self._ask = ask_in_turn
 
@@ -219,7 +245,7 @@ class AnswerBatch:
         if hasattr(batch, "to_pylist"):  # pyarrow's
             rows = batch.to_pylist()
         else:
-            columns = {name: batch[name].tolist() for name in batch}
+            columns = {name: _plain(batch[name]) for name in batch}
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         answered = [row async for row in run(self._ask, rows, self._options, _describe)]
         if answered:

@@ -123,6 +123,8 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         def __init__(self, **kwargs: Any) -> None:
             construct(self, super().__init__, kwargs)
 
+    __repr_args__ = ModelSettings.__repr_args__  # core's leaves out the model's name if it is the default
+
     @model_validator(mode="after")
     def _set_tir_qwen_version(self) -> Self:
         self._add_version("tir-qwen", __version__)

@@ -33,6 +33,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.llms import LLM
 from llama_index.core.llms.structured_llm import StructuredLLM
+from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.types import BasePydanticProgram
 from pydantic_core import to_jsonable_python
 
@@ -67,7 +68,7 @@ def answer_rows(
 
     Raises:
         TypeError: `llm` is none of these.
-        ValueError: (when iterated) The first row does not have the column that is taken.
+        ValueError: (when iterated) The first two rows do not have the column that is taken.
     """
     return run(_asker(llm), rows, options)
 
@@ -101,7 +102,17 @@ async def _ask_llm(llm: LLM, row: Row) -> Row:
 
 
 async def _ask_program(program: BasePydanticProgram[Any], row: Row) -> Row:
+    needed = _variables(getattr(program, "prompt", None))
+    if missing := needed - row.keys():
+        raise MissingColumnError(row, sorted(missing))
     return {"response": to_jsonable_python(await program.acall(**row))}
+
+
+def _variables(prompt: Any) -> set[str]:
+    """Return the variables that a prompt needs, unless it renames or computes some."""
+    if not isinstance(prompt, BasePromptTemplate) or prompt.template_var_mappings or prompt.function_mappings:
+        return set()
+    return set(prompt.template_vars) - prompt.kwargs.keys()
 
 
 async def _ask_query_engine(query_engine: BaseQueryEngine, row: Row) -> Row:

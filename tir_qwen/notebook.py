@@ -135,7 +135,7 @@ def _start_display() -> Any:
 
 def _read(piece: Any) -> tuple[str, str, bool]:
     """Return the reasoning and the text of a piece, and whether the text replaces that of the pieces before."""
-    if isinstance(piece, Mapping):  # the result of an agent
+    if isinstance(piece, Mapping) and piece.get("messages"):  # the result of an agent
         piece = piece["messages"][-1]
     if isinstance(piece, str):
         return "", piece, False

@@ -544,7 +544,7 @@ async def test_a_function_that_changes_its_row() -> None:
             ValueError,
             "max_errors_in_a_row must be a whole number, 1 or more, or None, not 1.5.",
         ),
-        ({"patience": "long"}, ValueError, "patience must be a number of seconds, not 'long'."),
+        ({"patience": "long"}, ValueError, "patience must be a number of seconds, 0 or more, not 'long'."),
         *(
             (
                 {"prices": given},

@@ -192,6 +192,24 @@ def test_a_malformed_argument_is_rejected_without_its_value(face: Face, name: st
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("face", FACES)
+def test_each_type_of_a_malformed_argument_is_named(face: Face) -> None:
+    """Where several types are valid, the error names them all."""
+    for name, value in (("stop", 5), ("project_id", True)):
+        with pytest.raises(ConfigurationError) as caught:
+            face(**{**KNOWN, name: value})
+        kind = {"stop": "list", "project_id": "integer"}[name]
+        assert {f"{name}: input should be a valid {each}" for each in ("string", kind)} <= set(
+            str(caught.value).removeprefix(f"{face.__name__}: ").removesuffix(".").split("; ")
+        )
+
+
+def test_the_schema_of_a_timeout() -> None:
+    """The JSON schema of a model, which tools show, knows the types of a timeout."""
+    schema = TIRQwen.model_json_schema()["properties"]["timeout"]
+    assert [one["type"] for one in schema["anyOf"]] == ["number", "object", "null"]
+
+
 @pytest.mark.parametrize(
     ("face", "token", "address"),
     [
@@ -257,7 +275,7 @@ def test_two_names_of_the_token(face: Face) -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (ChatTIRQwen(**KNOWN, temperature=0.6), "ChatTIRQwen(temperature=0.6)"),  # LangChain leaves out defaults
+        (ChatTIRQwen(**KNOWN, temperature=0.6), "ChatTIRQwen(model='qwen3_32b', temperature=0.6)"),
         (TIRQwen(**KNOWN, temperature=0.6), "TIRQwen(model='qwen3_32b', temperature=0.6)"),
         (TIREmbeddings(**KNOWN, model="e5"), "TIREmbeddings(model='e5')"),
         (TIREmbedding(**KNOWN), "TIREmbedding(model_name='e5-mistral-7b-instruct')"),

@@ -45,6 +45,20 @@ def answer(_: Request) -> Iterator[bytes]:
     yield completion("Good day!")
 
 
+@FACES
+def test_a_project_of_the_environment_that_has_changed(face: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project id that nobody passed gives way to that of the URL, whatever becomes of the environment."""
+    monkeypatch.setenv("E2E_TIR_PROJECT_ID", "1111")
+    with Loopback(answer) as server:
+        address = "base_url" if face is ChatTIRQwen else "api_base"
+        model = face(**{address: f"{server.url}/project/p-2222/genai/qwen3_32b/v1"})
+        monkeypatch.delenv("E2E_TIR_PROJECT_ID")
+        model.adaptive_limit = False
+        for one in (model, copy.deepcopy(model), model.model_copy(), pickle.loads(pickle.dumps(model))):
+            ask_twice(one)
+    assert {one.target for one in server.requests} == {"/project/p-2222/genai/qwen3_32b/v1/chat/completions"}
+
+
 @dataclass(frozen=True)
 class Seen:
     """The settings as the server sees them."""

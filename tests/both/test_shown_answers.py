@@ -14,7 +14,7 @@ from llama_index.core.base.response.schema import StreamingResponse
 
 from tests.support.llama_index_agents import QUIET
 from tests.support.scripted_transport import Reply, Scripted, llm_saying, model_saying
-from tir_qwen import AsyncClient, Client, Delta
+from tir_qwen import AsyncClient, Client, Delta, ToolCall
 from tir_qwen import notebook as module
 from tir_qwen.notebook import ashow, show
 
@@ -153,6 +153,14 @@ def test_lists_of_answers(capsys: pytest.CaptureFixture[str]) -> None:
     """The answers of a batch are shown one after the other."""
     show(model_saying(REPLY, REPLY).batch(["Hi", "Hi"]))
     assert capsys.readouterr().out == PRINTED + PRINTED
+
+
+def test_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    """Objects, as of structured output, are shown as they are."""
+    show([{"a": 1}, ToolCall("1", "f", "{}")])
+    assert capsys.readouterr().out == (
+        "Answer:\n{'a': 1}\nAnswer:\nToolCall(id='1', name='f', arguments='{}', error=None)\n"
+    )
 
 
 @pytest.mark.parametrize("kind", ANSWERS)

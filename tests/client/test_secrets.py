@@ -123,6 +123,27 @@ def test_hint_for_an_answer_that_a_stop_string_ended(
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "No token was sent: pass access_token"),
+        ({"default_headers": {"Authorization": ""}}, "No token was sent: pass access_token"),
+        ({"access_token": "t"}, "Check the access token"),
+        ({"apikey": "k"}, "Check the access token"),
+        ({"base_url": "/v1?key=k"}, "Check the access token"),
+        ({"default_headers": {"X-API-Key": "k"}}, "Check the access token"),
+    ],
+    ids=["nothing", "an empty header", "token", "apikey", "query", "header"],
+)
+@both_clients
+def test_what_a_401_advises(driver: Driver, settings: dict[str, Any], words: str) -> None:
+    """A 401 says that there was no token if the request had no credentials of any kind."""
+    with Loopback(in_turn(response({"error": "Unauthorized"}, "401 Unauthorized"))) as server:
+        base_url = server.url + settings.get("base_url", "/v1")
+        error = failure(driver, driver.make(**{**settings, "base_url": base_url}), streamed=False)
+    assert str(error).startswith(f"401 Unauthorized. {words}")
+
+
+@pytest.mark.parametrize(
     ("settings", "secret"),
     [
         ({"default_headers": {"Authorization": "Bearer token-canary"}}, "token-canary"),

@@ -94,6 +94,14 @@ def test_a_reader_that_leaves(options: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+def test_without_stdout() -> None:
+    """Without anywhere to write to, as in a service, only the exit status tells the result."""
+    with Loopback(echo) as server:
+        command = f'"{sys.executable}" -m tir_qwen doctor --base-url {server.base_url} >&-'
+        done = subprocess.run(command, shell=True, env={**os.environ}, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 OPTIONS = {"-h", "--help", "--project-id", "--base-url", "--model", "--embedding-model", "--timeout", "--json"}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas
 import pyarrow
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -182,7 +183,7 @@ async def test_chains_that_call_a_model_more_than_once() -> None:
     ids=["model", "template"],
 )
 async def test_a_column_that_is_not_there(template: str, words: str, tmp_path: Path) -> None:
-    """If the first row lacks a column, the run stops before anything is sent, and no row has failed."""
+    """If the first rows lack a column, the run stops before anything is sent, and no row has failed."""
     rows = [{"id": at, "text": "Hi"} for at in range(50)]
     with Loopback(echo) as server, AnswerFile(tmp_path / "answers.jsonl") as file:
         model = ChatTIRQwen(base_url=server.base_url)
@@ -194,6 +195,77 @@ async def test_a_column_that_is_not_there(template: str, words: str, tmp_path: P
         got = await answers(chain, [{"id": 1, "prompt": "Hi", "topic": "a", "text": "b", "place": "c"}, {"id": 2}])
     assert [row["error"] and row["error"].partition(":")[0] for row in got] == [None, "MissingColumnError"]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_single_row_without_its_column(place: int, tmp_path: Path) -> None:
+    """A row that lacks the column fails, wherever it stands, and holds up neither the other rows nor later runs."""
+    rows: list[Row] = [{"id": at, "prompt": "Hi"} for at in range(3)]
+    rows[place] = {"id": place, "text": "Hi"}
+    words = "MissingColumnError: a row has no column 'prompt'; it has 'id', 'text'."
+    counts = []
+    with Loopback(echo) as server:
+        for run in range(4):
+            with AnswerFile(tmp_path / "answers.jsonl") as file:
+                chain = ChatPromptTemplate.from_template("{prompt}") | ChatTIRQwen(base_url=server.base_url)
+                missing = file.missing([*rows, {"id": 3, "prompt": "Hi"}] if run == 3 else rows, max_attempts=3)
+                got = await answers(chain, missing, keep=file.add)
+            counts.append({row["id"]: row["error"] for row in got})
+    good = {at: None for at in range(3) if at != place}
+    assert counts == [{**good, place: words}, {place: words}, {place: words}, {3: None}]
+
+
+async def test_a_column_of_an_alternative() -> None:
+    """Columns are not checked where a chain may take others: an alternative, or a fallback."""
+    first, other = (ChatPromptTemplate.from_template(text) for text in ("{prompt}", "{other}"))
+    row = {"id": 1, "other": "Pune"}
+    with Loopback(echo) as server:
+        model = ChatTIRQwen(base_url=server.base_url)
+        alternatives = first.configurable_alternatives(ConfigurableField(id="p"), default_key="a", b=other)
+        chains = [
+            alternatives.with_config(configurable={"p": "b"}) | model,
+            (first | model).with_fallbacks([other | model]),
+        ]
+        assert [await answers(chain, [row]) for chain in chains] == [[{**row, "response": "Pune", **ANSWERED}]] * 2
+
+
+@pytest.mark.parametrize("kind", ["returned", "other callbacks", "raw"])
+async def test_a_message_that_no_callback_saw(kind: str) -> None:
+    """The reasoning and the tokens of the returned message count if the model was called apart from the chain."""
+    with Loopback(echo) as server:
+        model = ChatTIRQwen(base_url=server.base_url)
+        functions: dict[str, Callable[[Row], Any]] = {
+            "returned": lambda _: AIMessage(
+                "Hi", usage_metadata={"input_tokens": 0, "output_tokens": 3, "total_tokens": 3}
+            ),
+            "other callbacks": lambda row: model.invoke(row["prompt"], {"callbacks": []}),
+            "raw": lambda row: {
+                "raw": model.invoke(row["prompt"], {"callbacks": []}),
+                "parsed": row["prompt"],
+                "parsing_error": None,
+            },
+        }
+        (row,) = await answers(RunnableLambda(functions[kind]), [{"id": 1, "prompt": "Hi"}])
+    assert (row["response"], row["input_tokens"], row["output_tokens"]) == ("Hi", 0, 3)
+
+
+async def test_tokens_of_a_cached_answer() -> None:
+    """An answer of LangChain's cache costs nothing, and its tokens are known to be none."""
+    with Loopback(echo) as server:
+        model = ChatTIRQwen(base_url=server.base_url, cache=InMemoryCache())
+        run = answer_rows(model, [{"id": at, "prompt": "Hi"} for at in range(3)], max_concurrency=1)
+        got = [row["output_tokens"] async for row in run]
+    assert (got, len(server.requests), run.summary.uncounted) == ([3, 0, 0], 1, 0)
+
+
+async def test_tokens_of_a_refused_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers before a refusal were paid for; they are counted although the row is sent again."""
+    monkeypatch.setattr("tir_qwen.batches._engine._FIRST_PAUSE", 0.01)
+    left = [[completion("a")], [response({"error": "no"}, "429 Busy")], [completion("a")], [completion("b")]]
+    with Loopback(lambda _: left.pop(0)) as server:
+        model = ChatTIRQwen(base_url=server.base_url, max_retries=0)
+        (row,) = await answers(model | StrOutputParser() | model, [{"id": 1, "prompt": "Hi"}])
+    assert (row["response"], row["output_tokens"], left) == ("b", 9, [])
 
 
 @pytest.mark.parametrize("ending", ["JSON", "object", "raw"])
@@ -371,6 +443,24 @@ async def test_batches_at_once_share_the_limit() -> None:
         got = await asyncio.gather(*(columns(ask, first) for first in range(0, 20, 5)))
     assert sorted(at for batch in got for at in batch) == list(range(20))
     assert most == 2
+
+
+async def test_a_batch_of_conversations() -> None:
+    """Numpy's arrays within a batch become lists, as the messages of a conversation must be."""
+    messages = np.array([{"role": "user", "content": "a"}], dtype=object)
+    column = np.empty(1, dtype=object)
+    column[0] = messages
+    with Loopback(echo) as server:
+        ask = AnswerBatch(ChatTIRQwen(base_url=server.base_url))
+        (answered,) = [columns async for columns in ask({"id": np.arange(1), "messages": column})]
+    assert (answered["response"], answered["error"]) == (["a"], [None])
+
+
+async def test_a_batch_whose_rows_lack_a_column() -> None:
+    """A batch is only a part of the data: its rows fail, and the job goes on."""
+    ask = AnswerBatch(ChatTIRQwen(base_url="http://127.0.0.1:9/v1"))
+    (answered,) = [columns async for columns in ask({"id": np.arange(3), "text": np.array(["a"] * 3)})]
+    assert [error.partition(";")[0] for error in answered["error"]] == ["ValueError: a row has no column 'prompt'"] * 3
 
 
 @pytest.mark.parametrize("kind", ["pandas", "pyarrow"])

@@ -173,15 +173,15 @@ async def test_rows_that_the_endpoint_refuses(monkeypatch: pytest.MonkeyPatch) -
     assert len(server.requests) == 30
 
 
-@pytest.mark.parametrize(("kind", "column"), [("llm", "prompt"), ("query engine", "query")])
+@pytest.mark.parametrize(("kind", "column"), [("llm", "prompt"), ("query engine", "query"), ("program", "prompt")])
 async def test_a_column_that_is_not_there(kind: str, column: str, tmp_path: Path) -> None:
-    """If the first row lacks the column, the run stops before anything is sent, and no row has failed."""
+    """If the first rows lack the column, the run stops before anything is sent, and no row has failed."""
     rows = [{"id": at, "question": "Hi"} for at in range(50)]
     with Loopback(echo) as server, AnswerFile(tmp_path / "answers.jsonl") as file:
         llm = TIRQwen(api_base=server.base_url)
         engine = SummaryIndex.from_documents([Document(text="Assam is a tea.")]).as_query_engine(llm=llm)
         with pytest.raises(ValueError, match="column") as caught:
-            await answers(llm if kind == "llm" else engine, rows, keep=file.add)
+            await answers({"llm": llm, "program": programs(llm)["text"]}.get(kind, engine), rows, keep=file.add)
         assert str(caught.value) == f"a row has no column {column!r}; it has 'id', 'question'."
         assert list(file.missing(rows)) == rows
     assert server.requests == []

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tir_qwen import ConfigurationError
-from tir_qwen._request.endpoint import Endpoint, resolve_endpoint
+from tir_qwen._request.endpoint import DefaultProject, Endpoint, resolve_endpoint
 
 TOKEN = "eyJhbGciOi.canary-token_4711.c2lnbmF0dXJl"
 LOCAL = "http://localhost:8000/v1"
@@ -210,8 +210,16 @@ def test_two_projects(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for project in (None, 17, "p-6531", 6531):  # the models pass what the environment contains
         endpoint = resolve_endpoint(project_id=project, access_token=TOKEN, **where)
         assert (endpoint.url("qwen3_32b"), endpoint.query) == (f"{url}/chat/completions", "")
+    for project in ("17", "6530"):
+        assert resolve_endpoint(project_id=DefaultProject(project), access_token=TOKEN, **where).query == ""
     said = refusal(project_id=6530, access_token=TOKEN, **where)
     assert said == "project_id is another project than that in base_url (or E2E_TIR_BASE_URL): pass only one."
+
+
+def test_a_path_that_only_looks_like_a_project() -> None:
+    """Only a number is a project, so that any project id may be passed with another path."""
+    endpoint = resolve_endpoint(project_id=6530, base_url="http://localhost:8000/project/p-blue/v1")
+    assert endpoint.url("m") == "http://localhost:8000/project/p-blue/v1/chat/completions"
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])

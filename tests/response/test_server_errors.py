@@ -48,9 +48,9 @@ def sentence(status: int, words: str) -> str:
 
 def test_a_request_without_a_token() -> None:
     """If there was no token to refuse, the error says so."""
-    error = error_from_response(401, {}, b'{"error": "Unauthorized"}', has_token=False)
+    error = error_from_response(401, {}, b'{"error": "Unauthorized"}', has_credentials=False)
     assert str(error) == "401 Unauthorized. No token was sent: pass access_token or set E2E_TIR_ACCESS_TOKEN."
-    assert str(error_from_response(500, {}, b"no", has_token=False)) == "500 Internal Server Error: no"
+    assert str(error_from_response(500, {}, b"no", has_credentials=False)) == "500 Internal Server Error: no"
 
 
 @pytest.mark.parametrize("capture", REFUSALS, ids=lambda capture: capture.id)

@@ -56,13 +56,22 @@ def test_an_object_after_limited_reasoning(vllm: Any, streamed: bool) -> None:
 
 
 def test_an_object_and_several_tools() -> None:
-    """Where one of several tools must be called, an object is a call of the first that has its names."""
+    """Where one of several tools must be called, a value is a call of the first that has parameters for it."""
     city = {"type": "function", "function": {"name": "City", "parameters": City.model_json_schema()}}
     replies = [Reply(json=each) for each in (City(name="Pune"), {"other": 1}, [[]])]
     with FakeEndpoint(*replies) as endpoint, Client(**endpoint.settings) as client:
         asked = [client.complete(HELLO, tools=[WEATHER, city], tool_choice="required") for _ in replies]
     calls = [(call.name, call.arguments) for answer in asked for call in answer.tool_calls]
-    assert calls == [("City", '{"name": "Pune"}'), ("weather", '{"other": 1}'), ("weather", "[[]]")]
+    assert calls == [("City", '{"name": "Pune"}'), ("weather", '{"other": 1}'), ("City", '{"name": [[]]}')]
+
+
+def test_a_value_and_a_named_tool() -> None:
+    """A list is the only argument of the tool that must be called."""
+    city = {"type": "function", "function": {"name": "City", "parameters": City.model_json_schema()}}
+    choice = {"type": "function", "function": {"name": "City"}}
+    with FakeEndpoint(Reply(json=["a"])) as endpoint, Client(**endpoint.settings) as client:
+        (call,) = client.complete(HELLO, tools=[WEATHER, city], tool_choice=choice).tool_calls
+    assert (call.name, call.arguments) == ("City", '{"name": ["a"]}')
 
 
 @pytest.mark.parametrize("text", ["<tools>\nhammer\n</tools>", '<tools>\n"saw"\n</tools>', "<tools>\n{}\n</tools>"])

@@ -23,7 +23,15 @@ logger = logging.getLogger("tir_qwen")
 MAX_STALE_CONNECTIONS = 1
 """Stale connections per call that neither count as an attempt nor cause a delay; the retry opens a new connection."""
 
+_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "content-type"})
+"""The headers that contain no credentials."""
+
 Result = TypeVar("Result")
+
+
+def _has_credentials(request: Request) -> bool:
+    """Whether a request contains anything that may be a credential: a token, a key, or another header of the user's."""
+    return "?" in request.url or any(value for name, value in request.headers.items() if name not in _PLAIN_HEADERS)
 
 
 class BaseCall(ABC, Generic[Result]):
@@ -130,7 +138,7 @@ class BaseCall(ABC, Generic[Result]):
             self._secrets,
             request.content,
             url=request.url,
-            has_token="authorization" in request.headers,
+            has_credentials=_has_credentials(request),
         )
 
     def accepted(self, headers: Mapping[str, str]) -> None:

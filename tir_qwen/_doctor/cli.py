@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic_core import to_json
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the report, such as `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        with suppress(OSError):  # not a file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
         return 1
     finally:
         logger.setLevel(level)
@@ -90,7 +92,8 @@ def _examine(client: Client, options: argparse.Namespace) -> int:
             print(to_json(examination.report.as_json(), indent=2).decode())
         else:
             print_report(examination)
-    sys.stdout.flush()
+    if sys.stdout:
+        sys.stdout.flush()
     return 0 if examination.report.usable else 1
 
 

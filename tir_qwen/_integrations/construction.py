@@ -29,26 +29,27 @@ def construct(model: ConnectionSettings, init: Callable[..., None], kwargs: dict
 
 
 def _validate(cls: type[BaseModel], init: Callable[..., None], kwargs: dict[str, Any]) -> None:
-    problems = {
-        name: f"{name}: must be a number, not {value}"  # pydantic would read True as 1
+    problems = [
+        f"{name}: must be a number, not {value}"  # pydantic would read True as 1
         for name, value in kwargs.items()
         if isinstance(value, bool) and _takes_numbers(cls, name)
-    }
+    ]
     try:
         init(**kwargs)
     except ValidationError as error:
         for entry in error.errors():
             name = str(entry["loc"][0]) if entry["loc"] else ""
-            problems[name] = _describe_problem(cls, entry["type"], name, entry["msg"])
+            problems.append(_describe_problem(cls, entry["type"], name, entry["msg"]))
     if problems:
-        raise ConfigurationError(f"{cls.__name__}: {'; '.join(problems.values())}.")
+        raise ConfigurationError(f"{cls.__name__}: {'; '.join(problems)}.")
 
 
 def _takes_numbers(cls: type[BaseModel], name: str) -> bool:
-    fields = cls.model_fields
-    found = name if name in fields else next((names[0] for names in _names_of_fields(cls) if name in names), "")
-    annotation = fields[found].annotation if found else None
-    return not {int, float}.isdisjoint((annotation, *get_args(annotation)))
+    """Whether an argument is a number, and nothing but a number."""
+    field = next((names[0] for names in _names_of_fields(cls) if name in names), None)
+    annotation = cls.model_fields[field].annotation if field else None
+    kinds = {annotation, *get_args(annotation)}
+    return not kinds.isdisjoint((int, float)) and str not in kinds
 
 
 def _describe_problem(cls: type[BaseModel], kind: str, name: str, message: str) -> str:

@@ -79,6 +79,12 @@ class Endpoint:
         return f"{self.base_url}{project_path}{operation}"
 
 
+class DefaultProject(str):
+    """A project id that was not passed as an argument, so that it gives way to that of a complete URL."""
+
+    __slots__ = ()
+
+
 def resolve_endpoint(
     *,
     project_id: str | int | None = None,
@@ -116,7 +122,7 @@ def resolve_endpoint(
     _report_foreign_host(urlsplit(root).hostname or "", token)
     key = _clean("apikey", "E2E_TIR_API_KEY", apikey, use_environment=not is_complete)
     if is_complete:  # the path decides: it may contain another project than that of the environment
-        project = _project_of_path(root, project)
+        project = _project_of_path(root, None if isinstance(project_id, DefaultProject) else project)
     params = {} if is_complete or project is None else {"project_id": project}
     if key is not None:
         params["apikey"] = key
@@ -200,7 +206,7 @@ def _parse_project_id(value: str | int | None, *, required: bool) -> str | None:
 
 def _project_of_path(url: str, project: str | None) -> str | None:
     """Return the project of a complete URL, if it has one; a `project` passed as an argument must be the same."""
-    found = re.search(r"/project/p-([^/]+)", url)
+    found = re.search(r"/project/p-([0-9]+)(?=/|$)", url)
     if found is None:
         return None
     from_environment = os.environ.get("E2E_TIR_PROJECT_ID", "").strip().removeprefix("p-")

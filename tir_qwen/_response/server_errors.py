@@ -45,7 +45,6 @@ _HINTS: dict[int, str] = {
     403: "Check that the access token was created for this project (project_id or E2E_TIR_PROJECT_ID) and is valid.",
     404: "Check the project id, the model name{model} and the base URL{address}",
 }
-_NO_CREDENTIALS = "No token was sent: pass access_token or set E2E_TIR_ACCESS_TOKEN."
 # Wordings, in any case, for a prompt, or prompt and max_tokens, that exceed the context window.
 _OVERFLOW = (
     # vLLM 0.9 to 0.32, OpenAI, DeepSeek, OpenRouter
@@ -106,7 +105,7 @@ def error_from_response(
     request: bytes = b"",
     *,
     url: str = "",
-    has_token: bool = True,
+    has_credentials: bool = True,
 ) -> APIStatusError:
     """Return the error for a response whose status is not 2xx.
 
@@ -117,7 +116,7 @@ def error_from_response(
         secrets: Strings to replace with `***`, in case the server repeats them.
         request: The content of the request, whose parts are hidden in the message (but not in the error's `body`).
         url: Where it went, which a 404 shows without its query, and with the project id masked.
-        has_token: Whether the request contained a token.
+        has_credentials: Whether the request contained a token, or anything else that may be one.
     """
     parsed = _parse(body)
     text = redact(_find_message(parsed), secrets)
@@ -134,7 +133,10 @@ def error_from_response(
         error_class = _ERROR_CLASSES.get(status_code, fallback)
     request_id = headers.get("x-request-id")
     message = _status_line(status_code, hide_echo(text, request, MAX_TEXT))
-    hint = _hint(status_code, secrets, request, url) if has_token or status_code != 401 else _NO_CREDENTIALS
+    if status_code == 401 and not has_credentials:
+        hint = "No token was sent: pass access_token or set E2E_TIR_ACCESS_TOKEN."
+    else:
+        hint = _hint(status_code, secrets, request, url)
     if hint:
         message = f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}"
     error = error_class(

@@ -8,8 +8,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from difflib import get_close_matches
 from inspect import isawaitable
+from numbers import Integral, Real
 from typing import Any, Literal, TypedDict, TypeGuard, get_args
 
 from ..errors import (
@@ -81,31 +83,38 @@ class _Options:
 
     def __post_init__(self) -> None:
         checks = {
-            "max_concurrency": (_is_number(self.max_concurrency, 1, int), "a whole number, 1 or more"),
+            "max_concurrency": (_is_count(self.max_concurrency), "a whole number, 1 or more"),
             "keep": (self.keep is None or callable(self.keep), "a function"),
             "on_error": (self.on_error in get_args(OnError), "'record' or 'raise'"),
-            "max_errors": (_is_limit(self.max_errors), "a whole number, 1 or more, or None"),
-            "max_errors_in_a_row": (_is_limit(self.max_errors_in_a_row), "a whole number, 1 or more, or None"),
-            "patience": (_is_number(self.patience, 0), "a number of seconds"),
-            "prices": (_are_prices(self.prices), "the prices of 1,000,000 tokens of input and of output"),
+            "max_errors": (
+                self.max_errors is None or _is_count(self.max_errors),
+                "a whole number, 1 or more, or None",
+            ),
+            "max_errors_in_a_row": (
+                self.max_errors_in_a_row is None or _is_count(self.max_errors_in_a_row),
+                "a whole number, 1 or more, or None",
+            ),
+            "patience": (_is_amount(self.patience), "a number of seconds, 0 or more"),
+            "prices": (
+                self.prices is None or _are_prices(self.prices),
+                "the prices of 1,000,000 tokens of input and of output",
+            ),
         }
         for name, (is_valid, words) in checks.items():
             if not is_valid:
                 raise ValueError(f"{name} must be {words}, not {getattr(self, name)!r}.")
 
 
-def _is_number(value: Any, lowest: int, kind: Any = (int, float)) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value >= lowest
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-def _is_limit(value: Any) -> bool:
-    return value is None or _is_number(value, 1, int)
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, (Real, Decimal)) and not isinstance(value, bool) and float(value) >= 0
 
 
 def _are_prices(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_number(price, 0) for price in value)
-    )
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_amount, value))
 
 
 def _read_options(options: BatchOptions) -> _Options:
@@ -124,7 +133,7 @@ def _read_options(options: BatchOptions) -> _Options:
 
 
 class MissingColumnError(ValueError):
-    """A row lacks a column that the model or its prompt takes. If that is the first row, it stops the run."""
+    """A row lacks a column that the model or its prompt takes. If the first two rows do, they stop the run."""
 
     def __init__(self, row: Row, needed: Iterable[str], advice: str = "") -> None:
         missing, has = " and ".join(map(repr, needed)), ", ".join(map(repr, row))
@@ -183,7 +192,8 @@ class _Run:
         self._answered: asyncio.Queue[Row | None] = asyncio.Queue(_WAITING)
         self._stopped = asyncio.Event()
         self._failure: BaseException | None = None
-        self._has_begun = False
+        self._begun = self._lacking = 0  # rows so far, and those of them that lack a column
+        self._deferred: Row | object = _END  # the first row, if it lacks a column that others may have
         self._errors_in_a_row = 0
         self._pauses = 0
         self._refused_since = 0.0
@@ -219,7 +229,7 @@ class _Run:
         try:
             while not self._stopped.is_set() and (row := await self._next()) is not _END:
                 if (answered := await self._answer(row)) is None:
-                    return
+                    continue
                 self.summary._add(answered)
                 try:
                     if keep and isawaitable(kept := keep(answered)):
@@ -232,31 +242,50 @@ class _Run:
 
     async def _next(self) -> Any:
         """Return the next row of the data set, or its end; rows in order may share prefixes, which servers cache."""
-        if not isinstance(self._rows, AsyncIterator):
-            return next(self._rows, _END)
-        async with self._reading:
-            return await anext(self._rows, _END)
+        if isinstance(self._rows, AsyncIterator):
+            async with self._reading:
+                row = await anext(self._rows, _END)
+        else:
+            row = next(self._rows, _END)
+        if row is _END:
+            row, self._deferred = self._deferred, _END
+        return row
 
     async def _answer(self, row: Row) -> Row | None:
-        """Return the row with its answer or its error; None if the run is stopped before it has either."""
+        """Return the row with its answer or its error; None if it is deferred, or if the run stops."""
         check_row(row)
         if taken := [name for name in RESERVED if name in row]:
             raise ValueError(f"the rows have columns that answers have too: {', '.join(taken)}; rename them.")
-        is_first, self._has_begun = not self._has_begun, True
+        self._begun += 1
         unreachable = 0
+        spent: list[Row] = []  # the columns of refused answers of which a part was paid for
         while True:
             await self._pause()
             if self._stopped.is_set():
                 return None
             before = self.summary.answered
             columns, error = await self._asked(row)
-            if isinstance(error, _AFFECTS_ALL_ROWS) or (is_first and isinstance(error, MissingColumnError)):
+            if isinstance(error, MissingColumnError) and self._is_lacking_at_first(row, error):
+                return None
+            if isinstance(error, _AFFECTS_ALL_ROWS):
                 self._stop(error)
                 return None
             unreachable += self.summary.answered != before and not _is_overload(error)
             if not (_is_refusal(error) and self._options.patience and unreachable < _OWN_FAULT):
-                return self._recorded(row, columns, error)
+                return self._recorded(row, _with_tokens_of(spent, columns), error)
+            spent.append(columns)
             self._refused(error)
+
+    def _is_lacking_at_first(self, row: Row, error: MissingColumnError) -> bool:
+        """Whether the first rows lack a column: the first one is deferred to the end, and the second stops the run."""
+        self._lacking += 1
+        if self._lacking == self._begun == 1:
+            self._deferred = row
+        elif self._lacking == self._begun and self._deferred is not _END:
+            self._stop(error)
+        else:
+            return False
+        return True
 
     async def _asked(self, row: Row) -> tuple[Row, Exception | None]:
         """Return the columns of an answer, and the error if there is one."""
@@ -311,6 +340,14 @@ class _Run:
             if note:
                 error.add_note(note)
         self._stopped.set()
+
+
+def _with_tokens_of(spent: Iterable[Row], columns: Row) -> Row:
+    """Add the tokens of the parts that were answered before a row was refused."""
+    counted = [each for each in (*spent, columns) if each["input_tokens"] is not None]
+    if not counted:
+        return columns
+    return columns | {name: sum(each[name] or 0 for each in counted) for name in ("input_tokens", "output_tokens")}
 
 
 def _own_error(error: BaseException, place: str) -> Any:

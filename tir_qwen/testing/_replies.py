@@ -90,7 +90,7 @@ def _forced_tools(body: Mapping[str, Any]) -> list[JSON]:
     """Return the tools of which one must be called; none if it is up to the model."""
     choice, tools = body.get("tool_choice"), body.get("tools") or []
     if isinstance(choice, dict):
-        return [{"function": choice["function"]}]
+        return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]]
     return tools if choice == "required" else []
 
 
@@ -109,17 +109,15 @@ def _tools_in_prompt(body: Mapping[str, Any]) -> list[JSON]:
 def _fitting_call(tools: Sequence[JSON], value: Any) -> tuple[str, str]:
     """Return the call of the first tool that has a parameter for each key of an object, or else of the first one.
 
-    A list or a number is the argument of a tool that has a single parameter.
+    A list or a number is the argument of the first tool that has a single parameter.
     """
-    parameters = [
-        (tool["function"]["name"], list((tool["function"].get("parameters") or {}).get("properties", ())))
-        for tool in tools
-    ]
-    keys = set(value) if isinstance(value, dict) else set()
-    name, names = next((one for one in parameters if keys <= set(one[1])), parameters[0])
-    if not isinstance(value, (dict, str)) and len(names) == 1:
-        value = {names[0]: value}
-    return str(name), _written(value)
+    for tool in tools:
+        name, names = tool["function"]["name"], [*(tool["function"].get("parameters") or {}).get("properties", ())]
+        if isinstance(value, dict) and value.keys() <= set(names):
+            return name, _written(value)
+        if not isinstance(value, (dict, str)) and len(names) == 1:
+            return name, _written({names[0]: value})
+    return tools[0]["function"]["name"], _written(value)
 
 
 def _written(value: Any) -> str:
