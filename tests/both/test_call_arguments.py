@@ -65,7 +65,7 @@ ASYNC: dict[str, Callable[..., Any]] = {
     "astream_chat": lambda lab, **params: exhaust_llama_index(llama_index(lab).astream_chat(MESSAGES, **params)),
     "astream_complete": lambda lab, **params: exhaust_llama_index(llama_index(lab).astream_complete("Hello", **params)),
 }
-WRONG = [({"temprature": 0.1}, UNKNOWN), ({"temperature": "hot"}, "temperature must be a finite number.")]
+WRONG = [({"temprature": 0.1}, UNKNOWN), ({"temperature": "hot"}, "temperature must be a finite number, not a string.")]
 
 
 @pytest.mark.parametrize(("params", "words"), WRONG)
