@@ -1,7 +1,7 @@
 """The pytest plugin of `tir_qwen.testing`: its fixtures, and the check of their endpoint when a test ends.
 
-It is a module of its own, and imports `tir_qwen` and the frameworks within the fixtures, since pytest loads it in every
-project of an environment, also in those that have nothing to do with it.
+It is a separate module, and imports `tir_qwen` and the frameworks within the fixtures, since pytest loads it in every
+project of an environment, even if the project does not use it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ENDPOINT = pytest.StashKey["FakeEndpoint"]()
 # Not a wrapper, which would need pluggy 1.2: with an earlier one, pytest would fail in every project.
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Fail a test that has passed if its endpoint does not."""
+    """Fail a test that has passed if the check of its endpoint fails."""
     if problems := _problems(item):
         pytest.fail(problems, pytrace=False)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Note for an exception that ends a test what its endpoint lacks."""
+    """Add the problems of a test's endpoint as a note to the exception that ended the test."""
     problems = _problems(item) if call.when == "call" and call.excinfo else ""
     if problems and call.excinfo and problems != str(call.excinfo.value):
         call.excinfo.value.add_note(f"tir_endpoint: {problems}")
@@ -48,9 +48,9 @@ def _problems(item: pytest.Item) -> str:
 def tir_endpoint(request: pytest.FixtureRequest) -> Iterator[FakeEndpoint]:
     """A `tir_qwen.testing.FakeEndpoint` that answers with what the test adds to it, whole or streamed.
 
-    The environment variables name it, so code that creates its own models asks it too, and nothing asks a live
-    endpoint. The test fails at its end if a request got no answer, or if nobody asked for an answer. If it fails
-    for another reason, its exception gets a note that says so.
+    Environment variables point to it, so code that creates its own models uses it too, and nothing calls a live
+    endpoint. When the test ends, it fails if a request got no answer, or if an answer is left. If it has already
+    failed, its exception gets a note with these problems.
     """
     from tir_qwen.testing import FakeEndpoint
 
@@ -65,7 +65,7 @@ def tir_endpoint(request: pytest.FixtureRequest) -> Iterator[FakeEndpoint]:
 
 @pytest.fixture
 def chat_tir_qwen(tir_endpoint: FakeEndpoint) -> ChatTIRQwen:
-    """A `ChatTIRQwen` for LangChain that asks `tir_endpoint`."""
+    """A `ChatTIRQwen` for LangChain that uses `tir_endpoint`."""
     from langchain_tir_qwen import ChatTIRQwen
 
     return ChatTIRQwen(**tir_endpoint.settings)
@@ -73,7 +73,7 @@ def chat_tir_qwen(tir_endpoint: FakeEndpoint) -> ChatTIRQwen:
 
 @pytest.fixture
 def tir_qwen_llm(tir_endpoint: FakeEndpoint) -> TIRQwen:
-    """A `TIRQwen` for LlamaIndex that asks `tir_endpoint`."""
+    """A `TIRQwen` for LlamaIndex that uses `tir_endpoint`."""
     from llama_index_tir_qwen import TIRQwen
 
     return TIRQwen(**tir_endpoint.settings)

@@ -20,7 +20,7 @@ __all__ = ["ChatTIRQwen", "TIREmbeddings"]
 
 
 def __getattr__(name: str) -> object:
-    """Import `TIREmbeddings` when it is used: programs that only chat start without it."""
+    """Import `TIREmbeddings` when it is used, so that programs that only chat start faster."""
     if name != "TIREmbeddings":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .embeddings import TIREmbeddings  # noqa: PLC0415

@@ -52,7 +52,7 @@ _INNER: dict[Any, str] = {
     RunnableWithFallbacks: "runnable",
     DynamicRunnable: "default",
 }
-"""The attribute in which a runnable has the one that takes its input."""
+"""The attribute of a runnable that contains the runnable that takes its input."""
 _WITH_ALTERNATIVES = (RunnableWithFallbacks, RunnableConfigurableAlternatives)
 """Runnables whose input another one may take instead."""
 _LANGCHAIN_ADVICE = "\nFor troubleshooting, visit: "
@@ -62,24 +62,24 @@ _LANGCHAIN_ADVICE = "\nFor troubleshooting, visit: "
 def answer_rows(chain: Runnable[Any, Any], rows: Rows, **options: Unpack[BatchOptions]) -> AnsweredRows:
     """Run a chain on each row, and yield the rows with their answers as they arrive.
 
-    What comes back, what stops a run, and what is asked again are as in `tir_qwen.batches.answer_rows`.
+    Errors, retries and the end of a run are handled as in `tir_qwen.batches.answer_rows`.
 
     Args:
-        chain: Takes a row: a prompt template uses the columns that it names, and a model without one the column
-            `messages` where there is one, otherwise the column `prompt`. It returns a message, a text, an object, or
-            the output of `with_structured_output(..., include_raw=True)`. Set callbacks and tags with its
+        chain: Takes a row: a prompt template uses the columns that it names, and a model without a template uses
+            `messages` if there is such a column, otherwise `prompt`. The chain returns a message, a string, an object,
+            or the output of `with_structured_output(..., include_raw=True)`. Set callbacks and tags with its
             `with_config`.
-        rows: The data set; an iterator is read as far as needed.
-        **options: Those of `tir_qwen.batches.BatchOptions`, such as `max_concurrency` and `keep`.
+        rows: The data set; an iterator is read as needed.
+        **options: The options in `tir_qwen.batches.BatchOptions`, such as `max_concurrency` and `keep`.
 
     Yields:
         The row, and the columns `response`, `reasoning`, `finish_reason`, `input_tokens`, `output_tokens` and `error`.
-            The tokens are those of all models that the chain has called for the row; the reasoning and the finish
-            reason are those of the last one. If the chain fails after a model has answered, for example because the
-            answer is not the requested object, the row has both an `error` and the model's text as its `response`.
+            The tokens are the sum over all model calls for the row; the reasoning and the finish reason are those of
+            the last call. If the chain fails after a model has answered, for example because the answer is not the
+            requested object, the row has both an `error` and the model's text as its `response`.
 
     Raises:
-        ValueError: (when iterated) The first two rows do not have a column that the template or the model takes.
+        ValueError: (when iterated) The first two rows lack a column that the template or the model uses.
     """
     return run(_asker(chain), rows, options, _describe)
 
@@ -91,7 +91,7 @@ def _asker(chain: Runnable[Any, Any]) -> Callable[[Row], Awaitable[Row]]:
         answers, given = _Answers(), _input(first, row, has_alternatives)
         try:
             output = await chain.ainvoke(given, {"callbacks": [answers]})
-        except Exception as error:  # noqa: BLE001 - the row keeps what it has cost
+        except Exception as error:  # noqa: BLE001 - the row keeps its token counts
             return {**_columns_of_messages(answers.messages), "error": error}
         message = output["raw"] if _has_raw_answer(output) else output
         messages = answers.messages or ([message] if isinstance(message, AIMessage) else [])
@@ -124,10 +124,10 @@ def _first(chain: Runnable[Any, Any], has_alternatives: bool = False) -> tuple[R
 
 
 def _input(first: Runnable[Any, Any], row: Row, has_alternatives: bool) -> Any:
-    """Return what a chain takes of a row.
+    """Return the part of a row that a chain takes.
 
     Raises:
-        MissingColumnError: It is not there.
+        MissingColumnError: The row lacks it.
     """
     if isinstance(first, BaseLanguageModel):
         if not row.keys() & {"messages", "prompt"}:
@@ -208,19 +208,19 @@ class AnswerBatch:
     )
     ```
 
-    A row that fails comes back with its `error` and does not fail the job. A wrong token does, and so does an endpoint
-    that answers nothing for an hour. If a worker dies, its block is requested again.
+    A row that fails is returned with its `error`, and the job continues. The job fails if the token is wrong, or if the
+    endpoint answers nothing for an hour. If a worker dies, Ray runs its block of rows again.
 
-    A chain is pickled for the workers, with its settings and its token. A function that makes the chain is not: then
-    the model takes the token from the environment of the worker.
+    A chain is pickled for the workers, with its settings and its token. If you pass a function that makes the chain
+    instead, the model reads the token from the worker's environment.
 
-    Chains should return texts or objects of a single class, since Ray columns have a single type. Rate limiters cannot
-    be pickled. `max_concurrency` times the number of workers is the limit of the job.
+    Chains should return strings, or objects of a single class, since a Ray column has a single type. Rate limiters
+    cannot be pickled. The concurrency of the job is `max_concurrency` times the number of workers.
 
     Args:
-        chain: As for `answer_rows`, or a function without arguments that returns one. A function that Ray pickles
-            brings along the global variables that it uses, so it should not use a model from outside.
-        max_concurrency: Maximum number of rows at work at a time in each worker.
+        chain: As for `answer_rows`, or a function without arguments that returns one. Ray pickles the function with
+            the global variables that it uses, so it should create the model itself.
+        max_concurrency: Maximum number of rows in progress in each worker.
     """
 
     def __init__(
@@ -228,8 +228,8 @@ class AnswerBatch:
     ) -> None:
         ask = _asker(chain if isinstance(chain, Runnable) else chain())
         self._options = BatchOptions(max_concurrency=max_concurrency, max_errors_in_a_row=None)
-        run(ask, [], self._options)  # checks them
-        at_work = asyncio.Semaphore(max_concurrency)  # shared by all batches, since Ray runs several at once
+        run(ask, [], self._options)  # validates them
+        at_work = asyncio.Semaphore(max_concurrency)  # shared by all batches: Ray runs several concurrently
 
         async def ask_in_turn(row: Row) -> Row:
             async with at_work:

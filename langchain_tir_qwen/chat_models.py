@@ -105,12 +105,13 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     stream_usage: bool = True
     """Whether to request token counts for streams; they are in the last chunk's `usage_metadata`."""
     retry_tool_calls: bool = True
-    """Whether to send another request if none of the tool calls of an answer can be run, since LangChain's agents would
-    end there: for a whole answer if a stream has lost a part of a call, otherwise with what is wrong with the calls."""
+    """Whether to send a second request if all tool calls of an answer are invalid, since LangChain's agents would end
+    there. It tells the model what is wrong with the calls, or repeats the request without streaming if the stream may
+    have lost a part of a call."""
     extra_body: ExtraBody = None
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
-    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts; requires the optional library tokenizers."""
+    """Path of Qwen3-32B's `tokenizer.json`, for exact token counts; requires the optional library `tokenizers`."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""
     http_async_client: Any = Field(default=None, repr=False, exclude=True)
@@ -298,9 +299,9 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         print(message.tool_calls[0]["name"], message.tool_calls[0]["args"])
         ```
 
-        Calls that must not be run are in `invalid_tool_calls`: their arguments are truncated or not a JSON object, or
-        there is no such tool. If there are no others, the model is asked once more, which `retry_tool_calls=False`
-        turns off. LangChain's `create_agent` binds tools itself.
+        Invalid calls are in `invalid_tool_calls`: their arguments are truncated or not a JSON object, or there is no
+        such tool. If all calls are invalid, the model is asked once more, which `retry_tool_calls=False` turns off.
+        LangChain's `create_agent` binds tools itself.
 
         Args:
             tools: Pydantic classes, functions, LangChain tools or JSON schemas.
@@ -392,17 +393,17 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
         return with_raw(llm, wanted) if include_raw else llm | StructuredOutputParser(answer_schema=wanted)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the token ids of a text.
+        """Return the token ids of `text`.
 
         Raises:
-            ConfigurationError: `tokenizer_file` is unset or unreadable, or the library tokenizers is not installed.
+            ConfigurationError: `tokenizer_file` is unset or unreadable, or the library `tokenizers` is not installed.
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
         return read_token_ids(self.tokenizer_file, text)
 
     def get_num_tokens(self, text: str) -> int:
-        """Count the tokens of a text, exactly with `tokenizer_file`, otherwise as a conservative estimate."""
+        """Count the tokens of `text`, exactly with `tokenizer_file`, otherwise as a conservative estimate."""
         if self.custom_get_token_ids is None and self.tokenizer_file is None:
             return estimate_tokens(text)
         return len(self.get_token_ids(text))
@@ -410,7 +411,7 @@ class ChatTIRQwen(BaseChatModel, ModelSettings):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Count the tokens of a conversation and its tools, approximately; see `get_num_tokens`.
 
-        The reasoning that led to the tool calls after the last human message counts too, since the model gets it back.
+        Reasoning that led to tool calls after the last human message counts too, since it is sent back to the model.
 
         Args:
             messages: The conversation.

@@ -19,7 +19,7 @@ class TIREmbeddings(EmbeddingSettings, Embeddings):
     """An embedding model on E2E Networks' TIR, or on any OpenAI-compatible server.
 
     Texts are sent as text, never as token ids. One instance can be shared by any number of threads, tasks and event
-    loops. A list of texts is divided into requests of `batch_size` texts, of which `max_concurrency` run at once.
+    loops. A list of texts is divided into requests of `batch_size` texts; `max_concurrency` of them run concurrently.
 
     ```python
     from langchain_core.vectorstores import InMemoryVectorStore
@@ -36,8 +36,8 @@ class TIREmbeddings(EmbeddingSettings, Embeddings):
     """
 
     model: str = DEFAULT_EMBEDDING_MODEL
-    """Name of the embedding model, sent in the path and the body. TIR's dashboard shows which ones there are; vectors
-    of different models cannot be compared."""
+    """Name of the embedding model, sent in the path and the body. TIR's dashboard lists the available ones; vectors of
+    different models cannot be compared."""
     access_token: Token | None = Field(
         default_factory=lambda: secret_from_env("E2E_TIR_ACCESS_TOKEN"),
         validation_alias=AliasChoices("access_token", "api_key", "tir_access_token"),
@@ -72,7 +72,7 @@ class TIREmbeddings(EmbeddingSettings, Embeddings):
             construct(self, super().__init__, kwargs)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the vectors of texts, in their order; an empty text is embedded as a space."""
+        """Return the vectors of texts, in the same order; an empty text is embedded as a space."""
         with raises_langchain_errors():
             return self._embed(texts, self.document_instruction)
 

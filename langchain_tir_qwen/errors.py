@@ -4,7 +4,7 @@ Each class also inherits from its counterpart in `langchain_core.exceptions`, wh
 (`is_retryable`, `ContextOverflowError`). LangGraph's default retry policy retries everything except RuntimeError and
 some other built-in exceptions, so errors that a retry cannot fix are also RuntimeErrors.
 
-Catch `tir_qwen.TIRError` and `tir_qwen.StreamError` for all of them; these two have no class here.
+To catch all of them, use `tir_qwen.TIRError`, or `tir_qwen.StreamError` for answers that fail after they have begun.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class APIStatusError(tir_qwen.APIStatusError, langchain.ModelError):
 
 
 class RefusedError(APIStatusError, RuntimeError):
-    """A status without a more specific class that a retry would not change."""
+    """A status without a more specific class, which a retry would not change."""
 
 
 class BadRequestError(tir_qwen.BadRequestError, langchain.ModelInvalidRequestError, RuntimeError):

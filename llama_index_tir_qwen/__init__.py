@@ -20,7 +20,7 @@ __all__ = ["TIREmbedding", "TIRQwen"]
 
 
 def __getattr__(name: str) -> object:
-    """Import `TIREmbedding` when it is used: programs that only chat start without it."""
+    """Import `TIREmbedding` when it is used, so that programs that only chat start faster."""
     if name != "TIREmbedding":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .embeddings import TIREmbedding  # noqa: PLC0415

@@ -46,7 +46,7 @@ class FunctionCalling(FunctionCallingLLM):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments for a chat with `tools`; `strict`, as OpenAI's LLM takes it, is sent with each."""
+        """Return the arguments for a chat with `tools`; `strict`, as in OpenAI's LLM, is sent with each tool."""
         messages = list(chat_history or [])
         if user_msg is not None:
             messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
@@ -91,9 +91,9 @@ class FunctionCalling(FunctionCallingLLM):
             **kwargs: Not used.
 
         Raises:
-            ValueError: With `error_on_no_tool_call`: there is no call, or one that must not be run, since its arguments
-                are truncated or not a JSON object, or there is no such tool. Without it, such a call has the reason as
-                its name: there is no tool of that name, so an agent reports the reason to the model.
+            ValueError: With `error_on_no_tool_call`: there is no call, or an invalid one, because its arguments are
+                truncated or not a JSON object, or there is no such tool. Without it, the name of an invalid call
+                contains the reason: there is no tool of that name, so an agent reports the reason to the model.
         """
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         if not blocks and error_on_no_tool_call:
@@ -111,8 +111,8 @@ class FunctionCalling(FunctionCallingLLM):
             selections.append(ToolSelection(tool_id=block.tool_call_id or "", tool_name=name, tool_kwargs=arguments))
         return selections
 
-    # In streams, core's programs do not force the model to call the tool whose arguments are the object, and would take
-    # a call that must not be run for an object without fields.
+    # In streams, core's programs do not force the model to call the tool whose arguments are the object, and would
+    # treat an invalid call as an object without fields.
 
     def stream_chat_with_tools(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> ChatResponseGen:
         """Stream the answer to a conversation, with tools; takes the arguments of `chat_with_tools`."""

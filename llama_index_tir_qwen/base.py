@@ -102,12 +102,12 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
     system_prompt: str | None = Field(default=None, repr=False)
     """Precedes prompts made by core (predictions, structured predictions, queries), but not chat messages."""
     context_window: int = Field(default=CONTEXT_WINDOW, gt=0)
-    """Maximum number of tokens of the prompt and the answer together, by which core sizes prompts. `tir-qwen doctor`
+    """Maximum number of tokens of the prompt and the answer together, to which core fits prompts. `tir-qwen doctor`
     reports the endpoint's."""
     additional_kwargs: ExtraBody = Field(default_factory=dict)
     """Further fields of the request body, such as `{"min_tokens": 5}`; they take precedence over all others."""
     tokenizer_file: str | None = None
-    """Path of Qwen3-32B's `tokenizer.json`, for `get_token_ids`; requires the optional library tokenizers."""
+    """Path of Qwen3-32B's `tokenizer.json`, for `get_token_ids`; requires the optional library `tokenizers`."""
     http_client: Any = Field(default=None, repr=False, exclude=True)
     """A client of httpx or httpx2 for synchronous calls, with its own connection pool; never closed or pickled."""
     async_http_client: Any = Field(default=None, repr=False, exclude=True)
@@ -147,13 +147,13 @@ class TIRQwen(CustomLLM, StructuredPrediction, ModelSettings):
         )
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the token ids of a text, by `tokenizer_file`.
+        """Return the token ids of `text`, using `tokenizer_file`.
 
-        Core counts tokens with its global tokenizer, that of GPT-3.5, whatever the LLM is. To replace it:
+        Core counts the tokens of every LLM with a global tokenizer, that of GPT-3.5. To replace it:
         `Settings.tokenizer = llm.get_token_ids`.
 
         Raises:
-            ConfigurationError: `tokenizer_file` is unset or unreadable, or the library tokenizers is not installed.
+            ConfigurationError: `tokenizer_file` is unset or unreadable, or the library `tokenizers` is not installed.
         """
         return read_token_ids(self.tokenizer_file, text)
 

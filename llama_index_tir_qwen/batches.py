@@ -53,22 +53,22 @@ def answer_rows(
 ) -> AnsweredRows:
     """Run an LLM, a program or a query engine on each row, and yield the rows with their answers as they arrive.
 
-    What comes back, what stops a run, and what is asked again are as in `tir_qwen.batches.answer_rows`.
+    Errors, retries and the end of a run are handled as in `tir_qwen.batches.answer_rows`.
 
     Args:
-        llm: An LLM takes the column `messages` (chat messages, or dicts with a `role` and a `content`) where there is
+        llm: An LLM takes the column `messages` (chat messages, or dicts with a `role` and a `content`) if there is
             one, otherwise the column `prompt`. A program takes the columns as the variables of its prompt. A query
             engine takes the column `query`.
-        rows: The data set; an iterator is read as far as needed.
-        **options: Those of `tir_qwen.batches.BatchOptions`, such as `max_concurrency` and `keep`.
+        rows: The data set; an iterator is read as needed.
+        **options: The options in `tir_qwen.batches.BatchOptions`, such as `max_concurrency` and `keep`.
 
     Yields:
-        The row, and the columns `response` (a text, or a program's object as JSON values), `reasoning`,
-            `finish_reason`, `input_tokens`, `output_tokens` (None unless an LLM was asked) and `error`.
+        The row, and the columns `response` (a string, or a program's object as JSON values), `reasoning`,
+            `finish_reason`, `input_tokens`, `output_tokens` (None unless `llm` is an LLM) and `error`.
 
     Raises:
         TypeError: `llm` is none of these.
-        ValueError: (when iterated) The first two rows do not have the column that is taken.
+        ValueError: (when iterated) The first two rows lack a column that is used.
     """
     return run(_asker(llm), rows, options)
 
@@ -119,7 +119,7 @@ async def _ask_query_engine(query_engine: BaseQueryEngine, row: Row) -> Row:
     if "query" not in row:
         raise MissingColumnError(row, ["query"])
     answer: Any = await query_engine.aquery(row["query"])
-    if isinstance(answer, AsyncStreamingResponse):  # its `str` would block the event loop, as that of the other
+    if isinstance(answer, AsyncStreamingResponse):  # `str` of either type would block the event loop
         answer = await answer.get_response()
     elif isinstance(answer, StreamingResponse):
         answer = await asyncio.to_thread(answer.get_response)

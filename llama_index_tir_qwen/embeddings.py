@@ -29,7 +29,7 @@ class TIREmbedding(BaseEmbedding, EmbeddingSettings):
         print(found.score, found.text)
     ```
 
-    Core hands over `embed_batch_size` texts at a time, of which each request has `batch_size`.
+    Core passes `embed_batch_size` texts at a time, which are divided into requests of `batch_size` texts.
 
     Raises:
         ConfigurationError: An argument is unknown, missing or malformed; nothing was sent.
@@ -37,8 +37,8 @@ class TIREmbedding(BaseEmbedding, EmbeddingSettings):
     """
 
     model_name: str = Field(default=DEFAULT_EMBEDDING_MODEL, validation_alias=AliasChoices("model_name", "model"))
-    """Name of the embedding model, also as `model`, sent in the path and the body. TIR's dashboard shows which ones
-    there are; vectors of different models cannot be compared."""
+    """Name of the embedding model, also as `model`, sent in the path and the body. TIR's dashboard lists the available
+    ones; vectors of different models cannot be compared."""
     # A plain string: core's `to_json` cannot serialize a SecretStr, and pickling one would lose the token.
     api_key: str | None = Field(
         default_factory=lambda: os.environ.get("E2E_TIR_ACCESS_TOKEN"),
@@ -58,9 +58,9 @@ class TIREmbedding(BaseEmbedding, EmbeddingSettings):
     `base_url`; environment `E2E_TIR_BASE_URL`, or `MODEL_API_CLIENT_HOST` for a host. Default:
     `https://infer.e2enetworks.net`."""
     embed_batch_size: int = Field(default=256, gt=0, le=2048)
-    """How many texts core hands over at a time, with one event for all of them."""
+    """Number of texts that core passes at a time, with one event for all of them."""
     num_workers: int | None = 4
-    """How many times `embed_batch_size` texts core's asynchronous methods hand over at once."""
+    """Number of batches of `embed_batch_size` texts that core's asynchronous methods pass concurrently."""
     additional_kwargs: ExtraBody = None
     """Further fields of the request body; they take precedence over all others."""
     http_client: Any = Field(default=None, repr=False, exclude=True)

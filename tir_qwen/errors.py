@@ -4,7 +4,7 @@
     ├── ConfigurationError (also ValueError)   nothing was sent
     ├── APIConnectionError                     no response arrived, or it timed out
     │   └── APITimeoutError
-    ├── APIStatusError                         the server refused: .status_code .body .request_id .retry_after
+    ├── APIStatusError                         a status other than 2xx: .status_code .body .request_id .retry_after
     │   ├── BadRequestError                    400, 422
     │   │   └── ContextOverflowError           the prompt, or prompt and max_tokens, exceed the context window
     │   ├── AuthenticationError                401
@@ -18,8 +18,8 @@
         └── ServerStreamError                  the server reported an error in its answer: .body
 
 Exceptions contain only plain values, never a request or response of the HTTP library. So they can be pickled, and do
-not leak the token or the project id into tracebacks and logs. Their messages do not contain prompts either: what a
-server's error repeats of the request is replaced with "…". Only `.body` keeps it.
+not leak the token or the project id into tracebacks and logs. Their messages do not contain prompts either: if a
+server's error repeats a part of the request, it is replaced with "…". Only `.body` keeps it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class APIConnectionError(TIRError):
 
     Attributes:
         reason: Why there was no connection: `proxy` (it could not be reached, or did not connect to the server), `name`
-            (the host name does not resolve), `refused` (nothing listens at the port), `unreachable` (no route, or no
+            (the host name does not resolve), `refused` (nothing listens on the port), `unreachable` (no route, or no
             answer within `Timeout.connect`), `certificate` (not trusted), `tls` (the handshake failed otherwise) or
             `open_files` (this process has too many). Empty if it is none of these.
         stale: Whether the request was sent over an idle connection that the server had closed. Such a request is
@@ -97,10 +97,10 @@ class APIStatusError(TIRError):
 
     Attributes:
         status_code: The HTTP status.
-        body: The server's description of the error; None if there was none. Of a JSON object, it holds the `message`
-            (up to 500 characters) and the fields `type`, `param` and `code`; of anything else, up to 500 characters of
-            text. Credentials are replaced with `***`, and the input that vLLM's validation errors quote is cut off. But
-            it may repeat the prompt in other ways, which the message does not: do not log it if prompts are private.
+        body: The server's description of the error; None if there was none. From a JSON object, it contains the
+            `message` (up to 500 characters) and the fields `type`, `param` and `code`; from anything else, up to 500
+            characters of text. Credentials are replaced with `***`, and the input that vLLM's validation errors quote
+            is cut off. Unlike the message, it may still repeat the prompt: do not log it if prompts are private.
         request_id: The server's `x-request-id`.
         retry_after: Seconds to wait before the next request, if the server specifies them.
     """
@@ -130,9 +130,9 @@ class BadRequestError(APIStatusError):
 class ContextOverflowError(BadRequestError):
     """The prompt, or the prompt together with `max_tokens`, exceeds the model's context window.
 
-    Shorten the prompt or lower `max_tokens`. The message quotes the server, which usually states the limit. Most
-    servers answer with status 400; those that use 413, 422 or 500 raise this class too, and `status_code` is theirs. It
-    is 200 where they check the prompt only after they have begun a stream, as TGI and LM Studio do.
+    Shorten the prompt or lower `max_tokens`. The message quotes the server, which usually states the limit. The
+    `status_code` is usually 400. Some servers use 413, 422 or 500, or 200 if they check the prompt only after they have
+    begun a stream, as TGI and LM Studio do.
     """
 
 
@@ -149,7 +149,7 @@ class NotFoundError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests, even after retries; `retry_after` is how long the server asks to wait, if it does."""
+    """429: too many requests, even after retries; `retry_after` is the delay that the server asks for, if any."""
 
     is_retryable = True
 
@@ -163,7 +163,7 @@ class InternalServerError(APIStatusError):
 class StreamError(TIRError):
     """The answer failed after it had begun with a 2xx status; `partial` contains what had arrived.
 
-    It is not retried: a caller who has read half of one answer would go on with half of another.
+    It is not retried, because a new answer would not continue the part that the caller has already read.
     """
 
 
@@ -180,7 +180,7 @@ class MalformedChunkError(StreamError):
 class ServerStreamError(StreamError):
     """The server reported an error within its answer.
 
-    The `code` in `body` does not tell whether a retry helps: vLLM 0.9.2 reports 400 even if its engine has died.
+    The `code` in `body` does not show whether a retry helps: vLLM 0.9.2 reports 400 even if its engine has died.
 
     Attributes:
         body: The server's description of the error, which may repeat parts of the prompt; see `APIStatusError`.

@@ -1,6 +1,6 @@
-"""Answers in notebooks: the reasoning folded, the answer as Markdown.
+"""Displays answers in notebooks: the reasoning collapsed, the answer as Markdown.
 
-Both are printed where there is no notebook.
+Outside of Jupyter, both are printed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SECONDS_BETWEEN_UPDATES = 0.1
 
 
 def show(answer: Any, *, reasoning: bool = True) -> None:
-    """Show an answer, or a stream as it arrives: the reasoning folded, then the answer as Markdown.
+    """Show an answer, or a stream as it arrives: the reasoning collapsed, then the answer as Markdown.
 
     ```python
     from langchain_tir_qwen import ChatTIRQwen
@@ -29,12 +29,12 @@ def show(answer: Any, *, reasoning: bool = True) -> None:
     show(model.stream("What is the capital of France?"))
     ```
 
-    Outside of Jupyter, it prints both.
+    Outside of Jupyter, both are printed.
 
     Args:
         answer: A message, response or completion of LangChain, LlamaIndex or `tir_qwen.Client`, the result of an agent,
-            a list of these, or a stream of chunks, responses, an agent's events or messages, or texts. What is not the
-            model's, such as the result of a tool, is left out of a stream.
+            a list of these, or a stream of chunks, responses, an agent's events or messages, or strings. Parts of a
+            stream that are not from the model, such as the results of tools, are not shown.
         reasoning: Whether to show the reasoning.
 
     Raises:
@@ -43,7 +43,7 @@ def show(answer: Any, *, reasoning: bool = True) -> None:
     if isinstance(answer, (Awaitable, AsyncIterable)):
         advice = "await ashow(...)" if isinstance(answer, AsyncIterable) else "show(await ...)"
         if iscoroutine(answer):
-            answer.close()  # or Python warns that nobody has awaited it
+            answer.close()  # otherwise, Python warns that it was never awaited
         raise TypeError(f"show cannot wait for an asynchronous answer: use {advice}.")
     if isinstance(answer, list):
         for each in answer:
@@ -67,7 +67,7 @@ async def ashow(stream: AsyncIterable[Any], *, reasoning: bool = True) -> None:
 
 
 class _View:
-    """What is shown of one answer, updated as it grows."""
+    """The display of one answer, updated as it grows."""
 
     def __init__(self, shows_reasoning: bool) -> None:
         self._shows_reasoning = shows_reasoning
@@ -77,7 +77,7 @@ class _View:
         self._updated_at = 0.0
 
     def add_part(self, piece: Any) -> None:
-        """Add a piece of a stream, if it is the model's."""
+        """Add a piece of a stream, if it is from the model."""
         if isinstance(piece, tuple):  # of LangGraph: a chunk and its metadata
             piece = piece[0]
         is_message = getattr(piece, "type", None) in ("ai", "AIMessageChunk")
@@ -116,7 +116,7 @@ class _View:
         if not self._reasoning:
             return self._content
         state = "" if self._content else " open"
-        text = escape(self._reasoning).replace("\n", "&#10;")  # after an empty line, Markdown would go on
+        text = escape(self._reasoning).replace("\n", "&#10;")  # after an empty line, Markdown would resume
         thought = f'<div style="white-space: pre-wrap">{text}</div>'
         return f"<details{state}><summary>Reasoning</summary>{thought}</details>\n\n{self._content}"
 

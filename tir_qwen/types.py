@@ -62,7 +62,7 @@ class ToolCallDelta(_Record):
         id: Id of the call, in its first part only.
         name: Name of the tool, in the call's first part only.
         arguments: The next part of the arguments, as JSON text that may be split anywhere.
-        error: Why the call must not be run, in its last part only; None if nothing is wrong with it.
+        error: Why the call is invalid, in its last part only; None if it is valid.
     """
 
     index: int
@@ -89,8 +89,8 @@ class Delta(_Record):
         response: Metadata of the whole response, each field once: `id`, `created` and `model` in the first delta, all
             others (`system_fingerprint`, `prompt_logprobs`, `kv_transfer_params`, ...) in the last.
         last: Whether this is the last delta of the answer.
-        replaces: How many characters of the content so far, which is all of it, are replaced by the content from here
-            on: that was not valid (only with `validate`).
+        replaces: Number of characters to discard: all of the content so far, because it was not valid. The content
+            from here on replaces it (only with `validate`).
     """
 
     index: int = 0
@@ -114,8 +114,8 @@ class ToolCall(_Record):
         id: Id of the call; the tool's result refers to it as `tool_call_id`.
         name: Name of the tool.
         arguments: The text of a JSON object, `{}` if the model wrote none. If there is an `error`, it may be anything.
-        error: Why the call must not be run: its arguments are not a JSON object or truncated, or there is no such
-            tool. None if nothing is wrong with it.
+        error: Why the call is invalid and must not be run: its arguments are truncated or not a JSON object, or there
+            is no such tool. None if it is valid.
     """
 
     id: str
@@ -201,10 +201,10 @@ class Completion(_Record):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Embeddings(_Record):
-    """The vectors of some texts. `Client.embed` returns it. Its repr has only their number and length.
+    """The vectors of texts. `Client.embed` returns it. Its repr shows only their number and length.
 
     Attributes:
-        vectors: For each text, in their order, its vector: a list of floats.
+        vectors: One vector for each text, in the same order: a list of floats.
         usage: Token counts of all requests together; None if the server reported none.
         model: Name of the model that computed the vectors, as the server reports it; None if there were no texts.
     """

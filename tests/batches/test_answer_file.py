@@ -72,7 +72,8 @@ def test_half_a_line_is_asked_again(path: Path, caplog: pytest.LogCaptureFixture
         assert missing(path, rows) == rows[1:]
         assert path.read_bytes() == lines[0]
         assert path.with_name(DAMAGED).read_bytes() == lines[1][:end] + b"\n"
-        assert caplog.messages == [f"{path} was damaged: line 2 ({end:,} bytes) moved to {DAMAGED}, to be asked again."]
+        moved = f"line 2 ({end:,} bytes) moved to {DAMAGED}, so the rows are missing again"
+        assert caplog.messages == [f"{path} was damaged: {moved}."]
         path.with_name(DAMAGED).unlink()
     path.write_bytes(lines[0] + lines[1][:-1])
     assert missing(path, rows) == []  # only the line ending is missing
@@ -180,7 +181,7 @@ def test_failed_rows_are_recorded(path: Path, caplog: pytest.LogCaptureFixture) 
             assert len(file) == 0
         assert read(path) == [{**failed(rows[1]), "attempts": attempt}]
     assert missing(path, rows) == [rows[0], rows[2]]
-    assert "1 rows have failed before and are not asked again" in caplog.text
+    assert "1 rows have failed before and are not sent again" in caplog.text
     assert missing(path, rows, max_attempts=2) == [rows[0], rows[2]]
     assert missing(path, rows, max_attempts=3) == rows
     assert missing(path, rows, max_attempts=None) == rows

@@ -42,7 +42,7 @@ def test_a_model_that_asks_another_server() -> None:
         endpoint.check()
     assert str(caught.value).splitlines() == [
         "Nobody asked for the answer 'never'.",
-        "No request came: is the model created with these settings, or while the environment names this server?",
+        "No request arrived: was the model created with these settings, or while the environment named this server?",
     ]
 
 

@@ -1,7 +1,7 @@
-"""Bulk inference: answer the rows of a data set, many at a time, and go on after a crash where the run was.
+"""Bulk inference: answer the rows of a data set concurrently, and resume after a crash.
 
 `answer_rows` runs any async function on each row, and yields the row as soon as its answer arrives. `AnswerFile` stores
-the answers, so that a program that is run again only asks what is missing. `read_rows` reads JSON Lines and CSV.
+the answers, so that a program that is run again only sends the missing rows. `read_rows` reads JSON Lines and CSV.
 `langchain_tir_qwen.batches` and `llama_index_tir_qwen.batches` do the same with chains, LLMs and query engines.
 
 ```python

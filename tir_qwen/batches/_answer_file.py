@@ -35,30 +35,30 @@ except ModuleNotFoundError:  # Windows
 
 _logger = logging.getLogger("tir_qwen")
 _FIRST_LINES = 100
-"""Number of lines of which one must be an answered row, if the file has as many."""
+"""If none of this many lines at the beginning of a file is an answered row, the file is rejected."""
 
 
 class _Failure(NamedTuple):
     digest: int
     attempts: int
     at: int
-    """Where its line begins."""
+    """Offset of its line in the file."""
 
 
 class AnswerFile:
     """A JSON Lines file of answered rows; each is written as soon as its answer arrives.
 
-    A program that is run again, because it was killed or because the run was stopped, only requests the `missing` rows.
+    A program that was killed or stopped only sends the `missing` rows when it is run again.
     The file contains the rows with their prompts and answers; its columns are those of `answer_rows`. NaN and Infinity
     are written as null.
 
-    A row that failed is written too, with its `error` and with `attempts`, how often it has failed. Once it has been
-    answered, closing the file removes the line of its failure, so that each row has one line.
+    A row that failed is also written, with its `error` and the number of its `attempts`. If it is answered later,
+    closing the file removes the line of its failure, so that each row has one line.
 
-    A damaged line costs that line only. A program that was killed can leave half a line, a machine that lost its power
-    a tail of NULs, an editor a byte order mark. When the file is opened, such lines are repaired or moved to
-    `<path>.damaged`, with a warning in the log that says which, and rows without an answer are missing again. (Bytes
-    that changed within a text without making the line invalid cannot be noticed.)
+    Damage to one line does not affect the others. A killed program can leave half a line, a power failure trailing
+    NULs, and an editor a byte order mark. When the file is opened, such lines are repaired or moved to
+    `<path>.damaged`, with a warning in the log that lists them, and rows without an answer are missing again. (Changes
+    that leave a line valid cannot be detected.)
 
     ```python
     from tir_qwen.batches import AnswerFile
@@ -74,8 +74,8 @@ class AnswerFile:
     Args:
         path: The file; created if it does not exist. Only one program at a time may open it (not checked on Windows).
         key: The column that identifies a row; its values are strings or numbers.
-        fsync: Whether to wait after each row until it is on the disk (milliseconds). Otherwise a crash of the machine,
-            unlike one of the program, may lose the answers of the last seconds.
+        fsync: Whether to wait until each row is on the disk, which takes milliseconds. Otherwise, a crash of the
+            machine (but not of the program) may lose the answers of the last seconds.
 
     Raises:
         BlockingIOError: The file is already open in this program or another.
@@ -88,7 +88,7 @@ class AnswerFile:
         self._fsync = fsync
         self._answered: dict[Index, int] = {}  # digests of the rows; 100 MB for a million of them
         self._failed: dict[Index, _Failure] = {}
-        self._superseded: set[int] = set()  # where lines begin of failures that are no longer the last word
+        self._superseded: set[int] = set()  # offsets of the lines of failures that later lines replace
         self._open()
         try:
             self._read()
@@ -153,21 +153,21 @@ class AnswerFile:
         return kept + b"\n"
 
     def _repair(self, damage: Damage, sound_until: int) -> None:
-        """Set damaged lines aside, and mend the file."""
+        """Move damaged lines to another file, and repair this one."""
         aside = self._path.with_name(f"{self._path.name}.damaged")
         damage.set_aside(self._path, aside)
         _logger.warning("%s was damaged: %s.", self._path, damage.describe(aside))
-        if min(damage.mended) >= sound_until:  # a line that was cut off at the end, which is the most frequent
+        if min(damage.mended) >= sound_until:  # the most frequent case: the last line was cut off
             self._file.truncate(sound_until)
             return
         self._rewrite(damage.mended)
         self._answered.clear()
-        self._failed.clear()  # its places have changed
+        self._failed.clear()  # the offsets have changed
         self._superseded.clear()
         self._read()
 
     def _rewrite(self, lines: Mapping[int, bytes]) -> None:
-        """Replace the file by one with these lines in place of those that begin there: by all of it, or not at all."""
+        """Replace the lines at these offsets; the file is replaced as a whole or not at all."""
         path = self._path.resolve()
         new_path = path.with_name(f"{path.name}.new")
         try:
@@ -192,14 +192,14 @@ class AnswerFile:
         return len(self._answered)
 
     def missing(self, rows: Iterable[Row], *, max_attempts: int | None = 1) -> Iterable[Row]:
-        """Return the rows that have not been answered, one after the other as they are wanted.
+        """Return the rows that have not been answered; they are determined one by one, during iteration.
 
         Only the keys are kept in memory: 65 MB for 1,000,000 rows.
 
         Args:
-            rows: The data set; an iterator is read as far as needed.
-            max_attempts: Rows that have failed this often are not asked again. By default, a row that failed once is
-                not; None asks all of them again.
+            rows: The data set; an iterator is read as needed.
+            max_attempts: Rows that have failed this many times are not sent again; by default, once is enough. None
+                sends all failed rows again.
 
         Raises:
             TypeError: (when iterated) A row is not a dict.
@@ -228,7 +228,7 @@ class AnswerFile:
             else:
                 yield row
         if skipped:
-            text = "%s: %s rows have failed before and are not asked again; missing(rows, max_attempts=None) asks them."
+            text = "%s: %s rows have failed before and are not sent again; missing(rows, max_attempts=None) sends them."
             _logger.warning(text, self._path, f"{skipped:,}")
 
     def add(self, row: Row) -> None:
@@ -258,7 +258,7 @@ class AnswerFile:
             self._failed[index] = _Failure(asked, row[ATTEMPTS], at)
 
     def _write(self, line: bytes) -> int:
-        """Write a line whole or not at all; return where it begins."""
+        """Write a line whole or not at all; return its offset."""
         size = self._file.seek(0, os.SEEK_END)
         left = memoryview(line)
         try:
@@ -296,7 +296,7 @@ class AnswerFile:
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """The missing rows of a data set; iterated, they are found one by one."""
+    """The missing rows of a data set, determined one by one during iteration."""
 
     file: AnswerFile
     rows: Iterable[Row]

@@ -15,30 +15,29 @@ from ._lines import Row
 def answer_rows(answer: Callable[[Row], Awaitable[Any]], rows: Rows, **options: Unpack[BatchOptions]) -> AnsweredRows:
     """Run an async function on each row, and yield the rows with their answers as they arrive.
 
-    A fixed number of rows is at work at a time; as soon as one is answered, the next one is read and started, in the
-    order of the data set. Memory does not grow with the number of rows.
+    Up to `max_concurrency` rows are in progress at a time. As soon as one is answered, the next one is read and
+    started, in the order of the data set. Memory does not grow with the number of rows.
 
-    Nothing that was paid for is lost. If a row fails, the others go on. If something stops the run, the rows at work
-    are first answered, kept and yielded. Only leaving the loop (and Ctrl-C) cancels them.
+    If a row fails, the others continue. If an error stops the run, the rows in progress are first answered, stored and
+    yielded, so no paid answer is lost. Only closing the iterator (see `AnsweredRows`) and Ctrl-C cancel them.
 
-    A row that the endpoint refuses (429, 503, 529) even after the client's own retries, or cannot be sent because the
-    endpoint is out of reach (no connection, 502, 504), is asked again after a pause of all rows, for as long as that
-    takes. An endpoint that answers nothing at all for as long as `patience` stops the run.
+    If the endpoint is overloaded (429, 503, 529) or unreachable (no connection, 502, 504), even after the client's own
+    retries, all rows pause, and the row is sent again. If it answers nothing for `patience` seconds, the run stops.
 
     Args:
-        answer: Takes a row; returns a `tir_qwen.Completion`, a text, or any object that can be written as JSON.
-        rows: The data set: dicts from an iterable or an async iterable, which is read as far as needed.
-        **options: Those of `BatchOptions`, such as `max_concurrency`, `keep` and `progress`.
+        answer: Takes a row; returns a `tir_qwen.Completion`, a string, or any object that can be written as JSON.
+        rows: The data set: dicts from an iterable or an async iterable, which is read as needed.
+        **options: The options in `BatchOptions`, such as `max_concurrency`, `keep` and `progress`.
 
     Yields:
-        The row, and the columns `response` (the text, or the object as JSON values; of tool calls, an object with
+        The row, and the columns `response` (the text, or the object as JSON values; for tool calls, an object with
             `text` and `tool_calls`), `reasoning`, `finish_reason` (`length`: truncated by max_tokens), `input_tokens`,
             `output_tokens` (None unless `answer` returns a `Completion`), and `error` (None, or why the row failed).
 
     Raises:
-        AuthenticationError: The token is wrong, which affects every row. `PermissionDeniedError`, `NotFoundError`, any
-            error of `rows` or `keep`, and the error of a row that exceeds a limit above also stop the run. A row that
-            stopped it without a limit is not recorded as failed.
+        AuthenticationError: The token is wrong, so every row would fail. `PermissionDeniedError`, `NotFoundError`, any
+            error of `rows` or `keep`, and the error of the row that reaches a limit such as `max_errors` also stop the
+            run. Unless it reached a limit, the row that stopped the run is not recorded as failed.
         TypeError: A row is not a dict.
         ValueError: An option is invalid; or a row already has one of these columns, or `attempts`.
     """

@@ -14,7 +14,7 @@ _NAMED = 5
 
 
 class Line(NamedTuple):
-    """A line of a file: its number from 1, where it begins, and its length in bytes."""
+    """A line of a file: its number from 1, its offset, and its length in bytes."""
 
     number: int
     at: int
@@ -23,18 +23,18 @@ class Line(NamedTuple):
 
 @dataclass
 class Damage:
-    """The lines of a file that are not as they were written.
+    """The damaged lines of a file.
 
     Attributes:
-        mended: What should stand in place of the lines that begin there; nothing if they cannot be mended.
-        lost: Those that cannot.
+        mended: The repaired lines, by offset; empty if a line cannot be repaired.
+        lost: The lines that cannot be repaired.
     """
 
     mended: dict[int, bytes] = field(default_factory=dict)
     lost: list[Line] = field(default_factory=list)
 
     def add(self, number: int, at: int, line: bytes, mended: bytes) -> None:
-        """Add a line, and what is left of it."""
+        """Add a line, and the part of it that could be repaired."""
         self.mended[at] = mended
         if not mended and without_padding(line):
             self.lost.append(Line(number, at, len(line)))
@@ -51,12 +51,12 @@ class Damage:
             os.fsync(others.fileno())
 
     def describe(self, aside: Path) -> str:
-        """Say what becomes of the lines."""
+        """Describe what happens to the lines."""
         told = []
         if self.lost:
             named = [f"line {line.number:,} ({line.size:,} bytes)" for line in self.lost[:_NAMED]]
             named += [f"{len(self.lost) - _NAMED:,} more"] if len(self.lost) > _NAMED else []
-            told.append(f"{', '.join(named)} moved to {aside.name}, to be asked again")
+            told.append(f"{', '.join(named)} moved to {aside.name}, so the rows are missing again")
         if others := len(self.mended) - len(self.lost):
             told.append(f"NULs, blanks or a byte order mark removed from {others:,} lines")
         return "; ".join(told)

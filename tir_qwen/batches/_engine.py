@@ -28,15 +28,15 @@ from ._summary import Progress, Summary
 _AFFECTS_ALL_ROWS = (AuthenticationError, PermissionDeniedError, NotFoundError)
 _OVERLOADED = (429, 503, 529)
 _GATEWAY = (502, 504)
-"""Statuses of a gateway that does not reach its server; perhaps because of this row."""
+"""Statuses of a gateway that cannot reach its server, perhaps because of this row."""
 _OWN_FAULT = 3
-"""How often a row may find the endpoint out of reach while others are answered."""
+"""How often the endpoint may be unreachable for a row while it answers others."""
 _WAITING = 1_000
-"""Number of answered rows that wait to be read; then no more are started."""
+"""Number of answered rows that may wait to be read before no more rows are started."""
 _FIRST_PAUSE = 1.0
 _MAX_PAUSE = 60.0
 _END = object()
-"""What stands for the end of a data set, in which None would be a mistake."""
+"""Marks the end of a data set; None would hide a None in the data set, which is an error."""
 
 
 Rows = Iterable[Row] | AsyncIterable[Row]
@@ -48,29 +48,30 @@ class BatchOptions(TypedDict, total=False):
     """The options of `answer_rows`."""
 
     max_concurrency: int
-    """Maximum number of rows at work at a time. Default: 32."""
+    """Maximum number of rows in progress. Default: 32."""
     keep: Callable[[Row], object] | None
-    """Called with each row, answered or failed, as soon as it comes back, even if the iterator is read slowly; for
+    """Called with each row as soon as it has been answered or has failed, even if the iterator is read slowly; for
     example `AnswerFile.add`. May be async. An error that it raises stops the run."""
     on_error: OnError
-    """`record` (the default): a row that fails comes back with its `error`. `raise`: it stops the run, and is not
+    """`record` (the default): a row that fails is yielded with its `error`. `raise`: it stops the run, and is not
     recorded."""
     max_errors: int | None
-    """Number of failed rows that stops the run. Default: None, no limit."""
+    """Stop the run when this many rows have failed. Default: None, no limit."""
     max_errors_in_a_row: int | None
-    """Number of failed rows that stops the run if they come back one after the other. Default: 100."""
+    """Stop the run when this many rows have failed in a row. Default: 100."""
     patience: float
-    """Seconds to put up with an endpoint that refuses everything. Default: 3600. With 0, a refused row has failed."""
+    """Stop the run when the endpoint has answered nothing for this many seconds. Default: 3600. With 0, a row that the
+    endpoint refuses has failed."""
     progress: bool
-    """Whether to show a bar (of tqdm, if that is installed; in notebooks too), and the summary at the end. Default:
+    """Whether to show a progress bar (with tqdm, if installed; in notebooks too), and the summary at the end. Default:
     False."""
     prices: tuple[float, float] | None
-    """Price of 1,000,000 tokens of input, and of output, for the `cost` in the summary. Default: None."""
+    """Prices of 1,000,000 input and 1,000,000 output tokens, for the `cost` in the summary. Default: None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Options:
-    """The same with their defaults."""
+    """The options, with their defaults."""
 
     max_concurrency: int = 32
     keep: Callable[[Row], object] | None = None
@@ -158,21 +159,21 @@ class AnsweredRows(AsyncIterator[Row]):
         return self._rows.__anext__()
 
     async def aclose(self) -> None:
-        """Cancel the calls at work, and end."""
+        """Cancel the calls in progress, and end."""
         await self._rows.aclose()
 
 
 def describe(error: BaseException) -> str:
-    """Return the text of an error that a row has."""
+    """Return the text for the `error` of a row."""
     return f"{type(error).__name__}: {error}"
 
 
 def run(
     ask: Ask, rows: Rows, options: BatchOptions, describe: Callable[[BaseException], str] = describe
 ) -> AnsweredRows:
-    """Answer rows by a function that returns the columns of an answer; see `answer_rows`.
+    """Answer rows with a function that returns the columns of an answer; see `answer_rows`.
 
-    A column `error` that is an exception is an error like one that the function raises, beside other columns.
+    An exception in the column `error` counts like one that the function raises, but the other columns are kept.
     """
     state = _Run(ask, rows, _read_options(options), describe)
     return AnsweredRows(state.answers(), state.summary)
@@ -224,7 +225,7 @@ class _Run:
         await self._answered.put(None)
 
     async def _work(self) -> None:
-        """Answer one row after the other; what is raised here stops the run, but not the other workers' rows."""
+        """Answer one row after the other; an error here stops the run, but not the rows of other workers."""
         keep = self._options.keep
         try:
             while not self._stopped.is_set() and (row := await self._next()) is not _END:
@@ -234,10 +235,10 @@ class _Run:
                 try:
                     if keep and isawaitable(kept := keep(answered)):
                         await kept
-                except BaseException as error:  # noqa: BLE001 - raised when the other rows at work have been kept
+                except BaseException as error:  # noqa: BLE001 - raised when the other rows in progress are stored
                     self._stop(_own_error(error, "`keep`"))
                 await self._answered.put(answered)
-        except BaseException as error:  # noqa: BLE001 - likewise; some libraries panic with one of a kind of their own
+        except BaseException as error:  # noqa: BLE001 - likewise; some libraries panic with a class of their own
             self._stop(_own_error(error, "the data set"))
 
     async def _next(self) -> Any:
@@ -293,11 +294,11 @@ class _Run:
         error: Exception | None = None
         try:
             answer = await self._ask(dict(row))
-            to_line({**answer, "error": None})  # if it cannot be written, this row has failed, and not the run
+            to_line({**answer, "error": None})  # if it cannot be written, only this row has failed
             columns |= answer
         except asyncio.CancelledError as raised:
             error = _own_error(raised, "the call")
-        except Exception as raised:  # noqa: BLE001 - recorded or raised, as the caller wishes
+        except Exception as raised:  # noqa: BLE001 - recorded or raised, according to `on_error`
             error = raised
         return columns, error or columns["error"]
 
@@ -320,7 +321,7 @@ class _Run:
         if not self._pauses:
             self._refused_since = now
         elif now - self._refused_since > self._options.patience:
-            self._stop(error, f"The endpoint has answered no row for {now - self._refused_since:,.0f} s: patience.")
+            self._stop(error, f"The endpoint has answered no row for {now - self._refused_since:,.0f} s (patience).")
         self.summary.refused += 1
         if now >= self._resume_at:  # otherwise the request had been sent before the pause began
             advice = getattr(error, "retry_after", None) or _FIRST_PAUSE * 2 ** min(self._pauses, 10)
@@ -328,13 +329,13 @@ class _Run:
             self._pauses += 1
 
     async def _pause(self) -> None:
-        """Wait for the end of a pause; not all workers return at the same moment."""
+        """Wait for the end of a pause; a random delay keeps workers from resuming at the same moment."""
         while (left := self._resume_at - time.monotonic()) > 0 and not self._stopped.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), left * (1 + random.random() / 2))  # noqa: S311
 
     def _stop(self, error: BaseException, note: str | None = None) -> None:
-        """Start no more rows; the first error is raised when the rows at work have been kept."""
+        """Start no more rows; the first error is raised when the rows in progress are stored."""
         if self._failure is None:
             self._failure = error
             if note:
@@ -351,7 +352,7 @@ def _with_tokens_of(spent: Iterable[Row], columns: Row) -> Row:
 
 
 def _own_error(error: BaseException, place: str) -> Any:
-    """Return what stops a row or a run, unless it is the end of the run itself, or of the program, which is raised."""
+    """Return the error that stops a row or a run; if the run or the program itself is ending, raise it."""
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
         raise error
     if not isinstance(error, asyncio.CancelledError):
@@ -366,12 +367,12 @@ def _reaches(count: int, limit: int | None) -> bool:
 
 
 def _is_overload(error: Exception | None) -> bool:
-    """Whether an endpoint has refused a row that it may accept later."""
+    """Whether the endpoint has refused a row that it may accept later."""
     return isinstance(error, APIStatusError) and error.status_code in _OVERLOADED
 
 
 def _is_refusal(error: Exception | None) -> TypeGuard[APIStatusError | APIConnectionError]:
-    """Whether the endpoint is overloaded or out of reach; time limits that an answer exceeds are the row's own."""
+    """Whether the endpoint is overloaded or unreachable; an answer that exceeds a time limit only fails its row."""
     if isinstance(error, APIStatusError):
         return error.is_retryable and error.status_code in (*_OVERLOADED, *_GATEWAY)
     is_slow = isinstance(error, APITimeoutError) and not error.reason

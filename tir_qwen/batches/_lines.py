@@ -21,7 +21,7 @@ _NEEDED = frozenset(COLUMNS)
 _RESERVED = frozenset(RESERVED)
 
 Index = int | float
-"""What stands for the key of a row in memory."""
+"""Represents the key of a row in memory."""
 
 BOM = b"\xef\xbb\xbf"
 
@@ -56,7 +56,7 @@ def read_line(line: bytes, key: str) -> tuple[Index, int, int]:
 
 
 def index_of(row: Row, key: str) -> Index:
-    """Return what stands for a row's key: numbers for themselves, and strings for their hash, which takes less memory.
+    """Return what represents a row's key: a number itself, or the hash of a string, which takes less memory.
 
     Two of a million strings have the same hash once in 37 million data sets. They are then reported as duplicates.
     """
@@ -74,10 +74,10 @@ def index_of(row: Row, key: str) -> Index:
 
 
 def digest(row: Row) -> int:
-    """Return 64 bits that stand for a row without its answer, for as long as this process lives.
+    """Return a 64-bit digest of a row without its answer, valid in this process only.
 
-    Equal are rows that are equal as JSON. Columns without a value do not count, nor does the type of whole numbers: a
-    cluster, whose columns have one type each, fills up the former and changes the latter.
+    Rows are equal if they are equal as JSON. Columns without a value are ignored, and so is the type of whole numbers:
+    a cluster, whose columns have one type each, adds the former and changes the latter.
 
     Raises:
         ValueError: The row cannot be written as JSON.
@@ -90,7 +90,7 @@ def _sorted(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a row in the only form that its JSON has."""
+    """Return a value of a row in a form that is the same for all values with equal JSON."""
     kind = type(value)
     if kind is str or kind is int or kind is bool:
         return value

@@ -16,8 +16,8 @@ from ._lines import BOM, Row
 def read_rows(path: str | os.PathLike[str], *, key: str = "id") -> Iterator[Row]:
     r"""Read the rows of a JSON Lines or CSV file one by one.
 
-    Rows without a `key` are numbered from 1, so that an `AnswerFile` can tell them apart; do not insert rows above
-    others then. A column `prompts`, as in the CSV files of Bulk Prompts in TIR's console, is called `prompt`.
+    Rows without a `key` are numbered from 1, so that an `AnswerFile` can tell them apart. Append new rows to such a
+    file; do not insert them. A column `prompts`, as in the files for TIR's *Bulk Prompts*, is renamed to `prompt`.
 
     ```python
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run has done so far, and the bar that shows it."""
+"""The state of a run so far, and the progress bar that shows it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _logger = logging.getLogger("tir_qwen")
 
 @dataclass
 class Summary:
-    """What one run has done so far, without earlier runs of the same file; `str()` of it is a sentence for people.
+    """The state of one run so far, without earlier runs of the same file; `str()` describes it in a sentence.
 
     Attributes:
-        rows: Number of rows that came back, answered or failed.
+        rows: Number of rows that have been answered or have failed.
         answered: Number of rows with an answer.
         failed: Number of rows with an `error`.
-        refused: How often a row was put back in line because the endpoint was overloaded or out of reach.
+        refused: How often a row was postponed because the endpoint was overloaded or unreachable.
         input_tokens: Tokens of the prompts, as far as the answers report them.
         output_tokens: Tokens of the answers, with their reasoning.
-        uncounted: Number of rows with an answer whose tokens are not known.
+        uncounted: Number of answered rows whose tokens are unknown.
         seconds: Duration of the run until the last row.
-        prices: Price of 1,000,000 tokens of input and of output, in any currency, if given.
+        prices: Prices of 1,000,000 input and 1,000,000 output tokens, in any currency, if given.
     """
 
     rows: int = 0
@@ -42,7 +42,7 @@ class Summary:
 
     @property
     def cost(self) -> float | None:
-        """What the tokens cost by `prices`; None without them."""
+        """The cost of the tokens; None without `prices`."""
         if self.prices is None:
             return None
         return (self.input_tokens * self.prices[0] + self.output_tokens * self.prices[1]) / 1_000_000

@@ -1,8 +1,8 @@
-"""Tests without the endpoint: a server on this machine that answers like TIR's, from a script or a recording.
+"""Tests without the endpoint: a local server that answers like TIR's, from a script or a recording.
 
-`FakeEndpoint` answers with what it is told, `Reply`s and `faults`, and keeps the requests. `play` answers from a file
-that `record` has written. With pytest, the fixtures `tir_endpoint`, `chat_tir_qwen` and `tir_qwen_llm` are at hand as
-soon as this package is installed.
+`FakeEndpoint` sends the answers that it is given, `Reply`s and `faults`, and stores the requests. `play` answers from a
+file that `record` has written. Installing this package adds the fixtures `tir_endpoint`, `chat_tir_qwen` and
+`tir_qwen_llm` to pytest.
 """
 
 from ._embeddings import embed_words

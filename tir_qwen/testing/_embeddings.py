@@ -1,4 +1,4 @@
-"""Embeddings without a model: texts with words in common are near each other."""
+"""Embeddings without a model: texts that share words have similar vectors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Embed = Callable[[str], list[float]]
 
 
 def embed_words(text: str, dimensions: int = DIMENSIONS) -> list[float]:
-    """Return a vector of length 1, made of the words of `text` and of their parts.
+    """Return a vector of length 1, computed from the words of `text` and parts of them.
 
-    The same text has the same vector in each run, and texts are the nearer the more words they share, so that retrieval
-    finds the passage that has the words of a question. Synonyms are not near.
+    The same text has the same vector in each run. The more words two texts share, the more similar their vectors are,
+    so retrieval finds the passage that contains the words of a question. Synonyms are not similar.
     """
     vector = [0.0] * dimensions
     for feature, weight in _features(text):
@@ -32,7 +32,7 @@ def embed_words(text: str, dimensions: int = DIMENSIONS) -> list[float]:
 def _features(text: str) -> Iterator[tuple[str, float]]:
     for word in re.findall(r"\w+", text.lower()):
         yield word, 1.0
-        yield from ((word[start : start + 4], 0.25) for start in range(len(word) - 3))  # near: refund, refunds
+        yield from ((word[start : start + 4], 0.25) for start in range(len(word) - 3))  # similar: refund, refunds
 
 
 def embeddings(body: dict[str, Any], embed: Embed | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`FakeEndpoint`: a server on this machine that answers like TIR's, from a script."""
+"""`FakeEndpoint`: a local server that answers like TIR's, from a script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._shapes import SHAPES
 from .faults import Interruption, Refusal
 
 Answer = str | Reply | Refusal | Interruption | Response
-"""What a request gets. A string is the text of a `Reply`."""
+"""The answer to a request. A string is the text of a `Reply`."""
 Script = Answer | Callable[[Request], Answer]
 """An answer, or a function that returns the answer to a request."""
 
@@ -28,16 +28,16 @@ Paced = TypeVar("Paced", Reply, Response)
 TOKEN = "testing"  # noqa: S105 - opens nothing
 PROJECT_ID = "6530"
 
-_UNASKED = "No request came: is the model created with these settings, or while the environment names this server?"
+_UNASKED = "No request arrived: was the model created with these settings, or while the environment named this server?"
 _ANSWERS = "a str, Reply, fault or Response"
 
 
 class _OverError(Exception):
-    """Raised for a request that came too many."""
+    """Raised for a request for which no answer is left."""
 
 
 class FakeEndpoint:
-    """A server on this machine that answers like TIR's endpoint, while it is used as a context manager.
+    """A local server that answers like TIR's endpoint, while it is used as a context manager.
 
     Clients and models need no change: they send real requests, whole or streamed, from any thread or event loop. They
     bypass proxies: while an endpoint runs, the environment's `NO_PROXY` includes 127.0.0.1.
@@ -53,24 +53,23 @@ class FakeEndpoint:
         endpoint.check()
     ```
 
-    `POST .../chat/completions` is answered from the script, below any path, whatever model, token and project the
-    request names; `POST .../embeddings` is answered with vectors by which texts with words in common are near each
-    other.
+    `POST .../chat/completions`, with any path, model, token and project, is answered from the script.
+    `POST .../embeddings` is answered with vectors that are similar if texts share words.
 
     Args:
-        script: The answers, in order: texts, `Reply`s, `faults`, or functions of the `Request` that return one. Each
-            request takes the next, also one that a client sends because the last has failed.
-        default: The answer to all further requests. None: they are errors, with status 410.
-        vllm: The version of vLLM whose shapes are written: `0.32`, or `0.9`, which TIR's endpoint resembles.
-        tokens_per_second: The pace of the model; None: it does not wait.
-        embed: Returns the vector of a text, in place of the built-in vectors.
+        script: The answers, in order: strings, `Reply`s, `faults`, or functions of the `Request` that return one. Each
+            request gets the next answer, and so does each retry.
+        default: The answer to all further requests. None: they get an error with status 410.
+        vllm: The version of vLLM to imitate: `0.32`, or `0.9`, which TIR's endpoint resembles.
+        tokens_per_second: The speed of the model; None: no delay.
+        embed: Returns the vector of a text; replaces the built-in function.
 
     Raises:
         TypeError: A part of the script is not an answer.
-        ValueError: There are no shapes of this version of vLLM.
+        ValueError: `vllm` is none of these versions.
 
     Attributes:
-        requests: The requests so far, oldest first. After the end they are still there.
+        requests: The requests so far, oldest first. They remain after the context has ended.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class FakeEndpoint:
         """Add answers to the end of the script.
 
         Raises:
-            TypeError: One is not an answer.
+            TypeError: One of them is not an answer.
         """
         with self._lock:
             self._script += [_checked(each) for each in script]
@@ -123,7 +122,7 @@ class FakeEndpoint:
         """Check that each request got an answer, and that no answers are left.
 
         Raises:
-            AssertionError: Answers are left, a request came too many, or a function of the script failed.
+            AssertionError: Answers are left, a request got no answer, or a function of the script failed.
         """
         with self._lock:
             problems = [*self._problems, *(f"Nobody asked for the answer {script!r}." for script in self._script)]
@@ -134,7 +133,7 @@ class FakeEndpoint:
 
     @property
     def base_url(self) -> str:
-        """The address: scheme, host and port. Add `/v1` for a program that wants a complete address."""
+        """The address: scheme, host and port. Add `/v1` for programs that need a complete base URL."""
         return self._running.url
 
     @property
@@ -144,7 +143,7 @@ class FakeEndpoint:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings as environment variables, for programs that read them; also that no proxy is used."""
+        """The settings as environment variables, including `NO_PROXY`, for programs that read them."""
         return {
             "E2E_TIR_BASE_URL": self.base_url,
             "E2E_TIR_PROJECT_ID": PROJECT_ID,
@@ -185,7 +184,7 @@ class FakeEndpoint:
             problem = f"Request {number} got no answer: {cause}"
             with self._lock:
                 self._problems.append(problem)
-            return json_response(self._shape.error(410, problem), 410)  # which no client tries again
+            return json_response(self._shape.error(410, problem), 410)  # which no client retries
 
     def _vectors(self, _: Request, body: dict[str, Any]) -> Response | Interrupted:
         return json_response(embeddings(body, self._embed))

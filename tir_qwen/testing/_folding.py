@@ -77,7 +77,7 @@ def compact(value: Any) -> str:
 def replace_secrets(value: Any, secrets: Sequence[str]) -> Any:
     """Return a JSON value with `***` in place of secrets in its strings.
 
-    Numbers that look like one are none, and neither is a part of a vector in base64.
+    Numbers and base64 vectors that contain the same characters are kept.
     """
     if isinstance(value, str):
         return re.sub(secrets_pattern(secrets), "***", value) if secrets else value

@@ -1,4 +1,4 @@
-"""Keeps requests to the server away from proxies: clients would send them to that of the environment."""
+"""Keeps requests to the server away from proxies: clients would send them to the environment's proxy."""
 
 from __future__ import annotations
 

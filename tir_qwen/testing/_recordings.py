@@ -31,13 +31,12 @@ _TIMEOUT = 600.0
 class Recording:
     """Exchanges with an endpoint, in order, as `record` stores them in a file.
 
-    An exchange has the `request` (its body), and of the response the `status`, the `content_type`, the body as `json`,
-    `events` or `text`, and perhaps `retry_after`. Vectors are stored as they were sent, mostly in base64. Headers and
-    addresses are not stored. `wrong_token` is true if the
-    request did not have the right token.
+    An exchange contains the `request` (its body) and, from the response, the `status`, the `content_type`, the body as
+    `json`, `events` or `text`, and perhaps `retry_after`. Vectors are stored as they were sent, usually in base64.
+    Headers and addresses are not stored. `wrong_token` is true if the request did not have the right token.
 
     Attributes:
-        source: What the endpoint was, for readers.
+        source: Describes the endpoint, for readers.
         exchanges: The exchanges.
     """
 
@@ -60,17 +59,17 @@ class Recording:
 def play(path: str | Path, *, tokens_per_second: float | None = None) -> Iterator[FakeEndpoint]:
     """Answer requests from a recording, in any order, until the end of the context.
 
-    A request gets the answer that was recorded for the same body; equal requests get theirs in turn, and then the last
-    one again. A request that differs from all of them is an error, with status 410, that names the nearest one and the
-    fields that differ.
+    A request gets the answer that was recorded for the same body. Equal requests get their answers in order, and then
+    the last one again. A request that was not recorded gets an error with status 410, which names the most similar
+    recorded request and the fields that differ.
 
     Args:
         path: The file.
-        tokens_per_second: The pace of the model; None: it does not wait.
+        tokens_per_second: The speed of the model; None: no delay.
 
     Raises:
-        AssertionError: (at the end) There was a request without an answer; the differences are in the message. If
-            another exception ends the context, they are a note of that.
+        AssertionError: (at the end) A request got no answer; the message contains the differences. If another exception
+            ends the context, they are added to it as a note.
     """
     player = Player(Recording.load(path))
     with _RecordedEndpoint(default=player, tokens_per_second=tokens_per_second) as endpoint:
@@ -86,7 +85,7 @@ def play(path: str | Path, *, tokens_per_second: float | None = None) -> Iterato
 
 
 class _RecordedEndpoint(FakeEndpoint):
-    """Makes up no vectors: requests for embeddings are answered like the others."""
+    """Computes no vectors: requests for embeddings are answered like the others."""
 
     def _vectors(self, request: Request, body: dict[str, Any]) -> Response | Interrupted:
         return self._written(self._next(request), body, 0)
@@ -155,7 +154,7 @@ def _explanation(asked: Exchange, recorded: list[Exchange]) -> str:
     olds = [fields(exchange) for exchange in recorded]
 
     def likeness(old: dict[str, str]) -> tuple[float, float]:
-        """How many fields are equal, and how many characters, if that decides nothing."""
+        """The number of equal fields and, to decide ties, of equal characters."""
         equal = difflib.SequenceMatcher(None, [*old.items()], [*new.items()], autojunk=False).ratio()
         return equal, difflib.SequenceMatcher(None, str(old), str(new)).quick_ratio()
 
@@ -201,16 +200,16 @@ def record(path: str | Path, *, source: str = "", **settings: Any) -> Iterator[F
     Args:
         path: The file.
         source: Describes the endpoint, for readers of the file.
-        settings: Those of the live endpoint: `base_url`, `access_token`, `project_id`, `apikey`, `headers`. What is not
-            given is taken from the environment.
+        settings: Those of the live endpoint: `base_url`, `access_token`, `project_id`, `apikey`, `headers`. The others
+            are read from the environment.
 
     Raises:
         ConfigurationError: A setting is missing.
-        AssertionError: (at the end) A request could not be forwarded, or an answer not be stored since a secret is
-            spread over several events of a stream.
+        AssertionError: (at the end) A request could not be forwarded, or an answer could not be stored because a secret
+            is spread over several events of a stream.
     """
     live = resolve_endpoint(**settings)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # now, and not when all is recorded
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # fails now, not after the recording
     recorder = Recorder(live)
     with _RecordedEndpoint(default=recorder) as endpoint:
         yield endpoint
@@ -219,7 +218,7 @@ def record(path: str | Path, *, source: str = "", **settings: Any) -> Iterator[F
 
 
 class Recorder:
-    """Forwards requests to an endpoint, and keeps the exchanges without secrets."""
+    """Forwards requests to an endpoint, and stores the exchanges without secrets."""
 
     def __init__(self, live: Endpoint) -> None:
         self._live = live
@@ -256,7 +255,7 @@ class Recorder:
 
 
 class _AsItIs(urllib.request.HTTPErrorProcessor):
-    """Returns every response: errors are recorded, and a redirection would take the token elsewhere."""
+    """Returns every response as it is: errors are recorded, and following a redirect would leak the token."""
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
         return response

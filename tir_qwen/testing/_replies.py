@@ -1,4 +1,4 @@
-"""`Reply`: what the model says."""
+"""`Reply`: an answer of the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOOLS = re.compile(r"<tools>\n(.*?)\n</tools>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Message:
-    """What the model writes for one request: a reply, once it is known what was asked for."""
+    """What the model writes in reply to a specific request."""
 
     reasoning: str
     content: str
@@ -29,7 +29,7 @@ class Message:
 
 @validated(frozen=True, config={"extra": "forbid"})
 class Reply:
-    """What the model says; it is written whole or streamed, as the request wants it.
+    """An answer of the model, sent whole or streamed as requested.
 
     ```python
     from tir_qwen import Client
@@ -47,14 +47,14 @@ class Reply:
     Attributes:
         text: The answer.
         reasoning: What the model thinks before its answer.
-        tool_calls: The calls, each a name with the arguments: a dict, or the text that the model writes, valid or not.
-            If the request offers no tools in its field `tools`, the calls are written into the text, as Qwen3 does.
-        json: An object to answer with: anything that JSON can hold, or a pydantic model. It is the text of the answer,
-            or the arguments of a call if the request demands one (`tool_choice`): of the first tool that has them.
+        tool_calls: The calls, each a name with its arguments: a dict, or a string, which need not be valid JSON. If the
+            request offers no tools in its field `tools`, the calls are written into the text, as Qwen3 does.
+        json: A JSON value or a pydantic model to answer with. It becomes the text of the answer or, if the request
+            requires a tool call (`tool_choice`), the arguments of the first tool that has these parameters.
         finish_reason: Why the answer ends: `length` if it is truncated. Default: `tool_calls` or `stop`.
-        usage: Token counts that replace those of the server, which counts words.
+        usage: Token counts, instead of the server's, which counts words.
         delay: Seconds before the answer begins.
-        tokens_per_second: The pace of the model; None: that of the endpoint.
+        tokens_per_second: The speed of the model; None: that of the endpoint.
     """
 
     text: str = ""
@@ -87,7 +87,7 @@ def message_to(body: Mapping[str, Any], reply: Reply) -> Message:
 
 
 def _forced_tools(body: Mapping[str, Any]) -> list[JSON]:
-    """Return the tools of which one must be called; none if it is up to the model."""
+    """Return the tools of which one must be called; none if the model decides."""
     choice, tools = body.get("tool_choice"), body.get("tools") or []
     if isinstance(choice, dict):
         return [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]]
@@ -97,7 +97,7 @@ def _forced_tools(body: Mapping[str, Any]) -> list[JSON]:
 def _tools_in_prompt(body: Mapping[str, Any]) -> list[JSON]:
     """Return the tools that the text of the first message offers, as Qwen3's template writes them.
 
-    A call that must happen is asked for in this way if a `thinking_budget` limits the reasoning before it.
+    A required call is requested in this way if a `thinking_budget` limits the reasoning before it.
     """
     content = (body.get("messages") or [{}])[0].get("content")
     offered = _TOOLS.search(content) if isinstance(content, str) and not body.get("response_format") else None

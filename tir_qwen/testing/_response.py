@@ -17,7 +17,7 @@ At = Callable[[float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """A raw response, for whatever `Reply` and `faults` cannot say.
+    """A raw response, for anything that `Reply` and `faults` do not cover.
 
     ```python
     from tir_qwen import Client, InternalServerError
@@ -38,7 +38,7 @@ class Response:
         events: The events of a stream (`data: {...}`), each with whether it contains a token.
         tokens: How many tokens a model writes before a body is complete.
         delay: Seconds before the response begins.
-        tokens_per_second: The pace of the model; None: no waiting.
+        tokens_per_second: The speed of the model; None: no delay.
     """
 
     status: int = 200
@@ -50,7 +50,7 @@ class Response:
     tokens_per_second: float | None = None
 
     def _parts(self, at: At) -> Iterator[bytes]:
-        """Yield the bytes to write, in the parts and at the pace in which a model would write them."""
+        """Yield the bytes to write, in the parts and at the speed in which a model would write them."""
         if self.events is None:
             self._wait(at, self.tokens)
             yield self._head + self.content
@@ -91,7 +91,7 @@ class Interrupted:
     Attributes:
         response: The whole response.
         after: After how many tokens it ends, at the latest after the last one; 0: before the response begins.
-        stalls: Whether nothing more comes, until the client hangs up. Otherwise, the connection is closed.
+        stalls: Whether nothing more is sent until the client hangs up. Otherwise, the connection is closed.
     """
 
     response: Response

@@ -1,4 +1,4 @@
-"""A threaded HTTP server on the loopback interface, which writes whatever bytes it is told."""
+"""A threaded HTTP server on the loopback interface, which writes any bytes that it is given."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class HangUpError(OSError):
 
 
 class LoopbackServer(ThreadingTCPServer):
-    """Listens on a free port of 127.0.0.1 while used as a context manager; each connection has its thread.
+    """Listens on a free port of 127.0.0.1 while used as a context manager; each connection has its own thread.
 
     Args:
         answer: Returns the response to a request. It may call `left_within` and `reset_connection`.
@@ -110,11 +110,11 @@ class LoopbackServer(ThreadingTCPServer):
         self.shutdown()
         for connection in self._open.copy():
             with suppress(OSError):  # the client has disconnected
-                connection.shutdown(socket.SHUT_RDWR)  # which ends its thread, whatever that waits for
+                connection.shutdown(socket.SHUT_RDWR)  # which ends its thread, whatever it is waiting for
         self.server_close()
 
     def left_within(self, seconds: float | None) -> bool:
-        """Within an answer: wait up to `seconds`, or forever; return whether the client hangs up (or the server)."""
+        """Within an answer: wait up to `seconds`, or forever; return whether the client or the server hangs up."""
         seconds = None if seconds is None else max(seconds, 0)
         return bool(select.select([self._own.connection], [], [], seconds)[0])
 
@@ -136,7 +136,7 @@ class LoopbackServer(ThreadingTCPServer):
     def shutdown_request(self, request: Any) -> None:
         self._open.discard(request)
         if getattr(self._own, "reset", False):
-            self.close_request(request)  # without the orderly end that the base class begins with
+            self.close_request(request)  # without the orderly shutdown of the base class
         else:
             super().shutdown_request(request)
 

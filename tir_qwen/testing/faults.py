@@ -1,4 +1,4 @@
-"""Faults of endpoints by name, to give to a `FakeEndpoint` in place of replies.
+"""Faults of endpoints, to pass to a `FakeEndpoint` instead of replies.
 
 ```python
 from tir_qwen import Client
@@ -10,8 +10,8 @@ with FakeEndpoint(faults.unavailable(), "It is Paris.") as endpoint:
 print(len(endpoint.requests), "requests")
 ```
 
-Refusals ask the client to wait for a millisecond, so that retries cost a test no time. A connection that is closed
-gives no such advice: clients wait half a second before they try again.
+Refusals ask the client to wait for a millisecond, so that retries do not slow tests down. A closed connection cannot do
+that: clients wait half a second before they retry.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _DEFAULT = Reply("This answer is not written to its end.")
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error status in place of an answer.
+    """An error status instead of an answer.
 
     Attributes:
         status: The HTTP status.
-        message: The server's words; None: those of vLLM for a prompt that is too long.
-        retry_after: Seconds to wait that the server advises; None: no advice.
+        message: The error message; None: vLLM's message for a prompt that is too long.
+        retry_after: Seconds that the server asks to wait; None: it does not ask.
         body: The JSON of the body, if it is not vLLM's.
     """
 
@@ -74,8 +74,8 @@ class Interruption:
 
     Attributes:
         reply: The answer.
-        after: After how many tokens of a stream; 0: before it begins. A whole answer ends in its middle instead.
-        end: Whether nothing more comes (`stall`), the connection is closed (`cut`), or the server reports an error.
+        after: After how many tokens a stream ends; 0: before it begins. A whole answer ends in its middle instead.
+        end: Whether nothing more is sent (`stall`), the connection is closed (`cut`), or the server reports an error.
     """
 
     reply: Reply
@@ -103,53 +103,53 @@ def status(code: int, message: str = "Nothing is known about it.", *, retry_afte
 
     Args:
         code: The HTTP status: 4xx or 5xx.
-        message: The server's words.
-        retry_after: Seconds to wait that the server advises; None: no advice.
+        message: The error message.
+        retry_after: Seconds that the server asks to wait; None: it does not ask.
     """
     return Refusal(code, message, retry_after)
 
 
 def unauthorized() -> Refusal:
-    """Return the 401 that a wrong or expired token gets; calls raise AuthenticationError."""
+    """Return a 401, for a wrong or expired token; calls raise AuthenticationError."""
     return Refusal(401, "", body={"error": "Unauthorized"})
 
 
 def rate_limited(retry_after: float | None = 0.001) -> Refusal:
-    """Return a 429; clients try again, and finally raise RateLimitError."""
+    """Return a 429; clients retry, and finally raise RateLimitError."""
     return Refusal(429, "Rate limit exceeded.", retry_after)
 
 
 def unavailable(retry_after: float | None = 0.001) -> Refusal:
-    """Return a 503 in vLLM's words; clients try again, and finally raise InternalServerError."""
+    """Return a 503 in vLLM's words; clients retry, and finally raise InternalServerError."""
     return Refusal(503, _BUSY, retry_after)
 
 
 def context_overflow() -> Refusal:
-    """Return the 400 that a prompt gets which is too long; calls raise ContextOverflowError."""
+    """Return a 400, for a prompt that is too long; calls raise ContextOverflowError."""
     return Refusal(400, None)
 
 
 def hang_up() -> Interruption:
-    """Close the connection without an answer; clients try again, and finally raise APIConnectionError."""
+    """Close the connection without an answer; clients retry, and finally raise APIConnectionError."""
     return Interruption(_DEFAULT, 0, "cut")
 
 
 def cut(reply: Reply | str = _DEFAULT, *, after: int = 2) -> Interruption:
-    """Close the connection within an answer; calls raise StreamInterruptedError, which has the part that arrived.
+    """Close the connection within an answer; calls raise StreamInterruptedError with the part that arrived.
 
     Args:
         reply: The answer.
-        after: After how many tokens of a stream. A whole answer is cut in its middle.
+        after: After how many tokens a stream is cut. A whole answer is cut in its middle.
     """
     return Interruption(_reply(reply), after, "cut")
 
 
 def stall(reply: Reply | str = _DEFAULT, *, after: int = 0) -> Interruption:
-    """Write nothing more until the client hangs up; calls raise APITimeoutError: give them a short `timeout`.
+    """Send nothing more until the client hangs up; calls raise APITimeoutError: give them a short `timeout`.
 
     Args:
         reply: The answer.
-        after: After how many tokens of a stream; 0: before the answer begins.
+        after: After how many tokens a stream stalls; 0: before the answer begins.
     """
     return Interruption(_reply(reply), after, "stall")
 
@@ -159,7 +159,7 @@ def stream_error(reply: Reply | str = _DEFAULT, *, after: int = 2) -> Interrupti
 
     Args:
         reply: The answer.
-        after: After how many tokens. A whole answer is a status 500 instead.
+        after: After how many tokens. A whole answer becomes a status 500 instead.
     """
     return Interruption(_reply(reply), after, "error")
 
