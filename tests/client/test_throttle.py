@@ -581,8 +581,8 @@ def test_news_of_refusals_are_logged_once(clock: Clock, caplog: pytest.LogCaptur
         admitted(throttle, 1)
         refuse(throttle, 1, clock.now)
     assert caplog.messages == [
-        "The endpoint refuses calls (429): 3 others go on, the next one in 0.0 s.",
-        "The endpoint refuses calls (429): no others go on, the next one in 0.4 s.",
+        "The endpoint refuses calls (429): 3 others in progress, the next one in 0.0 s.",
+        "The endpoint refuses calls (429): no others in progress, the next one in 0.4 s.",
     ]
 
 

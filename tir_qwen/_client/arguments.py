@@ -29,7 +29,7 @@ _reported_as_ignored: set[str] = set()
 
 
 class CallOptions(NamedTuple):
-    """What a call says about itself, other than the request body; see `Client.complete`. None means unset."""
+    """The options of a call, other than the request body; see `Client.complete`. None means unset."""
 
     model: str | None = None
     timeout: Timeout | None = None

@@ -75,14 +75,14 @@ class BaseClient:
             allow_http: Allow plain HTTP to other machines, which sends token and prompts unencrypted.
             timeout: Seconds to wait for progress (default: 600, and 5 to connect), or a `tir_qwen.Timeout`.
             max_retries: How often to retry a request that failed before its answer began: statuses 408, 409, 429 and
-                5xx, connection errors, timeouts. The delays double from 0.5 up to 8 seconds, each
-                shortened by up to a quarter at random, or are as long as `Retry-After` asks for, up to 60.
+                5xx, connection errors, timeouts. The delays double from 0.5 to 8 seconds, minus a random jitter of up
+                to a quarter; `Retry-After` replaces them, up to 60 seconds.
             http_client: An `httpx.Client`, or for `AsyncClient` an `httpx.AsyncClient` (of httpx or httpx2), to use
                 with its own connection pool; it is never closed here.
-            capabilities: What is known about each model's endpoint; clients with the same dict share what they learn.
-            adaptive_limit: Whether all calls of this client share a limit on the calls at once, which adapts to what
-                the endpoint refuses with 429, 503 or 529. Such a refusal does not count as a retry while the endpoint
-                accepts others.
+            capabilities: What is known about each model's endpoint; clients with the same dict share it.
+            adaptive_limit: Whether all calls of this client share a concurrency limit, which adapts when the endpoint
+                refuses calls with 429, 503 or 529. Such a refusal does not count as a retry while the endpoint accepts
+                other calls.
 
         Raises:
             ConfigurationError: A setting is missing or malformed.
@@ -135,7 +135,7 @@ class BaseClient:
         return self._capabilities.setdefault(model or self._model, Capabilities())
 
     def _share_limit(self, other: BaseClient) -> None:
-        """Share the limit on calls at once with another client of the same endpoint."""
+        """Share the concurrency limit with another client of the same endpoint."""
         self._throttle = other._throttle
 
     def redact(self, text: str) -> str:

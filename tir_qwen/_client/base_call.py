@@ -1,4 +1,4 @@
-"""What calls of every kind have in common: attempts, retries, their deadline, and the limit on calls at once."""
+"""What all kinds of calls have in common: attempts, retries, their deadline, and the concurrency limit."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class BaseCall(ABC, Generic[Result]):
 
     Attributes:
         deadline: When the call must have made progress, and when it must have finished.
-        throttle: What limits the calls at once, if anything.
-        was_refused: Whether the endpoint has refused the last request for now, but will accept it.
+        throttle: The concurrency limit, if any.
+        was_refused: Whether the endpoint has refused the last request for now, but will accept it later.
         on_retry: Called with the error and the delay in seconds before each retry; awaited by `AsyncClient`.
     """
 
@@ -111,7 +111,7 @@ class BaseCall(ABC, Generic[Result]):
 
     @abstractmethod
     def _rewrite_request(self, error: APIStatusError) -> bool:
-        """Replace a request that the server refused by one in another form; return whether there is one."""
+        """Replace a request that the server refused with one in another form; return whether there is one."""
 
     def start_request(self) -> Request:
         """Return the request to send, and start its deadline.
@@ -158,7 +158,7 @@ class BaseCall(ABC, Generic[Result]):
         self.throttle.leave()
 
     def waited_in_vain(self, error: TIRError) -> None:
-        """Complete the error of a call that ran out of time while it waited for its turn."""
+        """Complete the error of a call that ran out of time while it waited to be sent."""
         error.attempts = self._sent_requests
         if self._refusal:
             error.args = (f"{error}. The last refusal: {self._refusal}",)
@@ -192,7 +192,7 @@ class BaseCall(ABC, Generic[Result]):
             self._refusals += 1
             error.attempts = self._sent_requests
             return pause
-        self.was_refused = False  # other calls go first, lest this one uses up its retries
+        self.was_refused = False  # other calls go first, so that this one keeps its retries
         self._attempts += 1
         error.attempts = self._sent_requests
         return self._retry_policy.delay(error, self._attempts)

@@ -57,13 +57,14 @@ class Client(SyncLoop):
                   `AsyncClient`).
                 - `tool_calling`: `native` sends tools in the request, `prompted` in the messages, `auto` (the default)
                   in the request unless the server rejects them.
-                - `retry_tool_calls`: whether to send another request if none of the tool calls of an answer can be
-                  run, with what is wrong with them; unset: only for a whole answer, if a stream has lost a part of one.
+                - `retry_tool_calls`: whether to send a second request if all tool calls of an answer are invalid, to
+                  tell the model what is wrong; unset: only if a stream has lost a part of a call, to get all of it.
                 - `schema_in`: where the schema of a `response_format` is sent: `request` (the default), `messages`, or
                   `both`.
-                - `validate`: a function that is called with the JSON of the answer, or without a `response_format` with
-                  the arguments of the only tool, such as `Person.model_validate_json`. If it raises ValueError, the
-                  model is asked once to correct the answer; other exceptions are raised. Not used if `n` is above 1.
+                - `validate`: a function, such as `Person.model_validate_json`, that is called with the JSON of the
+                  answer or, without a `response_format`, with the arguments of the only tool. If it raises ValueError,
+                  the model is asked once to correct the answer; other exceptions are raised. Not used if `n` is above
+                  1.
 
         Raises:
             ConfigurationError: An argument is unknown or malformed; nothing was sent.
@@ -95,8 +96,8 @@ class Client(SyncLoop):
         print(delta.usage)
         ```
 
-        If `validate` raises ValueError for content that has been passed on, the corrected content follows, from a delta
-        whose `replaces` is set.
+        If `validate` raises ValueError for content that has been passed on, the corrected content follows, beginning
+        with a delta whose `replaces` is set.
 
         The request is sent when the generator is first advanced. The last delta contains the token counts
         (`stream_options=None` turns them off). Closing the generator early closes the connection, which makes the
@@ -117,19 +118,19 @@ class Client(SyncLoop):
         print(found.usage)
         ```
 
-        Requests have up to `batch_size` texts each, and up to `max_concurrency` of them run at once, in threads. If one
+        Requests have up to `batch_size` texts each, and up to `max_concurrency` of them run in parallel threads. If one
         of them fails, no further ones are sent and its error is raised. A batch that is too large for the server is
         sent again in halves.
 
         Args:
-            texts: What to embed; never sent as token ids. An empty text is embedded as a space.
+            texts: The strings to embed; never sent as token ids. An empty text is embedded as a space.
             model: Name of the model, sent in the path and the body; not the client's, which answers conversations.
             **params: None means unset:
 
                 - `dimensions`: length of the vectors, for models that support several.
-                - `truncate_prompt_tokens`: how many tokens of a text to keep, or -1 for as many as the model takes; a
+                - `truncate_prompt_tokens`: how many tokens of a text to keep, or -1 for as many as the model allows; a
                   field of vLLM. If unset, a text that is too long raises `ContextOverflowError`.
-                - `batch_size` (32) and `max_concurrency` (8): texts per request, and requests at once.
+                - `batch_size` (32) and `max_concurrency` (8): texts per request, and concurrent requests.
                 - `extra_body`: a dict of any fields of the body, which take precedence over all others.
                 - `timeout`, `max_retries`: replace the client's. `Timeout.first_delta` limits each request, and
                   `Timeout.total` all of them together.

@@ -1,4 +1,4 @@
-"""Running a function for many items at once, in threads or in tasks; the first failure ends all."""
+"""Runs a function for many items concurrently, in threads or in tasks; the first failure ends all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 def run_in_threads(
     function: Callable[[Item], object], items: Sequence[Item], limit: int, abandon: Callable[[], object]
 ) -> None:
-    """Call a function with each item, in up to `limit` threads at once.
+    """Call a function with each item, in up to `limit` threads.
 
     If one call fails, no further one starts, and its error is raised at once. The threads are daemons, so that an
     interrupted program can end while they wait for a server.
@@ -25,8 +25,8 @@ def run_in_threads(
     Args:
         function: What to call.
         items: What to call it with; a single one in the calling thread.
-        limit: Maximum number of calls at once.
-        abandon: Called after a failure: the results of the calls under way are not needed.
+        limit: Maximum number of concurrent calls.
+        abandon: Called after a failure: the results of the calls in progress are not needed.
     """
     pending = deque(items)
     finished: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -71,7 +71,7 @@ def _take_all(pending: deque[Item]) -> Iterator[Item]:
 async def run_in_tasks(
     function: Callable[[Item], Coroutine[Any, Any, object]], items: Sequence[Item], limit: int
 ) -> None:
-    """Await a function of each item, in up to `limit` tasks at once; if one fails or is cancelled, all are."""
+    """Await a function of each item, in up to `limit` tasks; if one fails or is cancelled, all are cancelled."""
     pending = iter(items)
 
     async def work() -> None:

@@ -28,14 +28,13 @@ class OptionParameters(TypedDict, total=False):
     """How tools are sent: in the request (`native`), in the messages (`prompted`), or in the request unless the server
     rejects them (`auto`, the default)."""
     retry_tool_calls: bool | None
-    """Whether to send another request if none of the tool calls of an answer can be run; unset: only if a stream has
-    lost a part of a call."""
+    """Whether to send a second request if all tool calls of an answer are invalid; unset: only if a stream has lost a
+    part of a call."""
     schema_in: Literal["request", "messages", "both"] | None
     """Where the schema of a `response_format` is sent; `request` is the default."""
     validate: Validate | None
-    """Called with the JSON of the answer, or without a `response_format` with the arguments of the only tool. If it
-    raises ValueError, the model is asked once to correct the answer, with the words of the error. Not used if `n` is
-    above 1."""
+    """Called with the JSON of the answer or, without a `response_format`, with the arguments of the only tool. If it
+    raises ValueError, the model is told the error and asked once to correct the answer. Not used if `n` is above 1."""
 
 
 class IgnoredParameters(TypedDict, total=False):

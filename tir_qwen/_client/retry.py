@@ -22,7 +22,7 @@ def _random_jitter() -> float:
 class RetryPolicy:
     """Decides whether an error is retried, and after how long.
 
-    Retried are errors with `is_retryable`: statuses 408, 409, 429 and 5xx, connection errors, timeouts. This only
+    Errors with `is_retryable` are retried: statuses 408, 409, 429 and 5xx, connection errors, timeouts. This only
     applies until a 2xx response arrives: an answer that has begun is never requested again.
 
     Attributes:

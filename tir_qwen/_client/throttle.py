@@ -1,10 +1,10 @@
-"""A limit on the calls at once that adapts to what an endpoint refuses; all calls of a client share it.
+"""A concurrency limit that adapts to what an endpoint refuses; all calls of a client share it.
 
-Nobody knows the limits of an endpoint before it refuses a request. If each call then waited alone, all of them would
-come back together, be refused again, and use up their retries.
+The limits of an endpoint are unknown until it refuses a request. If each call then waited independently, all of them
+would be sent again at the same time, be refused again, and use up their retries.
 
-The number of calls at once falls to what the endpoint held when it refused one more, and grows again by one after
-several rounds without a refusal. If it held nothing, or says how long to wait, all calls pause.
+When the endpoint refuses a call, the limit falls to the number of other calls in progress. It grows again by one after
+several rounds without a refusal. If there are no others, or the endpoint says how long to wait, all calls pause.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ TOO_MANY = 429
 REFUSALS = frozenset((TOO_MANY, 503, 529))
 """The statuses that mean "later": too many requests, or overloaded."""
 _FIRST_PAUSE, _MAX_PAUSE, _PAUSE_GROWTH = 0.4, 8.0, 1.25
-"""Seconds to wait after an endpoint has refused everything; growing as long as it goes on."""
+"""Seconds to wait after an endpoint has refused everything; growing with each refusal in a row."""
 _MAX_SLOWNESS = 16
-"""How many rounds of accepted calls the number at once takes to grow by one, if it has been refused at that size."""
+"""Maximum number of rounds of accepted calls before the limit grows by one, if it was too high before."""
 _QUIET_SECONDS = 300.0
-"""After so long without a refusal the number at once doubles in each round: the endpoint may have changed."""
+"""After this time without a refusal, the limit doubles in each round: the endpoint may have changed."""
 _STALLED_SECONDS = 30.0
-"""After so long without a change the next call goes anyway: those at work may wait for it, as an agent's tool does."""
+"""After this time without a change, the next call is sent anyway: one in progress may wait for it, as in a tool."""
 
 
 class _Waiting:
@@ -73,10 +73,10 @@ class Throttle:
         return type(self), ()
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()  # a stream that is garbage-collected leaves while its thread holds the lock
+        self._lock = threading.RLock()  # a garbage-collected stream may leave while its thread holds the lock
         self._line: deque[_Waiting] = deque()
         self._in_flight = 0
-        self._window = inf  # how many may be in flight
+        self._window = inf  # the limit on concurrent calls
         self._usual_window = inf  # to return to after the endpoint has refused everything
         self._is_out = False  # whether it has refused everything
         self._has_grown = False  # whether the window has grown since the last refusal
@@ -109,7 +109,7 @@ class Throttle:
         """
         if self._admit():
             return
-        woken: SimpleQueue[None] = SimpleQueue()  # which can be used while its thread is using it, unlike an Event
+        woken: SimpleQueue[None] = SimpleQueue()  # reentrant, unlike an Event
         waiting = self._join(lambda: woken.put(None), first=again)
         try:
             while not waiting.is_admitted:
@@ -170,7 +170,7 @@ class Throttle:
             held = self._in_flight - 1
             if sent_at > self._refused_at:  # the first one refused since the window has fallen
                 self._start_refusal(status_code, held)
-            is_shared = held or self._accepted_at > -inf  # otherwise a single call fails, which says so itself
+            is_shared = held or self._accepted_at > -inf  # otherwise only this call fails, and its error says so
             is_news = is_shared and (self._window == inf or (not held and not self._is_out))
             self._is_out = not held
             self._window = max(min(self._window, held), 1.0)
@@ -180,16 +180,16 @@ class Throttle:
                 self._pause(min(_FIRST_PAUSE * _PAUSE_GROWTH ** (self._refusals_in_a_row - 1), _MAX_PAUSE))
         logger.log(
             logging.WARNING if is_news else logging.DEBUG,
-            "The endpoint refuses calls (%d): %s go on, the next one in %.1f s.",
+            "The endpoint refuses calls (%d): %s in progress, the next one in %.1f s.",
             status_code,
             f"{held} others" if held else "no others",
             self.pause,
         )
 
     def _start_refusal(self, status_code: int, held: int) -> None:
-        """Note that the endpoint has begun to refuse requests while it held this many."""
+        """Note that the endpoint has begun to refuse requests while this many others are in progress."""
         self._refused_at = monotonic()
-        if not self._refusals_in_a_row and (held or self._window < inf):  # else nothing is known of a number
+        if not self._refusals_in_a_row and (held or self._window < inf):  # otherwise, no number is known
             usual = min(self._window, self._in_flight)
             self._usual_window = max(usual // 2, 1) if status_code == TOO_MANY else usual
         if self._has_grown or self._window == inf:  # too far
@@ -205,7 +205,7 @@ class Throttle:
             self._advance(changed=True)
 
     def _grow(self) -> None:
-        """Allow more, since a request has been accepted that was sent after the last refusal."""
+        """Raise the limit: a request that was sent after the last refusal has been accepted."""
         self._refusals_in_a_row = 0
         self._accepted += 1
         if self._is_out:
@@ -228,7 +228,7 @@ class Throttle:
             return True
 
     def _next_goes_at(self) -> float:
-        """Return when the next one in the line may go, if nothing changes."""
+        """Return when the next call in the line may be sent, if nothing changes."""
         has_place = self._in_flight < self._window
         return self._paused_until if has_place else max(self._paused_until, self._changed_at + _STALLED_SECONDS)
 
@@ -245,7 +245,7 @@ class Throttle:
         return waiting
 
     def _withdraw(self, waiting: _Waiting) -> None:
-        """Remove a call that no longer waits, and let the next one go instead."""
+        """Remove a call that no longer waits, so that the next one may be sent instead."""
         self._remove(waiting)
         self._advance(changed=True)
 
@@ -259,7 +259,7 @@ class Throttle:
                     self._line.remove(waiting)
 
     def _advance(self, *, changed: bool = False) -> None:
-        """Let those go that may, in order, and wake the next one if it has to look again when it may go."""
+        """Admit the calls that may be sent, in order, and wake the next one to check its waiting time again."""
         woken = self._admit_waiting(changed=changed)
         while gone := [waiting for waiting in woken if not waiting.is_woken()]:
             for waiting in gone:
@@ -267,7 +267,7 @@ class Throttle:
             woken = self._admit_waiting(changed=True)
 
     def _admit_waiting(self, *, changed: bool) -> list[_Waiting]:
-        """Take out of the line those that may go, and return whom to wake."""
+        """Remove the calls that may be sent from the line, and return those to wake."""
         woken = []
         with self._lock:
             now = monotonic()
@@ -282,7 +282,7 @@ class Throttle:
         return woken
 
     def _seconds(self, waiting: _Waiting, deadline: Deadline) -> float | None:
-        """Return how long to wait at most before looking again; None if something else will wake the call.
+        """Return how long to wait at most before checking again; None if something else will wake the call.
 
         Raises:
             APITimeoutError: The call has no time left.

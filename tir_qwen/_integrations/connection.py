@@ -97,8 +97,8 @@ class ConnectionSettings(_Aliases):
     allow_http: bool = False
     """Allow plain HTTP to other machines, which sends token and prompts unencrypted."""
     adaptive_limit: bool = True
-    """Whether all calls of this model share a limit on the calls at once, which adapts to what the endpoint refuses
-    with 429, 503 or 529. Such a refusal does not count as a retry while the endpoint accepts others."""
+    """Whether all calls of this model share a concurrency limit, which adapts when the endpoint refuses calls with 429,
+    503 or 529. Such a refusal does not count as a retry while the endpoint accepts other calls."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield the model's name and the arguments that were passed to the constructor, without secrets."""
@@ -116,7 +116,7 @@ class ConnectionSettings(_Aliases):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What is known about the endpoint: printed, it says what has been given up."""
+        """What is known about the endpoint. Printed, it lists what is currently not used."""
         return self._client.capabilities
 
     def _client_settings(self) -> dict[str, Any]:

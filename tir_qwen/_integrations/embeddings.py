@@ -22,17 +22,17 @@ class EmbeddingSettings(ConnectionSettings):
     dimensions: int | None = Field(default=None, ge=1)
     """Length of the vectors, for models that support several; unset: the model's, 4,096 for e5-mistral-7b-instruct."""
     query_instruction: str = ""
-    """Text to put before each query, which some models are trained with, such as e5-mistral-7b-instruct:
+    """Text to put before each query, for models that are trained with one, such as e5-mistral-7b-instruct:
     `Instruct: Given a web search query, retrieve relevant passages that answer the query\\nQuery: `."""
     document_instruction: str = ""
     """Text to put before each document; e5-mistral-7b-instruct needs none."""
     truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
-    """Keep only this many tokens of each text; -1: as many as the model takes. A parameter of vLLM that TIR does not
+    """Keep only this many tokens of each text; -1: as many as the model allows. A parameter of vLLM that TIR does not
     document. Unset: a text that is too long for the model is an error."""
     batch_size: int = Field(default=32, ge=1)
     """Maximum number of texts in one request. A request that is too large for the server is sent again in halves."""
     max_concurrency: int = Field(default=8, ge=1)
-    """Maximum number of requests at once, of one call."""
+    """Maximum number of concurrent requests of one call."""
     on_usage: Callable[[Usage], object] | None = Field(default=None, repr=False, exclude=True)
     """Called with the token counts of each call, such as `{"prompt_tokens": 12, "total_tokens": 12}`, if the server
     reports them; by the thread or in the event loop that made the call."""

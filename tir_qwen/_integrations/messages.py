@@ -15,7 +15,7 @@ logger = logging.getLogger("tir_qwen")
 
 
 def add_reasoning(wire: Sequence[JSON], messages: Sequence[T], reasoning_of: Callable[[T], str]) -> None:
-    """Add their reasoning to the assistant messages of the current tool loop, after the user's last message.
+    """Add the reasoning to the assistant messages of the current tool loop, after the user's last message.
 
     The chat template drops the reasoning of earlier turns, so it is not sent.
 
@@ -38,7 +38,7 @@ def add_reasoning(wire: Sequence[JSON], messages: Sequence[T], reasoning_of: Cal
 def placeholder(name: str) -> str:
     """Return what is sent instead of an earlier answer or tool result that the model cannot see.
 
-    It is logged once for each name; the limit is for names that a server has made up.
+    It is logged once for each name; the cache has a limit because a server could invent names.
 
     Args:
         name: What it is, such as `image`.

@@ -37,7 +37,7 @@ class OutputSchema:
             name: Name of the schema; characters that a server may not accept are replaced.
             json: The JSON schema.
             build: Builds the object from the text of a JSON value; raises ValueError if that is not valid.
-            is_plain: Whether the object is the JSON value itself, so that any part of it is an object so far.
+            is_plain: Whether the object is the JSON value itself, so that an incomplete value is a valid object, too.
             description: What the object is; default: the description of the JSON schema.
         """
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64]

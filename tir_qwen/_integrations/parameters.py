@@ -112,7 +112,7 @@ class ModelSettings(ConnectionSettings):
 
 
 def _without_contradicted(defaults: dict[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the constructor's parameters without one that keeps a model from thinking although a call asks for it."""
+    """Return the constructor's parameters without one that turns off the thinking that a call asks for."""
     if kwargs.get("enable_thinking") and defaults.get("thinking_budget") == 0:
         del defaults["thinking_budget"]
     if kwargs.get("thinking_budget") and defaults.get("enable_thinking") is False:

@@ -10,10 +10,10 @@ from ..errors import ConfigurationError
 
 
 def read_token_ids(tokenizer_file: str | None, text: str) -> list[int]:
-    """Return the token ids of a text, by a `tokenizer.json` such as that of Qwen3-32B's repository.
+    """Return the token ids of `text`, using a `tokenizer.json` such as that of Qwen3-32B's repository.
 
     Raises:
-        ConfigurationError: The file is not set or unreadable, or the library tokenizers is not installed.
+        ConfigurationError: The file is not set or unreadable, or the library `tokenizers` is not installed.
     """
     if tokenizer_file is None:
         raise ConfigurationError("token ids need a tokenizer: pass tokenizer_file=... (Qwen3-32B's tokenizer.json).")

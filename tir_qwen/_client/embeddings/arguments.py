@@ -16,10 +16,10 @@ from ..validation import check_body_fields, check_parameters, checks_of
 BATCH_SIZE = 32
 """Texts per request: what Hugging Face's text-embeddings-inference accepts by default; vLLM has no limit."""
 MAX_CONCURRENCY = 8
-"""Requests at once."""
+"""Concurrent requests."""
 _COUNTS = ("dimensions", "batch_size", "max_concurrency")
 _BASE64_FIELDS = ("embed_dtype", "endianness")
-"""Fields of vLLM that change what vectors in base64 consist of, and nothing in the answer shows it."""
+"""Fields of vLLM that change the encoding of base64 vectors, which the answer does not show."""
 
 
 class EmbeddingParameters(TypedDict, total=False):
@@ -28,12 +28,12 @@ class EmbeddingParameters(TypedDict, total=False):
     dimensions: int | None
     """Length of the vectors, for models that support several; unset: the model's."""
     truncate_prompt_tokens: int | None
-    """Keep only this many tokens of each text; -1: as many as the model takes. A field of vLLM; unset: a text that is
+    """Keep only this many tokens of each text; -1: as many as the model allows. A field of vLLM; unset: a text that is
     too long is an error."""
     batch_size: int | None
     """Maximum number of texts in one request; 32 if unset."""
     max_concurrency: int | None
-    """Maximum number of requests at once; 8 if unset."""
+    """Maximum number of concurrent requests; 8 if unset."""
     extra_body: Mapping[str, Any] | None
     """Further fields of the request body; they take precedence over all other parameters."""
     timeout: TimeoutLike
@@ -56,7 +56,7 @@ class EmbeddingOptions:
         fields: The other fields of the request body.
         dimensions: Length of the vectors.
         batch_size: Maximum number of texts in one request.
-        max_concurrency: Maximum number of requests at once.
+        max_concurrency: Maximum number of concurrent requests.
         timeout: The time limits.
         retry_policy: Which errors are retried.
         on_retry: Called before each retry.

@@ -1,4 +1,4 @@
-"""The requests for the vectors of any number of texts, and what has come of them, without I/O."""
+"""The requests for the vectors of any number of texts, and their results, without I/O."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Batch = Sequence[int]
 """The positions of the texts in one request."""
 
 _TOO_MANY_TEXTS = r"(?i)batch ?size|too many inputs|array too long|(?:number|maximum) of inputs"
-"""What servers say of a request with too many texts: text-embeddings-inference, Azure, OpenAI, DashScope."""
+"""What servers say about a request with too many texts: text-embeddings-inference, Azure, OpenAI, DashScope."""
 
 
 class EmbeddingJob:
     """The batches of one call of `Client.embed`.
 
     Send the calls that `new_call` returns for `batches`, and pass each answer to `add`. If a server refuses one, send
-    those that `split` returns instead. Once all are there, `result` returns the vectors in the order of the texts.
+    those that `split` returns instead. When all are answered, `result` returns the vectors in the order of the texts.
 
     Attributes:
         batches: The batches to start with.
-        max_concurrency: Maximum number of requests at once.
+        max_concurrency: Maximum number of concurrent requests.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class EmbeddingJob:
         self._model = self._model or answer.model
 
     def split(self, batch: Batch, error: APIStatusError) -> list[Batch]:
-        """Return the batches to send in place of one that was too large for the server; none if that is not why.
+        """Return the batches to send in place of one that was too large for the server; none if it was not.
 
         Servers do not say which text is too long. The halves with the longest texts come first, so that it is found
         soon. The error of a text that is too long by itself is completed with the position of the text.
@@ -92,7 +92,7 @@ class EmbeddingJob:
         return [by_length[:middle], by_length[middle:]]
 
     def abandon(self) -> None:
-        """Keep requests that are under way from being retried: another one has failed, or was cancelled."""
+        """Keep requests in progress from being retried: another one has failed, or was cancelled."""
         self._total_expires_at = 0.0
         for deadline in self._deadlines:
             deadline.total_expires_at = deadline.expires_at = 0.0

@@ -41,7 +41,7 @@ def plan_embeddings(
         capabilities: What is known about the model's server.
         timeout: The client's, unless the call has its own.
         retry_policy: The client's, unless the call has its own.
-        throttle: What limits the calls at once, if anything.
+        throttle: The concurrency limit, if any.
 
     Raises:
         ConfigurationError: An argument is unknown or malformed.
