@@ -49,7 +49,7 @@ def main() -> int:
 
 @contextmanager
 def settings() -> Iterator[dict[str, Any]]:
-    """Yield the models' settings: the environment's, or those of a server that plays recorded exchanges."""
+    """Yield the models' settings: the environment's, or those of a server that replays recorded exchanges."""
     if any(os.environ.get(name) for name in CREDENTIALS):
         print("Live: asking the endpoint that the environment names.")
         yield {}

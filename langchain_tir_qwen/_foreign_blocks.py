@@ -1,4 +1,4 @@
-"""The text of content blocks, those of other providers among them."""
+"""The text of content blocks, including those of other providers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TEXT_FIELDS: dict[str, tuple[str, ...]] = {
 _USUAL_TEXT_FIELDS = ("text", "stdout", "stderr", "content", "output", "error_code")
 _TITLES = ("title", "filename")
 _INLINE = frozenset({"text", "output_text", "refusal", "reference"})
-"""Types of blocks that are parts of one text in an answer; others stand on lines of their own."""
+"""Types of blocks that are parts of one text in an answer; others start on a new line."""
 _TOOL_RESULTS = frozenset({"tool_result", "toolResult"})
 _BEDROCK = frozenset(
     {
@@ -96,7 +96,7 @@ _NOT_SENT = frozenset(
         "fallback",
     }
 )
-"""Types of blocks in answers and tool results that are neither text nor something that the model misses."""
+"""Types of blocks in answers and tool results that are neither text nor needed by the model."""
 _NAMES = {
     "bash_code_execution_output": "file",
     "code_execution_output": "file",
@@ -122,13 +122,13 @@ _NAMES = {
     "web_search_call": "web search results",
     "web_search_tool_result": "web search results",
 }
-"""What a placeholder calls a block, where that is not the name of its type."""
+"""The name of a block in a placeholder, if it differs from the block's type."""
 
 
 def text_of_blocks(blocks: Iterable[str | dict[Any, Any]], role: str, where: str) -> str:
     """Return the text of a message's content blocks, in order.
 
-    In answers and tool results, a placeholder stands for what the model cannot see, such as an image.
+    In answers and tool results, a placeholder replaces what the model cannot see, such as an image.
 
     Args:
         blocks: The content of a message.
@@ -136,7 +136,7 @@ def text_of_blocks(blocks: Iterable[str | dict[Any, Any]], role: str, where: str
         where: Its name in error messages.
 
     Raises:
-        ConfigurationError: A message of a user or of the system contains such a block, or a block is malformed.
+        ConfigurationError: A user or system message contains such a block, or a block is malformed.
     """
     texts = []
     try:
@@ -173,7 +173,7 @@ def _identify(block: Any) -> tuple[str | None, dict[Any, Any]]:
 def _block_text(kind: str | None, fields: dict[Any, Any], where: str, *, lenient: bool) -> str | None:
     """Return the text that is sent for a block, or None if nothing is.
 
-    If `lenient`, as for answers and tool results, a placeholder may stand for it; what a user sends must not be lost.
+    If `lenient`, as for answers and tool results, a placeholder may replace it; what a user sends must not be lost.
     """
     if kind == fields.get("type") == "text" and isinstance(text := fields.get("text"), str):  # nearly every block
         return text
@@ -196,7 +196,7 @@ def _block_text(kind: str | None, fields: dict[Any, Any], where: str, *, lenient
 
 
 def _read(kind: str | None, fields: dict[Any, Any], where: str, *, lenient: bool) -> str | None:
-    """Return the text in the fields of a block, after its title, or None if they hold nothing that can be read."""
+    """Return the text in the fields of a block, after its title, or None if there is no readable text."""
     if kind == "json":
         return dump_json(fields.get("json"), f"a block of {where}").decode()
     if kind == "text_editor_code_execution_view_result" and fields.get("file_type") != "text":

@@ -33,7 +33,7 @@ _ROLE_OF_CLASS: dict[type[BaseMessage], str] = {
     ToolMessage: "tool",
 }
 REPLACED_CONTENT = "replaced_content"
-"""The additional argument that says how many characters at the start of a streamed message's text were not valid."""
+"""The key in `additional_kwargs` for the number of characters at the start of a streamed text that were not valid."""
 _KNOWN_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 
@@ -174,7 +174,7 @@ def chunk_from_delta(delta: Delta, tool_calls: ToolCallChunks) -> ChatGeneration
 
     When LangChain merges chunks, it concatenates the strings in their metadata, so each field must be in only one of
     them, as it is in deltas. The exception is the provider: core expects it in every chunk and does not concatenate it.
-    Content that was not valid stays in the sum, and a corrected one follows it.
+    Content that was not valid stays in the sum, followed by the corrected content.
     """
     facts = response_metadata(delta.response) if delta.response else {}
     if delta.finish_reason or delta.logprobs:
@@ -196,7 +196,7 @@ def chunk_from_delta(delta: Delta, tool_calls: ToolCallChunks) -> ChatGeneration
 
 
 def valid_text(message: BaseMessage) -> str:
-    """Return the text of a message; of a sum of chunks, without content that was not valid."""
+    """Return the text of a message; for a sum of chunks, without content that was not valid."""
     replaced = message.additional_kwargs.get(REPLACED_CONTENT)
     return message.text[replaced:].lstrip() if replaced else message.text
 

@@ -1,4 +1,4 @@
-"""The model profile of Qwen3-32B, from which agents and middleware learn what it supports."""
+"""The model profile of Qwen3-32B, which tells agents and middleware what it supports."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def read_schema(schema: Any) -> OutputSchema:
 
     Args:
         schema: A pydantic class (of either version), a dataclass, a TypedDict, a JSON schema, an OpenAI function, or
-            any other type that pydantic supports, such as `list[int]`. Of a tool or a function, which is not called,
-            the object is the arguments.
+            any other type that pydantic supports, such as `list[int]`. For a tool or a function, which is not called,
+            the object is its arguments.
     """
     if isinstance(schema, type) and is_pydantic_v2_subclass(schema):
         return OutputSchema(schema.__name__, schema.model_json_schema(), schema.model_validate_json)
@@ -113,7 +113,7 @@ def traced_schema(schema: Any, output_schema: OutputSchema, strict: bool | None)
 def with_raw(llm: Runnable[LanguageModelInput, AIMessage], schema: OutputSchema) -> Runnable[LanguageModelInput, Any]:
     """Return a runnable whose output contains the raw message, the parsed object, and the error if parsing failed.
 
-    The model is its first step, since only that gets the arguments of a call: the branches of a map do not.
+    The model is the first step, since only the first step gets the arguments of a call; the branches of a map do not.
     """
     parse = itemgetter("raw") | StructuredOutputParser(answer_schema=schema)
     parsed = RunnablePassthrough.assign(parsed=parse, parsing_error=lambda _: None)
@@ -134,7 +134,7 @@ class StructuredOutputParser(BaseTransformOutputParser[Any]):
     """The schema, which builds the object."""
 
     def parse(self, text: str) -> Any:
-        """Parse a text."""
+        """Parse a string."""
         return self._parse_complete(text)
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
@@ -207,7 +207,7 @@ class _GrowingObject:
                 yield from self._if_changed(self._parser.answer_schema.build_partial(value))
 
     def _read_call(self, parts: list[ToolCallChunk]) -> str:
-        """Return what parts of calls add to the arguments of the first call that is not invalid."""
+        """Return what parts of calls add to the arguments of the first valid call."""
         text = ""
         for part in parts:
             if part["index"] != self._call_index:

@@ -19,7 +19,7 @@ _STRINGS_AND_BRACKETS = r'(?s)"(?:[^"\\]+|\\.)*(?P<end>"?)|[\[\]{}]'
 
 
 def read_tool_call(call: ToolCall) -> LangChainToolCall | InvalidToolCall:
-    """Convert a complete tool call; one that cannot be run becomes an invalid call with the reason."""
+    """Convert a complete tool call; an invalid one becomes an `InvalidToolCall` with the reason."""
     if call.error is not None:
         return invalid_tool_call(name=call.name, args=call.arguments, id=call.id or None, error=call.error)
     return tool_call(name=call.name, args=from_json(call.arguments), id=call.id or None)
@@ -38,7 +38,7 @@ def unrepeated_invalid_calls(message: AIMessage) -> list[InvalidToolCall]:
 
 
 def split_mark(arguments: str) -> tuple[str, str | None]:
-    """Return the arguments of a streamed call without the mark of a call that must not be run, and the reason."""
+    """Return the arguments of a streamed call without the mark of an invalid call, and the reason in that mark."""
     marked = re.fullmatch(_MARKED_ARGUMENTS, arguments) if _ERROR_MARK in arguments else None
     return (marked[1], marked[2]) if marked else (arguments, None)
 
@@ -48,7 +48,7 @@ class ToolCallChunks:
 
     When chunks are added up, langchain-core repairs the arguments of each call: `{"city": "Par` becomes a call for the
     city Par, even after the sum has been serialized and loaded again. It does not repair a mismatched closing bracket.
-    So the arguments of a call that must not be run end with one, and with the reason.
+    So the arguments of an invalid call end with such a bracket and the reason.
     """
 
     __slots__ = ("_arguments", "_marked")
@@ -60,7 +60,7 @@ class ToolCallChunks:
     def add_to(self, chunk: AIMessageChunk, parts: Iterable[ToolCallDelta]) -> None:
         """Add parts of calls to a chunk.
 
-        Core would parse each part as if it were a whole, in quadratic time.
+        Core would parse each part as if it were complete, in quadratic time.
         """
         for part in parts:
             arguments = part.arguments
@@ -97,7 +97,7 @@ def _read_beginning(arguments: str) -> dict[str, object] | None:
 
 
 def _mismatched_bracket(text: str) -> str:
-    """Return what closes a string that is open at the end of `text`, and a bracket that nothing has opened."""
+    """Return text that closes a string left open at the end of `text`, and an unmatched closing bracket."""
     open_brackets: list[str] = []
     end_of_string = "  "
     for found in re.finditer(_STRINGS_AND_BRACKETS, text):

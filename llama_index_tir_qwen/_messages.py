@@ -92,7 +92,7 @@ def _texts(block: ContentBlock, role: str, where: str) -> Iterable[str]:
 
 
 def _text_of_document(block: DocumentBlock) -> str | None:
-    """Return the text of a text file whose content is in the block, which core encodes in base64."""
+    """Return the text of a text file that is contained in the block; core encodes it in base64."""
     if not (isinstance(block.data, bytes) and (block.document_mimetype or "").startswith("text/")):
         return None
     try:
@@ -131,7 +131,7 @@ def tool_choice_to_wire(
 
 
 def message_from_answer(content: str, reasoning: str, calls: Sequence[ToolCall], *, complete: bool) -> ChatMessage:
-    """Convert an answer; arguments remain text if they are incomplete, or those of a call that must not be run."""
+    """Convert an answer; the arguments of incomplete and invalid calls remain text."""
     blocks: list[ContentBlock] = []
     if reasoning:
         blocks.append(ThinkingBlock(content=reasoning))

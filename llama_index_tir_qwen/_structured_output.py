@@ -30,8 +30,8 @@ _TOLD_BY_THE_TOOL = ("title", "description")
 class StructuredPrediction(FunctionCalling):
     """`structured_predict` and its variants, with a program of our own.
 
-    Core's programs use a tool even if the answer itself could be the object, do not force it to be called in streams,
-    and start streams with objects full of None.
+    Core's programs use a tool even if the answer itself could be the object, do not force the model to call it in
+    streams, and start streams with objects full of None.
     """
 
     @dispatcher.span
@@ -234,7 +234,7 @@ class _GrowingObject:
         if not isinstance(value, dict) or all(field is None for field in value.values()):
             return None
         named = {self._field_names.get(key, key): field for key, field in value.items()}
-        # A default must not take the place of a value to come.
+        # A default must not replace a value that is still to come.
         is_whole = named.keys() >= self._program.output_cls.model_fields.keys()
         complete = self._program.schema.build_partial(value) if is_whole else None
         return self._flexible.model_validate(named) if complete is None else complete
@@ -255,8 +255,7 @@ def _json_keys(name: str, field: FieldInfo) -> list[str]:
 def _json_text(response: ChatResponse) -> tuple[str, str | None]:
     """Return the JSON text of an answer, and the error of the call that contains it.
 
-    Some servers return the arguments of a forced tool call as text. A call that is not valid may have been followed by
-    another.
+    Some servers return the arguments of a forced tool call as text. An invalid call may be followed by another one.
     """
     calls = response.message.additional_kwargs.get("tool_calls")
     if not calls:

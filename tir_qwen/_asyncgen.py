@@ -1,8 +1,8 @@
 """Nested async generators that are closed by their consumer and hidden from the event loop.
 
-An event loop that shuts down closes all the generators it tracks concurrently, outer and nested ones alike; so it does
-with those that are garbage-collected. It would report an error for a nested generator that its outer generator is
-already closing.
+When an event loop shuts down, it concurrently closes all generators that it tracks, outer and nested ones alike. It
+also closes those that are garbage-collected. It would report an error for a nested generator that its outer generator
+is already closing.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _without_asyncgen_hooks() -> Iterator[None]:
 
 
 def _leave_to_consumer(_: AsyncGenerator[Any]) -> None:
-    """Take the place of the loop's finalizer, which would close a garbage-collected generator beside its consumer.
+    """Replace the loop's finalizer, which would close a garbage-collected generator at the same time as its consumer.
 
-    The consumer is collected with it, and has the loop close it, which keeps this generator alive and closes it too.
-    Without any finalizer, Python would close the generator itself, without awaiting what that takes.
+    The consumer is collected with it. When the loop closes the consumer, this generator is kept alive and closed too.
+    Without any finalizer, Python would close the generator itself, without awaiting its cleanup.
     """

@@ -483,7 +483,7 @@ def test_missing_token_counts_are_reported(terminal: Terminal) -> None:
     assert by_name(report)["token counts"] == (
         "limited",
         "do not come with streams",
-        "use whole answers where you need token counts",
+        "do not stream where you need token counts",
     )
     assert (report["prompt_tokens"], report["completion_tokens"]) == (0, 0)
 

@@ -1,4 +1,4 @@
-"""What an endpoint supports, learnt from what it rejects and ignores, and tried again from time to time."""
+"""What an endpoint supports, detected from what it rejects and ignores, and tried again from time to time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIELDS = {
     "continuation": "continue_final_message",
     "base64_vectors": "vectors in base64",
 }
-"""What each capability is about."""
+"""The name of each capability in log messages."""
 _CONSEQUENCES = {
     "tools": "does not accept tools: they are written into the messages",
     "parallel_switch": "does not accept parallel_tool_calls: surplus calls are dropped",
@@ -37,24 +37,24 @@ _CONSEQUENCES = {
     "reasoning_history": "does not accept reasoning in the history: it is left out",
     "opening_tag": "writes reasoning without an opening tag: text before </think> is reasoning",
     "streamed_calls": "loses parts of tool calls in streams: tools are written into the messages there",
-    "thinking_budget": "does not keep to thinking_token_budget: a second request follows where it is reached",
+    "thinking_budget": "does not obey thinking_token_budget: a second request continues the answer once it is reached",
     "continuation": "does not continue a message: answers after a thinking_budget are requested without thinking",
     "base64_vectors": "does not accept vectors in base64: they come as lists of numbers",
 }
 _HARMLESS = frozenset({"streamed_calls", "thinking_budget", "base64_vectors"})
-"""The capabilities whose lack nobody needs to know of: the same answers come in another way."""
+"""The capabilities whose lack needs no warning: the same answers arrive in another way."""
 _NOT_ASSUMED = frozenset({"thinking_budget"})
-"""The capabilities that few servers have, so that their lack is nothing to report."""
+"""The capabilities that few servers have, so that their lack is not reported."""
 _ENOUGH_DOUBTS = 2
-"""After how many answers in a row that ignored it a capability is given up."""
+"""Number of answers in a row that must ignore a capability before it is given up."""
 
 
 @dataclass(slots=True)
 class Capabilities:
     """What an endpoint is assumed to support: nearly everything, until it rejects or ignores something.
 
-    What has been given up is tried again after 100 calls or ten minutes, whichever is first, and after a failure after
-    twice as many. Printed, it says what has been given up.
+    What has been given up is tried again after 100 calls or ten minutes, whichever comes first. Each failure doubles
+    these numbers. Printed, it lists what has been given up.
 
     Attributes:
         tools: `tools` and `tool_choice`.
@@ -93,7 +93,7 @@ class Capabilities:
     _doubts: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
-        """Say what has been given up, one sentence a line."""
+        """List what has been given up, one sentence per line."""
         lacks = [name for name in _CONSEQUENCES if not getattr(self, name) and name not in _NOT_ASSUMED]
         limits = [f"The server {_CONSEQUENCES[name]}." for name in lacks]
         return "\n".join(limits) or "The server has not rejected or ignored anything."
@@ -107,7 +107,7 @@ class Capabilities:
 
         Args:
             name: A capability that is not assumed.
-            again: Whether to try it even so, since a trial was inconclusive.
+            again: Whether to try it anyway, because a trial was inconclusive.
         """
         if not getattr(self, name) and (again or name not in self._lessons):
             self._lessons[name] = Lesson(is_due=True)
@@ -144,7 +144,7 @@ class Capabilities:
 
 
 def describe_limit(name: str) -> str:
-    """Return what a server does that lacks a capability, and what follows; a server is the subject of the sentence."""
+    """Return what a server without a capability does, and the consequence, to follow the subject "the server"."""
     return _CONSEQUENCES[name]
 
 

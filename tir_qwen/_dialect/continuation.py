@@ -26,7 +26,7 @@ def with_beginning(messages: Sequence[Mapping[str, Any]], answer: PartialAnswer)
 
 
 def with_request_to_go_on(messages: Sequence[Mapping[str, Any]], answer: PartialAnswer) -> list[Mapping[str, Any]]:
-    """Append the beginning of an answer, and a request to go on, for a server that cannot continue a message."""
+    """Append the beginning of an answer, and a request to continue it, for a server that cannot continue a message."""
     said, request = (answer.content, _GO_ON) if answer.content.strip() else (answer.reasoning, _ANSWER_NOW)
     earlier = [{"role": "assistant", "content": break_tags(said)}] if said.strip() else []
     return [*messages, *earlier, {"role": "user", "content": request}]

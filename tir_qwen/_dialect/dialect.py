@@ -228,7 +228,7 @@ class Dialect:
         return (self._trials or set()) - self._given_up.keys()
 
     def _write_budget(self, body: Body) -> None:
-        """Limit the thinking, by the server's own field if it keeps to that, otherwise by `max_tokens`."""
+        """Limit the thinking, by the server's own field if it obeys that, otherwise by `max_tokens`."""
         self._is_limited, self._thinking_limit = False, None
         budget = body.thinking_budget
         if budget is None or not body.limits_thinking:
@@ -313,10 +313,10 @@ class Dialect:
 
 
 def _enforced_schemas(body: Body) -> list[JSON]:
-    """Return the schemas of which the server may make a grammar: that of the answer, or tools.
+    """Return the schemas that the server may turn into a grammar: that of the answer, or tools.
 
-    vLLM makes none of tools that need not be called, unless they are strict, but llama.cpp does. They are listed in a
-    way of their own, so that what is refused when a tool must be called is not held against them.
+    vLLM does so for tools that need not be called only if they are strict; llama.cpp always does. Such tools are listed
+    in a different form, so that a refusal when a tool must be called does not affect them.
     """
     schema = extract_schema(body.response_format)
     if schema is not None:
@@ -329,7 +329,7 @@ def _enforced_schemas(body: Body) -> list[JSON]:
 
 
 def _tool_names(tools: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Return the names of the tools; none if one has no name, which is for the server to report."""
+    """Return the names of the tools; none if one has no name, which the server reports."""
     functions = [tool.get("function") for tool in tools]
     names = [function.get("name") if isinstance(function, Mapping) else None for function in functions]
     return frozenset(name for name in names if name) if all(names) else frozenset()

@@ -1,7 +1,8 @@
-"""What the grammars of servers do not support in JSON schemas, and schemas without it.
+"""The keywords of JSON schemas that servers' grammars do not support, and schemas without them.
 
 A server turns a schema into a grammar that restricts what the model can write. vLLM has several libraries for that,
-and each supports other keywords in each version. What a server refuses is left out, and the answer is validated here.
+and each version of them supports different keywords. What a server refuses is left out, and the answer is validated
+here.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _UNSUPPORTED = frozenset(
         "uniqueItems",
     )
 )
-"""The keywords that guidance or xgrammar does not support in a version of vLLM from 0.9 to 0.32."""
+"""The keywords that guidance or xgrammar does not support in at least one version of vLLM from 0.9 to 0.32."""
 _BY_NAME = ("properties", "$defs", "definitions")
 """The keywords whose keys are names that the user chose, and whose values are schemas."""
 _VALUES = ("const", "default", "enum", "examples")
@@ -51,7 +52,7 @@ _MAX_KNOWN = 1000
 
 
 class SchemaForm(IntEnum):
-    """How much of a schema a server's grammar gets."""
+    """How much of a schema is sent for the server's grammar."""
 
     WHOLE = 0
     REDUCED = 1
@@ -67,14 +68,14 @@ _CONSEQUENCES = {
 
 
 class KnownSchema(NamedTuple):
-    """The form to send of a schema that the server refused, and when to try the whole one again."""
+    """The form in which to send a schema that the server refused, and when to try the whole one again."""
 
     form: SchemaForm
     lesson: Lesson
 
 
 class SchemaNegotiation:
-    """Finds the most of a call's schemas that the server's grammar supports.
+    """Finds the largest part of a call's schemas that the server's grammar supports.
 
     Attributes:
         form: The form to send.
@@ -86,7 +87,7 @@ class SchemaNegotiation:
         """Start with what is known.
 
         Args:
-            schemas: Those of which the server makes a grammar.
+            schemas: Those that the server turns into a grammar.
             known: The schemas that the server refused, by their fingerprint; updated by `accepted`.
             can_describe: Whether the schemas may be sent in the messages alone.
         """
@@ -117,7 +118,7 @@ class SchemaNegotiation:
         if not self._is_refused:
             return
         if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()  # which is simpler than the oldest ones, and safe in threads
+            self._known.clear()  # simpler than removing the oldest ones, and thread-safe
         key = self._fingerprint or _fingerprint(self._schemas)
         earlier = self._known.get(key)
         if earlier is not None and self._is_trial:
@@ -129,7 +130,7 @@ class SchemaNegotiation:
 def reduce_schema(schema: Any) -> Any:
     """Return a schema without the keywords that grammars may not support: it allows more than the original.
 
-    A property of which the schema is `true` gets an empty one, which means the same: llama.cpp refuses the former.
+    A property whose schema is `true` gets an empty one, which means the same: llama.cpp refuses the former.
     """
     if isinstance(schema, list):
         return [reduce_schema(item) for item in schema]

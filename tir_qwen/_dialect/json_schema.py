@@ -65,7 +65,7 @@ def _describes_objects(schema: Any, root: JSON, followed: frozenset[str]) -> boo
 def find_mismatch(value: Any, schema: Any) -> str | None:
     """Describe the first mismatch between `value` and a JSON schema; return None if there is none.
 
-    Not checked are `format`, `contains`, `not`, `if`, `dependent...`, `unevaluated...`, and references to other
+    These are not checked: `format`, `contains`, `not`, `if`, `dependent...`, `unevaluated...`, and references to other
     documents. As in vLLM's grammars, several branches of a `oneOf` may match. Mistakes in the schema are ignored.
     """
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from time import time
 
 _CALLS, _SECONDS = 100, 600.0
-"""After how many calls that could use it, or how many seconds, it is tried again; doubled by each failure."""
+"""The number of calls that could use it, or of seconds, until it is tried again; doubled by each failure."""
 _MAX_PATIENCE = 64
-"""Up to how many times as much."""
+"""The maximum factor."""
 
 
 class Lesson:
-    """That something is not supported: it is tried again after some calls, or after some time."""
+    """Something that is not supported; it is tried again after some calls, or after some time."""
 
     __slots__ = ("_calls", "_patience", "_since")
 
@@ -21,7 +21,7 @@ class Lesson:
         self._patience = 1
 
     def is_due(self) -> bool:
-        """Count a call; return whether it should try again, which no other call does for some time then."""
+        """Count a call; return whether it should try again. If so, no other call does for some time."""
         self._calls += 1
         if self._calls < _CALLS * self._patience and time() - self._since < _SECONDS * self._patience:
             return False
@@ -29,5 +29,5 @@ class Lesson:
         return True
 
     def repeat(self) -> None:
-        """Wait longer, since it was tried in vain."""
+        """Wait longer, since a trial has failed."""
         self._patience = min(self._patience * 2, _MAX_PATIENCE)

@@ -1,4 +1,4 @@
-"""Messages that mention the tags and tokens which structure the prompt."""
+"""Messages that mention the tags and tokens that structure the prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def keep_mentioned_tags(messages: Messages, *, is_continued: bool = False) -> li
     - Qwen3's chat template takes everything before a `</think>` of an earlier answer for reasoning, and drops it. Text
       that begins with the reasoning is meant to be treated like that.
 
-    They get an invisible space.
+    An invisible space is inserted into them.
 
     Args:
         messages: The conversation.

@@ -29,8 +29,8 @@ def plan(
         body: What the caller set.
         capabilities: What is known about the server.
         stream: Whether the answer is to be streamed.
-        retry_tool_calls: Whether to ask again if no tool call of an answer can be run; None: only if a stream has lost
-            one.
+        retry_tool_calls: Whether to ask again if all tool calls of an answer are invalid; None: only if a stream has
+            lost one.
         validate: Raises ValueError if the JSON of an answer is not valid: that of a `response_format`, otherwise the
             arguments of the only tool. Not used with several answers.
 

@@ -152,7 +152,7 @@ class ThinkingBudgetFlow:
     def _without_tail(self, text: str) -> str:
         """Return a text and what was held back before it, but not what may belong to what follows.
 
-        That is what has begun, and newlines: they are the template's if a call follows.
+        That is a call or stop string that has begun, and newlines, which are the template's if a call follows.
         """
         text = self._tail + text
         kept = self._without_begun(text).rstrip("\n")

@@ -1,6 +1,6 @@
-"""Asks the model again if none of its tool calls can be run.
+"""Asks the model again if all of its tool calls are invalid.
 
-An agent would otherwise end there, with an empty answer: it goes on only for calls that it can run.
+Otherwise, an agent would end there with an empty answer: it continues only if there is a valid call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ToolCallRetry:
     """The requests of a call with tools, and how their deltas form a single answer; see `flow.Flow`.
 
     If a stream has lost the model's call, or a part of it, the same request is sent again for a whole answer. If the
-    calls of an answer are invalid, the model is asked again with what is wrong with them. Each happens once at most.
+    calls of an answer are invalid, the model is told what is wrong and asked again. Each happens once at most.
 
     The later answers continue the first one: its invalid calls stay in it, since a stream has already passed them on.
 
@@ -45,8 +45,8 @@ class ToolCallRetry:
 
         Args:
             body: The request.
-            for_invalid_calls: Ask again if the answer contains tool calls, but none that can be run.
-            for_lost_calls: Ask again if a stream has lost calls or parts of them, which those of vLLM 0.9 do.
+            for_invalid_calls: Ask again if the answer contains tool calls, but no valid one.
+            for_lost_calls: Ask again if a stream has lost calls or parts of them, as streams of vLLM 0.9 do.
             validate: Raises ValueError if the arguments of a call are not valid.
         """
         self.first_request = body
@@ -103,7 +103,7 @@ class ToolCallRetry:
         if self._is_repeated:
             logger.info("A stream has lost a tool call or a part of it: a whole answer is requested.")
             return replace(self.first_request, stream_options=None)
-        logger.info("The model is asked again: its answer contains no tool call that can be run.")
+        logger.info("The model is asked again: its answer contains no valid tool call.")
         if errors:
             correction = _correction(completion.first, errors)
         else:
@@ -129,7 +129,7 @@ class ToolCallRetry:
             yield from self._held_back or self._earlier_end
 
     def _errors(self) -> list[str | None]:
-        """Return the error of each call of the current answer; None for those that can be run."""
+        """Return the error of each call of the current answer; None for valid ones."""
         return [parts[-1].error for index, parts in self._calls.items() if index >= self._first_index]
 
     def _invalid_calls(self, validate: Validate) -> list[ToolCallDelta]:
@@ -146,7 +146,7 @@ class ToolCallRetry:
         return invalid
 
     def _must_ask_again(self, end: Delta) -> bool:
-        """Whether the current answer, of which this is the last delta but one, contains no call that can be run."""
+        """Whether the current answer, of which this is the last delta but one, contains no valid call."""
         errors = self._errors()
         if None in errors or TRUNCATED in errors:
             return False

@@ -25,9 +25,9 @@ _SETTINGS_HELP = """\
 
 What to set, and where to find it:
 
-  E2E_TIR_ACCESS_TOKEN   the Auth Token of an access token of your project: TIR dashboard, API Tokens, Create Token
+  E2E_TIR_ACCESS_TOKEN   your project's Auth Token: TIR's dashboard, API Tokens > Create Token
   E2E_TIR_PROJECT_ID     the number of the project, as in the dashboard's URL: 6530 or p-6530
-  E2E_TIR_BASE_URL       only for a dedicated endpoint or a vLLM of your own: its base URL, up to /v1
+  E2E_TIR_BASE_URL       only for a dedicated endpoint or your own vLLM: its base URL, up to /v1
 
 For example:
 
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _examine(client, options)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the report, such as `head`, has left
+    except BrokenPipeError:  # the reader of the report, such as `head`, has exited
         with suppress(OSError):  # not a file
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
         return 1
     finally:
         logger.setLevel(level)

@@ -41,7 +41,7 @@ _QUESTION = "What is 17 * 23?"
 _BUDGET = 16
 """Tokens of reasoning that are not enough for the question."""
 _NOTE_AGE = "note when it was created: TIR's tokens expire after 365 days"
-_USE_WHOLE_ANSWERS = "use whole answers where you need token counts"
+_USE_WHOLE_ANSWERS = "do not stream where you need token counts"
 _OTHER_EMBEDDINGS = "TIR's dashboard shows which embedding models your project can use"
 _PROMPT_TOOLS = 'set tool_calling="prompted"'
 _CONNECTION_ADVICE = {
@@ -52,7 +52,7 @@ _CONNECTION_ADVICE = {
     "unreachable": "check the host and the port in the URL, and whether a firewall or a VPN is in the way",
     "certificate": "set SSL_CERT_FILE to the certificate (.pem) of the authority that signed this one, such as your"
     " company's proxy",
-    "tls": "check whether the URL should begin with http: instead, or the port is another",
+    "tls": "check whether the URL should begin with http: instead, or have another port",
     "open_files": "raise the limit of open files (ulimit -n)",
 }
 _BROKEN_CONNECTION = "check the URL, and whether this machine can reach it"
@@ -88,7 +88,7 @@ class Examination:
         self._token = token
         self._embedding_model = embedding_model
         self._answer_bytes = bytearray()  # of the last answer
-        self._has_reasoning = False  # if nothing is said about thinking
+        self._has_reasoning = False  # if enable_thinking is unset
         client.tap = self._answer_bytes.extend
         self.report = Report(f"{client.model} at {client.endpoint}")
 
@@ -171,7 +171,7 @@ class Examination:
                 name, "unknown", f"there was no answer (finish_reason {completion.finish_reason})", advice
             )
         elif not self._has_reasoning:
-            yield CheckResult(name, "unknown", "there is no reasoning without it either")
+            yield CheckResult(name, "unknown", "the model does not reason by default either")
         else:
             yield CheckResult(name, "ok", "enable_thinking=False is obeyed")
 

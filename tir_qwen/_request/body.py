@@ -41,7 +41,7 @@ class Body:
         include_stop_str_in_output: Whether the answer includes the stop string that ended it.
         stream_options: Options of a stream.
         enable_thinking: The `enable_thinking` of `chat_template_kwargs`, which vLLM reads there.
-        thinking_budget: Maximum number of tokens of the reasoning, which no field of this name sets.
+        thinking_budget: Maximum number of tokens of the reasoning; requests have no field of this name.
         continues: The beginning of the answer, which is requested as its continuation.
         chat_template_kwargs: All other arguments of the chat template.
         other: All other fields, by name.

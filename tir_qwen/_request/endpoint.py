@@ -97,8 +97,8 @@ def resolve_endpoint(
     """Resolve the endpoint from arguments and environment variables; arguments take precedence.
 
     Args:
-        project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL, which
-            decides.
+        project_id: `6530` or `p-6530`; environment `E2E_TIR_PROJECT_ID`. Not needed with a complete base URL, whose
+            path decides.
         access_token: The Auth Token of a TIR access token; environment `E2E_TIR_ACCESS_TOKEN`. Optional for a complete
             base URL on this machine.
         base_url: A complete base URL, including the path (a dedicated endpoint, a local vLLM: requests go to

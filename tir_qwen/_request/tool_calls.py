@@ -26,7 +26,7 @@ def tool_call_to_wire(id_: str | None, name: str | None, arguments: JSON | str |
 
 
 def error_result(id_: str | None, error: str) -> JSON:
-    """Return the message that takes the place of the result of a call that cannot be run."""
+    """Return the message that takes the place of the result of an invalid call."""
     text = f"Error: this tool call was not run: {error}. Correct it, or answer without it."
     return {"role": "tool", "tool_call_id": id_ or "", "content": text}
 

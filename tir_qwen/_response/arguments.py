@@ -22,13 +22,13 @@ _MARK = re.compile(r'\\.|[\\"{}\x00-\x1f]', re.DOTALL)
 class ArgumentsDecoder:
     """Turns the arguments of a call into the text of a JSON object: call `feed` with each part, then `close`.
 
-    The text of the object is passed on as it arrives. Mended are the ways to write an object that leave no doubt about
-    what was meant:
+    The text of the object is passed on as it arrives. Deviations are repaired if there is no doubt about what was
+    meant:
 
     - nothing, `null` or an empty string, for no arguments;
     - the object as a JSON string;
     - unescaped control characters within strings;
-    - surplus braces at the end, which vLLM's streaming parser takes over from the object around the arguments.
+    - surplus braces at the end, which vLLM's streaming parser copies from the object around the arguments.
 
     Attributes:
         has_ended: Whether the brace that closes the object has arrived.

@@ -180,7 +180,7 @@ class ChunkDecoder:
             self._collect_last_facts(chunk)
 
     def _collect_first_facts(self, chunk: JSON) -> None:
-        """Keep what identifies the response; Azure reports on its filter first, without it."""
+        """Keep what identifies the response; Azure's first chunk, which reports its filter results, lacks it."""
         for name, kinds in _FACT_TYPES.items():
             if name in self._unknown_facts and chunk.get(name) and isinstance(chunk[name], kinds):
                 self._unknown_facts.remove(name)

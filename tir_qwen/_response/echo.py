@@ -50,7 +50,7 @@ def hide_echo(text: str, request: bytes, limit: int) -> str:
     spans = [*_repeated_runs(quoted, body), *_whole_messages(quoted, body)]
     if not spans:
         return text[:limit]
-    if len(text) > 2 * limit:  # what is repeated there may go on
+    if len(text) > 2 * limit:  # what is repeated there may continue
         spans.append((2 * limit - MIN_CHARACTERS, 2 * limit))
     return quoted.without(spans)[:limit]
 

@@ -18,7 +18,7 @@ def convert(said: Any) -> JSON:
 
     - Content as a list of parts (Mistral) is split into text and reasoning.
     - A refusal (OpenAI) is the text of an answer that has no other.
-    - The `function_call` that came before `tool_calls` (OpenAI) is the only tool call.
+    - The `function_call` that preceded `tool_calls` in OpenAI's API is the only tool call.
 
     Raises:
         MalformedChunkError: It is not an object, or its content cannot be read as text.

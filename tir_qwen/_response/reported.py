@@ -1,6 +1,6 @@
-"""Token counts and log-probabilities as servers report them, without values that make no sense.
+"""Token counts and log-probabilities as servers report them, without invalid values.
 
-An answer is worth more than its statistics: whatever is odd about them is dropped, and no error is raised.
+An answer is worth more than its statistics: invalid ones are dropped, and no error is raised.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MAX_COUNT = 2**63 - 1
 
 
 def read_usage(usage: Any) -> Usage | None:
-    """Return the token counts that are counts, with further fields of the server as they are; None if there are none.
+    """Return the valid token counts, with further fields of the server as they are; None if there are none.
 
     Details are objects of counts; both may be None.
     """
@@ -64,7 +64,7 @@ def _is_token(one: Any) -> bool:
 
 
 def _token(token: JSON) -> JSON:
-    """Return the token itself if all of it makes sense."""
+    """Return the token itself if all of it is valid."""
     others, octets = token.get("top_logprobs"), token.get("bytes")
     has_odd_others = others is not None and not (isinstance(others, list) and all(map(_is_plain, others)))
     if _is_plain(token) and not has_odd_others:

@@ -115,7 +115,7 @@ def error_from_response(
         body: The body or its beginning: JSON from any version of vLLM, text or HTML from a gateway, or nothing.
         secrets: Strings to replace with `***`, in case the server repeats them.
         request: The content of the request, whose parts are hidden in the message (but not in the error's `body`).
-        url: Where it went, which a 404 shows without its query, and with the project id masked.
+        url: Its address, which a 404 shows without the query, and with the project id masked.
         has_credentials: Whether the request contained a token, or anything else that may be one.
     """
     parsed = _parse(body)

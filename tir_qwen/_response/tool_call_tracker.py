@@ -100,20 +100,20 @@ class ToolCallTracker:
     def find_lossy(self, with_parameters: Collection[str], *, mark: bool) -> bool:
         """Return whether the calls of the server come from a parser whose streams may lose a part of a call.
 
-        That of vLLM 0.9 and 0.10 loses the first value if that is a number, an object or a list, and closing braces
-        anywhere. It can be told by the first part of the arguments, which contains a key. Arguments that are not an
-        object are lost altogether.
+        The parser of vLLM 0.9 and 0.10 loses the first value if that is a number, an object or a list, and closing
+        braces anywhere. It is recognized by the first part of the arguments, which contains a key. Arguments that are
+        not an object are lost altogether.
 
         Args:
             with_parameters: Names of the tools that have parameters.
-            mark: Whether to note an error for calls that look as if they had lost something.
+            mark: Whether to note an error for calls that seem to have lost something.
         """
         is_lossy = False
         for (source, _), index in self._indices.items():
             call = self._calls[index]
             if source != "server" or not call.is_open:
                 continue
-            if not (call.server_id or "").startswith(_VLLM_ID):  # other servers cut arguments as they like
+            if not (call.server_id or "").startswith(_VLLM_ID):  # other servers split arguments in any way
                 continue
             is_suspect = call.arguments.is_empty and call.name in with_parameters
             if call.arguments.begins_with_a_key:
@@ -124,7 +124,7 @@ class ToolCallTracker:
         return is_lossy
 
     def truncate(self, truncation: str) -> Iterator[ToolCallDelta]:
-        """Yield the error of the last call, of which it turned out after its end that it is truncated."""
+        """Yield the error of the last call, which turned out to be truncated only after its end."""
         last = max(self._calls)
         if not self._calls[last].error:
             yield ToolCallDelta(last, error=truncation)
@@ -144,7 +144,7 @@ class _TrackedCall:
 
     def __init__(self) -> None:
         self.id: str | None = None
-        self.server_id: str | None = None  # which may come after the name, when the call has one already
+        self.server_id: str | None = None  # may arrive after the name, when the call already has an id
         self.name: str | None = None
         self.error: str | None = None
         self.is_open = True

@@ -1,4 +1,4 @@
-"""Errors of requests that got no response: whom they were sent to, and what went wrong."""
+"""Errors of requests that got no response: where they were sent, and what went wrong."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _TLS_ADVICE = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS at this port: should the URL begin with http:?",
     "HTTP_REQUEST": "the server does not speak TLS at this port: should the URL begin with http:?",
 }
-"""What the reasons of OpenSSL mean whose texts do not say so."""
+"""The meaning of OpenSSL's reasons whose texts do not explain them."""
 _FINAL_TLS_REASONS = ("BAD_CERTIFICATE", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION")
-"""The reasons, or their ends, that another attempt would not remove, as those above."""
+"""The reasons, or their ends, for which another attempt would fail too, as for those above."""
 _ERROR_NUMBER = r"^\[Errno -?\d+\] | \(_ssl\.c:\d+\)$"
 _SOCKS_REPLY = r"Proxy Server could not connect: ([A-Za-z ]{1,40})\."
 

@@ -76,7 +76,7 @@ class Deadline:
 
         Args:
             engine_error: Class name of the HTTP engine's timeout error, if there was one, or `LineTimeout`.
-            problem: What did not happen in time, if the caller knows it better.
+            problem: What did not happen in time, if the caller knows more precisely.
         """
         part, usual_problem = _TIMEOUTS.get(engine_error, (self._step, _STEPS[self._step]))
         if monotonic() >= self.total_expires_at:

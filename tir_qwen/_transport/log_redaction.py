@@ -36,7 +36,7 @@ def install_log_filters() -> None:
 
 
 def _redact_record(record: logging.LogRecord) -> bool:
-    if current_read.get() is None:  # somebody else's request
+    if current_read.get() is None:  # not a request of this library
         return True
     if isinstance(record.msg, str):
         record.msg = _redact_text(record.msg)

@@ -18,7 +18,7 @@ _PROXY_IS_CONNECTED = {"connection.connect_tcp.complete"}
 class RequestTrace:
     """Collects the trace events of one request, and installs hooks on a connection opened for it.
 
-    It also knows whom the request was sent to, for error messages: hosts and ports only, since the other parts of a URL
+    It also knows where the request was sent, for error messages: hosts and ports only, since the other parts of a URL
     may contain secrets.
     """
 
@@ -60,14 +60,14 @@ class RequestTrace:
 
     @property
     def is_at_proxy(self) -> bool:
-        """Whether a connection to the server through a proxy has got no further than to the proxy."""
+        """Whether a connection through a proxy has reached only the proxy, not the server."""
         is_tunnelled = self._url.startswith("https:")
         passed_on = _TUNNEL_IS_OPEN if is_tunnelled else _TUNNEL_IS_OPEN | _PROXY_IS_CONNECTED
         return bool(self.proxy) and not self._events & passed_on
 
     @property
     def peer(self) -> str:
-        """Whom the last attempt to connect was made to."""
+        """What the last attempt to connect was made to."""
         return f"the proxy {self.proxy}" if self.is_at_proxy else self.route
 
     def record(self, event: str, info: Any) -> None:

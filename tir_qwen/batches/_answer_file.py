@@ -35,7 +35,7 @@ except ModuleNotFoundError:  # Windows
 
 _logger = logging.getLogger("tir_qwen")
 _FIRST_LINES = 100
-"""If none of this many lines at the beginning of a file is an answered row, the file is rejected."""
+"""A file is rejected if none of its first lines, up to this many, is an answered row."""
 
 
 class _Failure(NamedTuple):

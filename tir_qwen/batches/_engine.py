@@ -58,10 +58,10 @@ class BatchOptions(TypedDict, total=False):
     max_errors: int | None
     """Stop the run when this many rows have failed. Default: None, no limit."""
     max_errors_in_a_row: int | None
-    """Stop the run when this many rows have failed in a row. Default: 100."""
+    """Stop the run when this many consecutive rows have failed. Default: 100."""
     patience: float
     """Stop the run when the endpoint has answered nothing for this many seconds. Default: 3600. With 0, a row that the
-    endpoint refuses has failed."""
+    endpoint refuses counts as failed."""
     progress: bool
     """Whether to show a progress bar (with tqdm, if installed; in notebooks too), and the summary at the end. Default:
     False."""

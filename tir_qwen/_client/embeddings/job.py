@@ -70,7 +70,7 @@ class EmbeddingJob:
         self._model = self._model or answer.model
 
     def split(self, batch: Batch, error: APIStatusError) -> list[Batch]:
-        """Return the batches to send in place of one that was too large for the server; none if it was not.
+        """Return the batches to send in place of one that was too large for the server; none if it was not too large.
 
         Servers do not say which text is too long. The halves with the longest texts come first, so that it is found
         soon. The error of a text that is too long by itself is completed with the position of the text.
