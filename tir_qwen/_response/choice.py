@@ -60,7 +60,7 @@ class DecodingOptions(NamedTuple):
 
     @property
     def text_is_plain(self) -> bool:
-        """Whether text needs no inspection: it cannot be a tool call or mislabelled reasoning."""
+        """Whether text needs no inspection: it cannot be a tool call or mislabeled reasoning."""
         return not (self.tools or self.required_tool or self.single_call or self.thinking_off)
 
 
@@ -371,7 +371,7 @@ class ChoiceDecoder:
                 _append_call(delta, end)
 
     def _accept_answer(self, delta: Delta) -> None:
-        """Note that an answer has begun, so what the server labelled as reasoning is reasoning."""
+        """Note that an answer has begun, so what the server labeled as reasoning is reasoning."""
         self._has_answer = True
         if self._doubtful_reasoning:
             delta.reasoning = self._take_doubtful_reasoning() + delta.reasoning
