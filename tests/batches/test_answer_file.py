@@ -181,7 +181,7 @@ def test_failed_rows_are_recorded(path: Path, caplog: pytest.LogCaptureFixture) 
             assert len(file) == 0
         assert read(path) == [{**failed(rows[1]), "attempts": attempt}]
     assert missing(path, rows) == [rows[0], rows[2]]
-    assert "1 rows have failed before and are not sent again" in caplog.text
+    assert "1 row failed before and will not be sent again" in caplog.text
     assert missing(path, rows, max_attempts=2) == [rows[0], rows[2]]
     assert missing(path, rows, max_attempts=3) == rows
     assert missing(path, rows, max_attempts=None) == rows

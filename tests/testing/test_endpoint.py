@@ -210,6 +210,7 @@ async def test_many_at_once() -> None:
 
 def test_settings_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings fit clients and both faces; the environment does the same for a program that reads it."""
+    monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("NO_PROXY", "example.invalid")
     with FakeEndpoint(default="Hi!") as endpoint:
         assert TIRQwen(**endpoint.settings).complete("Hello").text == "Hi!"

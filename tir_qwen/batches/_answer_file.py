@@ -20,6 +20,7 @@ from ._lines import (
     Index,
     Row,
     check_row,
+    counted,
     digest,
     index_of,
     is_torn,
@@ -228,8 +229,8 @@ class AnswerFile:
             else:
                 yield row
         if skipped:
-            text = "%s: %s rows have failed before and are not sent again; missing(rows, max_attempts=None) sends them."
-            _logger.warning(text, self._path, f"{skipped:,}")
+            text = "%s: %s failed before and will not be sent again, except with missing(rows, max_attempts=None)."
+            _logger.warning(text, self._path, counted(skipped))
 
     def add(self, row: Row) -> None:
         """Write an answered row, or one that failed.

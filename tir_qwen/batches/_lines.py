@@ -26,6 +26,11 @@ Index = int | float
 BOM = b"\xef\xbb\xbf"
 
 
+def counted(rows: int) -> str:
+    """Return `1 row` or `1,234 rows`."""
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
+
+
 def check_row(row: Any) -> None:
     """Check that a row is a dict of its columns.
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._lines import Row
+from ._lines import Row, counted
 
 _logger = logging.getLogger("tir_qwen")
 
@@ -49,13 +49,13 @@ class Summary:
 
     def __str__(self) -> str:
         duration = f"{self.seconds:,.1f}" if self.seconds < 10 else f"{self.seconds:,.0f}"
-        text = f"This run: {self.answered:,} rows answered, {self.failed:,} failed in {duration} s"
+        text = f"This run: {counted(self.answered)} answered, {self.failed:,} failed in {duration} s"
         if self.uncounted and not self.input_tokens:
             return f"{text}; tokens unknown"
         text += f"; {self.input_tokens:,} tokens of input, {self.output_tokens:,} of output"
         if self.cost is not None:
             text += f", cost {self.cost:,.{2 if self.cost >= 1 else 4}f}"
-        return f"{text}, without {self.uncounted:,} rows whose tokens are unknown" if self.uncounted else text
+        return f"{text}, without {counted(self.uncounted)} whose tokens are unknown" if self.uncounted else text
 
     def _add(self, row: Row) -> None:
         self.rows += 1
