@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
+
+from ._record import Record
 
 JSON = dict[str, Any]
 """A JSON object."""
@@ -35,26 +37,8 @@ class Usage(TypedDict, total=False):
     """Contains `reasoning_tokens`; missing if the server does not report them, as with vLLM 0.9."""
 
 
-class _Record:
-    """Equality and repr of this module's dataclasses, which would take 0.2 ms a class at import if generated."""
-
-    __slots__ = ()
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-    __hash__ = None  # type: ignore[assignment]
-
-    def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
-
-    def __eq__(self, other: object) -> bool:
-        return self._values() == other._values() if type(other) is type(self) else NotImplemented
-
-    def __repr__(self) -> str:
-        values = zip(self.__dataclass_fields__, self._values(), strict=True)
-        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in values)})"
-
-
 @dataclass(slots=True, eq=False, repr=False)
-class ToolCallDelta(_Record):
+class ToolCallDelta(Record):
     """A part of one tool call.
 
     Attributes:
@@ -73,7 +57,7 @@ class ToolCallDelta(_Record):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Delta(_Record):
+class Delta(Record):
     """What one chunk adds to one choice. `Client.stream` yields these.
 
     Attributes:
@@ -107,7 +91,7 @@ class Delta(_Record):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class ToolCall(_Record):
+class ToolCall(Record):
     """A complete tool call.
 
     Attributes:
@@ -125,7 +109,7 @@ class ToolCall(_Record):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Choice(_Record):
+class Choice(Record):
     """One complete answer.
 
     Attributes:
@@ -149,7 +133,7 @@ class Choice(_Record):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Completion(_Record):
+class Completion(Record):
     """A complete response. `content`, `reasoning`, `tool_calls` and `finish_reason` are those of its first choice.
 
     Attributes:
@@ -200,7 +184,7 @@ class Completion(_Record):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Embeddings(_Record):
+class Embeddings(Record):
     """The vectors of texts. `Client.embed` returns it. Its repr shows only their number and length.
 
     Attributes:

@@ -184,18 +184,19 @@ ROOT = Path(tir_qwen.__file__ or "").parent.parent
 ENGINE_FILE = "tir_qwen/_transport/engine.py"
 
 ROOMS: dict[str, set[str]] = {
-    "types": set(),
+    "_record": set(),
+    "types": {"_record"},
     "errors": {"types"},
     "timeouts": {"errors"},
     "batches": {"errors", "types"},
     "_asyncgen": set(),
     "_json": {"errors", "types"},
     "_redaction": set(),
-    "_request": {"_json", "_redaction", "errors", "types"},
+    "_request": {"_json", "_record", "_redaction", "errors", "types"},
     "testing": {"_redaction", "_request"},
     "_response": {"_json", "_redaction", "errors", "types"},
     "_transport": {"_asyncgen", "_redaction", "_request", "errors", "timeouts"},
-    "_dialect": {"_json", "_request", "_response", "errors", "types"},
+    "_dialect": {"_json", "_record", "_request", "_response", "errors", "types"},
     "_client": {
         "_asyncgen",
         "_dialect",

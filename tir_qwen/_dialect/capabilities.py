@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .._record import Record
 from ..types import Usage
 from .grammar import KnownSchema
 from .lesson import Lesson
@@ -49,8 +50,8 @@ _ENOUGH_DOUBTS = 2
 """Number of answers in a row that must ignore a capability before it is given up."""
 
 
-@dataclass(slots=True)
-class Capabilities:
+@dataclass(slots=True, eq=False, repr=False)
+class Capabilities(Record):
     """What an endpoint is assumed to support: nearly everything, until it rejects or ignores something.
 
     What has been given up is tried again after 100 calls or ten minutes, whichever comes first. Each failure doubles

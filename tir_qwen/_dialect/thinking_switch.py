@@ -7,14 +7,14 @@ import re
 from ..types import Messages
 from .prompted_tools import message_text
 
-_SWITCH_AT_END = re.compile(r"/(no_)?think\s*$")
-_SWITCH = re.compile(r"(?<!\S)/(no_)?think\b")
+_SWITCH_AT_END = r"/(no_)?think\s*$"
+_SWITCH = r"(?<!\S)/(no_)?think\b"
 
 
 def add_soft_switch(messages: Messages, thinking: bool) -> Messages:
     """Append a switch to the last user message, unless it already ends with one; return the messages."""
     last = _last_user_position(messages)
-    if last is None or _SWITCH_AT_END.search(message_text(messages[last])):
+    if last is None or re.search(_SWITCH_AT_END, message_text(messages[last])):
         return messages
     content, switch = messages[last].get("content") or "", " /think" if thinking else " /no_think"
     content = content + switch if isinstance(content, str) else [*content, {"type": "text", "text": switch}]
@@ -24,7 +24,7 @@ def add_soft_switch(messages: Messages, thinking: bool) -> Messages:
 def has_soft_switch(messages: Messages) -> bool:
     """Whether a system or user message already contains a switch."""
     return any(
-        _SWITCH.search(message_text(message)) for message in messages if message.get("role") in ("system", "user")
+        re.search(_SWITCH, message_text(message)) for message in messages if message.get("role") in ("system", "user")
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from .._record import Record
 from .._redaction import Secrets, collect_secrets, redact_urls
 from ..errors import ConfigurationError
 
@@ -32,11 +33,11 @@ EMBEDDINGS = "/embeddings"
 _OPERATIONS = (CHAT_COMPLETIONS, EMBEDDINGS)
 _RESERVED_HEADERS = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 _HOST = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
-@dataclass(slots=True, repr=False)
-class Endpoint:
+@dataclass(slots=True, eq=False, repr=False)
+class Endpoint(Record):
     """The address of an endpoint and the credentials for it. Its repr is safe to log.
 
     Created and validated by `resolve_endpoint`.
@@ -266,7 +267,7 @@ def _merge_headers(headers: dict[str, str], more: Mapping[str, str]) -> dict[str
     """Merge headers case-insensitively; those of the user (`more`) take precedence."""
     merged = {name.lower(): value for name, value in headers.items()}
     for name, value in more.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_HEADER_NAME, name):
             raise _malformed("default_headers", "must have header names of letters, digits and hyphens")
         if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]*", value):
             raise _malformed("default_headers", f"must have a value of printable ASCII for {name!r}")

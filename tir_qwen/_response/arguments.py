@@ -14,8 +14,8 @@ REPEATED = "it was requested again"
 """The errors of a call whose arguments may not be what the model wrote."""
 
 _SURPLUS = "} \t\r\n"
-_WHOLE_KEY = re.compile(r'\{"[^"]+')
-_NO_VALUE = re.compile(r'\{"[^"]+(?:"\s*(?::\s*(?:-?[\d.eE+-]*)?)?)?')
+_WHOLE_KEY = r'\{"[^"]+'
+_NO_VALUE = r'\{"[^"]+(?:"\s*(?::\s*(?:-?[\d.eE+-]*)?)?)?'
 _MARK = re.compile(r'\\.|[\\"{}\x00-\x1f]', re.DOTALL)
 
 
@@ -53,7 +53,7 @@ class ArgumentsDecoder:
     @property
     def begins_with_a_key(self) -> bool:
         """Whether the first part of the text contains the first key, which it does not if the parts are tokens."""
-        return _WHOLE_KEY.match(self._first_part) is not None
+        return re.match(_WHOLE_KEY, self._first_part) is not None
 
     @property
     def may_lack_a_part(self) -> bool:
@@ -63,7 +63,7 @@ class ArgumentsDecoder:
         """
         text = "".join(self._parts)
         is_unbalanced = text.count("{") != text.count("}")
-        return is_unbalanced or _NO_VALUE.fullmatch(self._first_part) is not None or self._problem() is not None
+        return is_unbalanced or re.fullmatch(_NO_VALUE, self._first_part) is not None or self._problem() is not None
 
     @property
     def _first_part(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_FENCE = re.compile(r"[ \t>]*(`{3,}(?=[^`]*$)|~{3,})(.*)")
+_FENCE = r"[ \t>]*(`{3,}(?=[^`]*$)|~{3,})(.*)"
 """A fence, at any depth of lists and quotations. Further backticks in its line would end a piece of code there."""
 
 _MAX_LINE = 256
@@ -34,11 +34,11 @@ class CodeTracker:
         for line in lines:
             self._read_line(line)
         self._unread = [last_line[:_MAX_LINE], last_line[_MAX_LINE:][-1:]]
-        starts_block = _FENCE.match(last_line, 0, _MAX_LINE) is not None
+        starts_block = re.match(_FENCE, last_line[:_MAX_LINE]) is not None
         return bool(self._fence) or starts_block or last_line.endswith("`")
 
     def _read_line(self, line: str) -> None:
-        found = _FENCE.match(line, 0, _MAX_LINE)
+        found = re.match(_FENCE, line[:_MAX_LINE])
         if found is None:
             return
         fence, rest = found.groups()
