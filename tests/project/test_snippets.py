@@ -96,7 +96,7 @@ def collected() -> Iterator[None]:
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     """An endpoint that the environment names, and a folder to write to."""
     monkeypatch.chdir(tmp_path)
-    for setting in ("_llm", "_embed_model"):
+    for setting in ("_llm", "_embed_model", "_callback_manager"):
         monkeypatch.setattr(Settings, setting, None)
     with Loopback(answer) as server:
         monkeypatch.setenv("E2E_TIR_ACCESS_TOKEN", "token")
