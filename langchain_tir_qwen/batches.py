@@ -79,8 +79,12 @@ def answer_rows(chain: Runnable[Any, Any], rows: Rows, **options: Unpack[BatchOp
             requested object, the row has both an `error` and the model's text as its `response`.
 
     Raises:
+        TypeError: `chain` is not a runnable of LangChain.
         ValueError: (when iterated) The first two rows lack a column that the template or the model uses.
     """
+    if not isinstance(chain, Runnable):
+        kind = f"the class {chain.__name__}" if isinstance(chain, type) else f"a {type(chain).__name__}"
+        raise TypeError(f"answer_rows takes a chain or a model, not {kind}.")
     return run(_asker(chain), rows, options, _describe)
 
 

@@ -305,7 +305,8 @@ def test_one_program_at_a_time(path: Path) -> None:
         ([{"id": "x"}, {"id": "x"}], "two rows have the 'id' 'x': their answers could not be told apart."),
         (
             [{"id": 0, "prompt": "Else"}],
-            "has the answer to another row whose 'id' is 0: write to another file, or give the rows other keys.",
+            "has an answer to a row whose 'id' is 0, but whose other columns differ: write to another file, or change"
+            " the key.",
         ),
     ],
     ids=[

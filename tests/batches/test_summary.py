@@ -12,7 +12,7 @@ import pytest
 from tqdm.auto import tqdm
 
 from tests.batches.test_answer_file import Row, rows_of
-from tir_qwen import Completion
+from tir_qwen import APITimeoutError, BadRequestError, Completion, StreamInterruptedError
 from tir_qwen.batches import AnswerFile, Summary, answer_rows
 from tir_qwen.types import Choice
 
@@ -64,6 +64,30 @@ async def test_tokens_that_are_unknown() -> None:
         (2, "tokens unknown"),
         (3, "6,000 tokens of input, 300 of output, cost 0.0720, without 3 rows whose tokens are unknown"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "uncounted"),
+    [
+        (StreamInterruptedError("broken"), 1),
+        (APITimeoutError("late"), 1),
+        (BadRequestError("no", status_code=400), 0),
+        (ValueError("no"), 0),
+    ],
+    ids=["interrupted", "late", "rejected", "another error"],
+)
+async def test_tokens_of_a_failed_call(error: Exception, uncounted: int) -> None:
+    """A call that failed after the model had begun may be billed; the part of its answer is kept."""
+
+    async def ask(row: Row) -> Completion:
+        raise error
+
+    if isinstance(error, StreamInterruptedError):
+        error.partial = Completion([Choice(content="It is ", reasoning="Hm.")])
+    answers = answer_rows(ask, rows_of(1))
+    (row,) = [row async for row in answers]
+    kept = ("It is ", "Hm.") if isinstance(error, StreamInterruptedError) else (None, None)
+    assert (row["response"], row["reasoning"], answers.summary.uncounted) == (*kept, uncounted)
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["to the end", "left"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from langchain_tir_qwen import ChatTIRQwen, TIREmbeddings
@@ -202,6 +203,17 @@ def test_each_type_of_a_malformed_argument_is_named(face: Face) -> None:
         assert {f"{name}: input should be a valid {each}" for each in ("string", kind)} <= set(
             str(caught.value).removeprefix(f"{face.__name__}: ").removesuffix(".").split("; ")
         )
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_what_is_no_http_client(face: Face) -> None:
+    """Anything but a client of the right kind is rejected by the constructor."""
+    other = "http_async_client" if face is ChatTIRQwen else "async_http_client"
+    for name, value in (("http_client", "x"), ("http_client", httpx.AsyncClient()), (other, httpx.Client())):
+        with pytest.raises(
+            ConfigurationError, match=r"synchronous calls must be an? (?:Async)?Client of httpx or httpx2"
+        ):
+            face(**{**KNOWN, name: value})
 
 
 def test_the_schema_of_a_timeout() -> None:

@@ -361,6 +361,14 @@ def test_no_secret_is_kept(tmp_path: Path) -> None:
         assert "424242" not in text
 
 
+@pytest.mark.parametrize(("chain", "kind"), [("chain", "a str"), (ChatTIRQwen, "the class ChatTIRQwen")])
+def test_what_is_not_a_chain(chain: Any, kind: str) -> None:
+    """Anything but a chain or a model is rejected at once."""
+    with pytest.raises(TypeError) as caught:
+        answer_rows(chain, [])
+    assert str(caught.value) == f"answer_rows takes a chain or a model, not {kind}."
+
+
 def test_options_that_cannot_be() -> None:
     """A concurrency limit of less than one is rejected at once instead of blocking forever."""
     for make in (answer_rows, lambda chain, _, **options: AnswerBatch(chain, **options)):

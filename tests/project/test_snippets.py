@@ -123,6 +123,9 @@ def test_snippets_run(name: str, endpoint: Loopback, capsys: pytest.CaptureFixtu
     assert not answered or "Paris" in capsys.readouterr().out
 
 
+TOO_LONG = response({"message": "This model's maximum context length is 32768 tokens."}, "400 Bad Request")
+
+
 def test_upstream_pages_run(endpoint: Loopback, capsys: pytest.CaptureFixture[str]) -> None:
     """The code of the pages for the frameworks' documentation runs from top to bottom."""
     for snippets in (of_page(UPSTREAM / "langchain.mdx"), of_notebook(UPSTREAM / "llama_index.ipynb")):
@@ -133,18 +136,22 @@ def test_upstream_pages_run(endpoint: Loopback, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("answered", "status", "text"),
+    ("answered", "status", "text", "logged", "retry_after"),
     [
-        ([STREAM], 200, "The capital of France is Paris."),
-        ([STREAM_HEAD + event("The capital") + END], 200, "The capital\n[The answer was interrupted.]"),
-        ([response({}, "403 Forbidden")], 503, '{"detail":"The model is not available."}'),
+        ([STREAM], 200, "The capital of France is Paris.", False, None),
+        ([STREAM_HEAD + event("The capital") + END], 200, "The capital\n[The answer was interrupted.]", True, None),
+        ([response({}, "403 Forbidden")], 503, '{"detail":"The model is not available."}', True, None),
+        ([response({}, "503 Busy")], 503, '{"detail":"The model is not available."}', True, "30"),
+        ([TOO_LONG], 413, '{"detail":"The question is too long."}', False, None),
     ],
-    ids=["whole", "interrupted", "refused"],
+    ids=["whole", "interrupted", "refused", "overloaded", "too long"],
 )
 async def test_the_web_service(
     answered: list[bytes],
     status: int,
     text: str,
+    logged: bool,
+    retry_after: str | None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -163,10 +170,10 @@ async def test_the_web_service(
         app = run(code, "deploying.md")["app"]
         assert isinstance(app, FastAPI)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-            reply = await client.get("/ask", params={"question": "What is the capital of France?"})
+            reply = await client.post("/ask", json={"question": "What is the capital of France?"})
     assert (reply.status_code, reply.text) == (status, text)
-    assert [record.name for record in caplog.records if record.exc_info] == ["__main__"] * (answered != [STREAM])
-    assert reply.headers.get("retry-after") == ("30" if status == 503 else None)
+    assert [record.name for record in caplog.records if record.exc_info] == ["__main__"] * logged
+    assert reply.headers.get("retry-after") == retry_after
 
 
 COMES_WITH = {

@@ -213,7 +213,13 @@ def test_two_projects(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for project in ("17", "6530"):
         assert resolve_endpoint(project_id=DefaultProject(project), access_token=TOKEN, **where).query == ""
     said = refusal(project_id=6530, access_token=TOKEN, **where)
-    assert said == "project_id is another project than that in base_url (or E2E_TIR_BASE_URL): pass only one."
+    assert said == "project_id is another project than that in base_url (or E2E_TIR_BASE_URL): leave out one of them."
+
+
+def test_a_token_with_its_scheme() -> None:
+    """A token that was copied from a header, with `Bearer`, is rejected, and the error says why."""
+    said = refusal(project_id=6530, access_token=f"Bearer {TOKEN}")
+    assert said == ("access_token (or E2E_TIR_ACCESS_TOKEN) must not begin with 'Bearer': that is added to the token.")
 
 
 def test_a_path_that_only_looks_like_a_project() -> None:

@@ -163,12 +163,12 @@ def test_plain_http_is_refused_for_other_machines(host: str) -> None:
         ("https://canary.example.com:https/v1", "is not a URL."),
         ("https://canary.example.com:99999/v1", "is not a URL."),
         ("https://[canary/v1", "is not a URL."),
-        ("ftp://canary.example.com/v1", "must be a URL with https://."),
-        ("canary.example.com/v1", "must be a URL with https://."),
-        ("/canary/v1", "must be a URL with https://."),
-        ("https:///canary", "must be a URL with https://."),
-        ("https://", "must be a URL with https://."),
-        ("localhost:8000/canary", "must be a URL with https://."),
+        ("ftp://canary.example.com/v1", "must be a URL that begins with https:// (or, on this machine, http://)."),
+        ("canary.example.com/v1", "must be a URL that begins with https:// (or, on this machine, http://)."),
+        ("/canary/v1", "must be a URL that begins with https:// (or, on this machine, http://)."),
+        ("https:///canary", "must be a URL that begins with https:// (or, on this machine, http://)."),
+        ("https://", "must be a URL that begins with https:// (or, on this machine, http://)."),
+        ("localhost:8000/canary", "must be a URL that begins with https:// (or, on this machine, http://)."),
     ],
 )
 def test_an_invalid_url_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, problem: str) -> None:

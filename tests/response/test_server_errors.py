@@ -269,8 +269,13 @@ def test_class_and_is_retryable_by_status() -> None:
             "the model name (***) and the base URL: https://tir.test/***/v1/embeddings",
         ),
         (b"{}", "https://tir.test/v1/embeddings", "the model name and the base URL: https://tir.test/v1/embeddings"),
+        (
+            b"{}",
+            "https://a.test/embeddings",
+            "the model name and the base URL: https://a.test/embeddings (without /v1)",
+        ),
     ],
-    ids=["nothing", "TIR", "secrets", "no model"],
+    ids=["nothing", "TIR", "secrets", "no model", "without v1"],
 )
 def test_what_was_not_found(request_body: bytes, url: str, words: str) -> None:
     """A 404 names the model and the address, without its query and secrets."""

@@ -114,7 +114,7 @@ class Examination:
 
     def _token_expiry(self) -> Iterator[CheckResult]:
         if not self._token:
-            yield CheckResult("token", "ok", "none is given")
+            yield CheckResult("token", "ok", "none is set, so none is sent")
             return
         expires = token_expiry(self._token)
         if expires is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -62,7 +63,8 @@ def _describe_problem(cls: type[BaseModel], kind: str, name: str, message: str) 
         nearest = get_close_matches(name, field_names, n=1)
         hint = migration_hint(name, field_names) or (f"did you mean {nearest[0]!r}?" if nearest else "")
         return f"there is no argument {name!r}" + (f" ({hint})" if hint else "")
-    message = message.removeprefix("Value error, ").removeprefix(f"{name}: ").removesuffix(".")
+    message = message.removeprefix("Value error, ").removesuffix(".")
+    message = re.sub(rf"^{re.escape(name)}(?:: | (?=must |has ))", "", message)  # it follows the argument's name
     return f"{name}: {message[:1].lower()}{message[1:]}" if name else message
 
 

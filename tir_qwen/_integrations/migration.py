@@ -20,6 +20,7 @@ _USE = {
     "text_instruction": "document_instruction",
     "thinking": "enable_thinking=True, or thinking_budget=...",
     "tiktoken_model_name": "tokenizer_file",
+    "token": "access_token",
     "tokenizer": "tokenizer_file",
 }
 _BODY_FIELDS = CallParameters.__annotations__.keys() - OptionParameters.__annotations__.keys()

@@ -162,7 +162,7 @@ def _resolve_address(base_url: str | None, *, allow_http: bool) -> tuple[str, st
     if parts is None or (host and not _is_host(host)):
         raise _malformed(name, "is not a URL")
     if parts.scheme not in ("http", "https") or not host:
-        raise _malformed(name, "must be a URL with https://")
+        raise _malformed(name, "must be a URL that begins with https:// (or, on this machine, http://)")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise _malformed(name, "must not contain credentials or a fragment")
     if parts.scheme == "http" and not (allow_http or _is_loopback(host)):
@@ -212,7 +212,9 @@ def _project_of_path(url: str, project: str | None) -> str | None:
         return None
     from_environment = os.environ.get("E2E_TIR_PROJECT_ID", "").strip().removeprefix("p-")
     if project not in (None, found[1], from_environment):
-        raise _malformed("project_id", "is another project than that in base_url (or E2E_TIR_BASE_URL): pass only one")
+        raise _malformed(
+            "project_id", "is another project than that in base_url (or E2E_TIR_BASE_URL): leave out one of them"
+        )
     return found[1]
 
 
@@ -248,6 +250,8 @@ def _host(address: str) -> str | None:
 def _clean(name: str, variable: str, value: str | None, *, use_environment: bool = True) -> str | None:
     """Return a credential, once checked that it can be sent in a header or a query."""
     text = _text(name, variable if use_environment else "", value)
+    if text is not None and text.startswith("Bearer "):
+        raise _malformed(name, "must not begin with 'Bearer': that is added to the token", variable)
     if text is not None and not re.fullmatch(r"[\x21-\x7e]+", text):
         raise _malformed(name, "must be printable ASCII without spaces or line breaks", variable)
     return text

@@ -259,6 +259,8 @@ def _hint(status_code: int, secrets: Iterable[str], request: bytes, url: str) ->
     model = from_json(request).get("model") if request else ""
     address = redact_urls(url.partition("?")[0])
     shown = hint.format(model=f" ({model})" if model else "", address=f": {address}" if address else ".")
+    if address and "/v1/" not in address:
+        shown += " (without /v1)"
     return redact(shown, secrets)
 
 

@@ -155,9 +155,10 @@ def validate_http_client(client: Any, *, asynchronous: bool) -> Any:
     """Return a client that the user passed in, once checked to be of the right kind.
 
     Raises:
-        ConfigurationError: It is an `httpx.Client` instead of an `httpx.AsyncClient`, or vice versa.
+        ConfigurationError: It is an `httpx.Client` instead of an `httpx.AsyncClient`, or vice versa, or neither.
     """
-    if client is not None and iscoroutinefunction(getattr(client, "send", None)) is not asynchronous:
+    send = getattr(client, "send", None)
+    if client is not None and (not callable(send) or iscoroutinefunction(send) is not asynchronous):
         kind = "an AsyncClient" if asynchronous else "a Client"
         raise ConfigurationError(
             f"the client for {'a' if asynchronous else ''}synchronous calls must be {kind} of httpx or httpx2."

@@ -222,8 +222,10 @@ class AnswerFile:
             failure = self._failed.get(index)
             if (answered := self._answered.get(index)) is not None:
                 if answered != asked:
-                    text = f"{self._path} has the answer to another row whose {self._key!r} is {row[self._key]!r}"
-                    raise ValueError(f"{text}: write to another file, or give the rows other keys.")
+                    text = f"{self._path} has an answer to a row whose {self._key!r} is {row[self._key]!r}"
+                    raise ValueError(
+                        f"{text}, but whose other columns differ: write to another file, or change the key."
+                    )
             elif failure and failure.digest == asked and max_attempts is not None and failure.attempts >= max_attempts:
                 skipped += 1
             else:

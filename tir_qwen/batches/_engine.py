@@ -21,6 +21,7 @@ from ..errors import (
     AuthenticationError,
     NotFoundError,
     PermissionDeniedError,
+    TIRError,
 )
 from ._lines import COLUMNS, RESERVED, Row, check_row, to_line
 from ._summary import Progress, Summary
@@ -300,13 +301,17 @@ class _Run:
             error = _own_error(raised, "the call")
         except Exception as raised:  # noqa: BLE001 - recorded or raised, according to `on_error`
             error = raised
-        return columns, error or columns["error"]
+        error = error or columns["error"]
+        if isinstance(error, TIRError) and (partial := error.partial) and columns["response"] is None:
+            columns |= {"response": partial.content, "reasoning": partial.reasoning}
+        return columns, error
 
     def _recorded(self, row: Row, columns: Row, error: Exception | None) -> Row | None:
         self._pauses = 0
         self._errors_in_a_row = self._errors_in_a_row + 1 if error else 0
         if error is None:
             return {**row, **columns}
+        self.summary.uncounted += columns["input_tokens"] is None and _may_have_cost(error)
         if self._options.on_error == "raise":
             self._stop(error)
             return None
@@ -349,6 +354,11 @@ def _with_tokens_of(spent: Iterable[Row], columns: Row) -> Row:
     if not counted:
         return columns
     return columns | {name: sum(each[name] or 0 for each in counted) for name in ("input_tokens", "output_tokens")}
+
+
+def _may_have_cost(error: Exception) -> bool:
+    """Whether the model had begun to answer, so that tokens may be billed although none were reported."""
+    return isinstance(error, TIRError) and (error.partial is not None or isinstance(error, APITimeoutError))
 
 
 def _own_error(error: BaseException, place: str) -> Any:

@@ -24,7 +24,7 @@ class Summary:
         refused: How often a row was postponed because the endpoint was overloaded or unreachable.
         input_tokens: Tokens of the prompts, as far as the answers report them.
         output_tokens: Tokens of the answers, with their reasoning.
-        uncounted: Number of answered rows whose tokens are unknown.
+        uncounted: Number of rows whose tokens are unknown although the model answered, or had begun to.
         seconds: Duration of the run until the last row.
         prices: Prices of 1,000,000 input and 1,000,000 output tokens, in any currency, if given.
     """
