@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.batches.test_answer_file import NO_MESSAGE, Row, answered, read, rows_of
+from tests.support.subprograms import untraced_environment
 from tir_qwen import (
     APIConnectionError,
     APIStatusError,
@@ -600,7 +601,8 @@ def test_killed_twice(number: int, tmp_path: Path) -> None:
     asked: Counter[int] = Counter()
     for stop_after in (60, 100, None):
         command = [sys.executable, "-c", PROGRAM, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        env = untraced_environment()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as process:
             assert process.stdout
             for count, line in enumerate(process.stdout, 1):
                 asked[int(line)] += 1

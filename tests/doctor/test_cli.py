@@ -15,6 +15,7 @@ import pytest
 from tests.doctor.test_doctor import Terminal
 from tests.support.paths import ROOT
 from tests.support.server import Loopback, echo
+from tests.support.subprograms import untraced_environment
 from tir_qwen._doctor.cli import main
 from tir_qwen.testing import Request
 
@@ -75,8 +76,9 @@ def test_ctrl_c_ends_without_a_traceback() -> None:
 
     with Loopback(interrupt) as server:
         command = [sys.executable, "-c", INTERRUPTIBLE, "doctor", "--base-url", server.base_url]
-        process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        err = process.communicate()[1].decode()
+        env = untraced_environment()
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        err = process.communicate(timeout=60)[1].decode()
     assert (process.returncode, "Traceback" in err) == (130, False)
 
 

@@ -32,7 +32,8 @@ def run_and_interrupt(
 ) -> tuple[int, str, str]:
     """Like `run`, but send Ctrl-C once the server has received a request, up to `presses` times."""
     command = _command(program, base_url, strict=strict)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    env = untraced_environment()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
         asked.wait(20)
         time.sleep(0.05)  # within the answer
         try:
@@ -47,6 +48,14 @@ def run_and_interrupt(
         finally:
             process.kill()  # leaving the block would wait for a program that goes on
     return process.returncode, out, err
+
+
+def untraced_environment() -> dict[str, str]:
+    """Return the environment for a process that is interrupted or killed, without what measures its coverage.
+
+    Ctrl-C at the wrong moment leaves a lock of coverage locked, for ever; a kill leaves a damaged file of data.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def in_child(work: Callable[[], Any]) -> int:
