@@ -164,17 +164,14 @@ def _columns_of_messages(messages: Sequence[AIMessage]) -> Row:
     if not messages:
         return {}
     usages: list[Any] = [usage for message in messages if (usage := message.usage_metadata)]
+    paid = [usage for usage in usages if usage.get("total_cost") != 0]  # LangChain's mark of an answer from its cache
     return {
         "response": _response(messages[-1]),
         "reasoning": messages[-1].additional_kwargs.get("reasoning_content", ""),
         "finish_reason": messages[-1].response_metadata.get("finish_reason"),
-        "input_tokens": sum(usage["input_tokens"] for usage in usages if not _is_cached(usage)) if usages else None,
-        "output_tokens": sum(usage["output_tokens"] for usage in usages if not _is_cached(usage)) if usages else None,
+        "input_tokens": sum(usage["input_tokens"] for usage in paid) if usages else None,
+        "output_tokens": sum(usage["output_tokens"] for usage in paid) if usages else None,
     }
-
-
-def _is_cached(usage: Mapping[str, Any]) -> bool:
-    return usage.get("total_cost") == 0  # LangChain's mark of an answer that its cache had
 
 
 def _response(message: AIMessage) -> Any:

@@ -272,7 +272,7 @@ def test_class_and_is_retryable_by_status() -> None:
         (
             b"{}",
             "https://a.test/embeddings",
-            "the model name and the base URL: https://a.test/embeddings (without /v1)",
+            "the model name and the base URL: https://a.test/embeddings (is /v1 missing?)",
         ),
     ],
     ids=["nothing", "TIR", "secrets", "no model", "without v1"],

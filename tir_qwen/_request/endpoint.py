@@ -210,6 +210,7 @@ def _project_of_path(url: str, project: str | None) -> str | None:
     found = re.search(r"/project/p-([0-9]+)(?=/|$)", url)
     if found is None:
         return None
+    # Copies that LangChain makes pass all settings as arguments, those of the environment among them.
     from_environment = os.environ.get("E2E_TIR_PROJECT_ID", "").strip().removeprefix("p-")
     if project not in (None, found[1], from_environment):
         raise _malformed(

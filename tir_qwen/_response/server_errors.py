@@ -133,11 +133,7 @@ def error_from_response(
         error_class = _ERROR_CLASSES.get(status_code, fallback)
     request_id = headers.get("x-request-id")
     message = _status_line(status_code, hide_echo(text, request, MAX_TEXT))
-    if status_code == 401 and not has_credentials:
-        hint = "No token was sent: pass access_token or set E2E_TIR_ACCESS_TOKEN."
-    else:
-        hint = _hint(status_code, secrets, request, url)
-    if hint:
+    if hint := _hint(status_code, secrets, request, url, has_credentials):
         message = f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {hint}"
     error = error_class(
         message,
@@ -251,8 +247,10 @@ def _plain_body(parsed: Any, detail: str, secrets: Iterable[str]) -> dict[str, A
     return {"message": detail, **plain}
 
 
-def _hint(status_code: int, secrets: Iterable[str], request: bytes, url: str) -> str:
+def _hint(status_code: int, secrets: Iterable[str], request: bytes, url: str, has_credentials: bool) -> str:
     """Return what to check; for a 404, with the model and the address that were asked."""
+    if status_code == 401 and not has_credentials:
+        return "No token was sent: pass access_token or set E2E_TIR_ACCESS_TOKEN."
     hint = _HINTS.get(status_code, "")
     if status_code != 404:
         return hint
@@ -260,7 +258,7 @@ def _hint(status_code: int, secrets: Iterable[str], request: bytes, url: str) ->
     address = redact_urls(url.partition("?")[0])
     shown = hint.format(model=f" ({model})" if model else "", address=f": {address}" if address else ".")
     if address and "/v1/" not in address:
-        shown += " (without /v1)"
+        shown += " (is /v1 missing?)"
     return redact(shown, secrets)
 
 

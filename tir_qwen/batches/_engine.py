@@ -88,19 +88,10 @@ class _Options:
             "max_concurrency": (_is_count(self.max_concurrency), "a whole number, 1 or more"),
             "keep": (self.keep is None or callable(self.keep), "a function"),
             "on_error": (self.on_error in get_args(OnError), "'record' or 'raise'"),
-            "max_errors": (
-                self.max_errors is None or _is_count(self.max_errors),
-                "a whole number, 1 or more, or None",
-            ),
-            "max_errors_in_a_row": (
-                self.max_errors_in_a_row is None or _is_count(self.max_errors_in_a_row),
-                "a whole number, 1 or more, or None",
-            ),
+            "max_errors": (_is_limit(self.max_errors), "a whole number, 1 or more, or None"),
+            "max_errors_in_a_row": (_is_limit(self.max_errors_in_a_row), "a whole number, 1 or more, or None"),
             "patience": (_is_amount(self.patience), "a number of seconds, 0 or more"),
-            "prices": (
-                self.prices is None or _are_prices(self.prices),
-                "the prices of 1,000,000 tokens of input and of output",
-            ),
+            "prices": (_are_prices(self.prices), "the prices of 1,000,000 tokens of input and of output"),
         }
         for name, (is_valid, words) in checks.items():
             if not is_valid:
@@ -111,12 +102,16 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
+def _is_limit(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
 def _is_amount(value: Any) -> bool:
     return isinstance(value, (Real, Decimal)) and not isinstance(value, bool) and float(value) >= 0
 
 
 def _are_prices(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_amount, value))
+    return value is None or (isinstance(value, (tuple, list)) and [*map(_is_amount, value)] == [True, True])
 
 
 def _read_options(options: BatchOptions) -> _Options:
@@ -260,13 +255,14 @@ class _Run:
             raise ValueError(f"the rows have columns that answers have too: {', '.join(taken)}; rename them.")
         self._begun += 1
         unreachable = 0
-        spent: list[Row] = []  # the columns of refused answers of which a part was paid for
+        spent: Row = {}  # the columns of the attempt before, with the tokens of all attempts
         while True:
             await self._pause()
             if self._stopped.is_set():
                 return None
             before = self.summary.answered
             columns, error = await self._asked(row)
+            columns = _with_tokens_of(spent, columns)
             if isinstance(error, MissingColumnError) and self._is_lacking_at_first(row, error):
                 return None
             if isinstance(error, _AFFECTS_ALL_ROWS):
@@ -274,8 +270,8 @@ class _Run:
                 return None
             unreachable += self.summary.answered != before and not _is_overload(error)
             if not (_is_refusal(error) and self._options.patience and unreachable < _OWN_FAULT):
-                return self._recorded(row, _with_tokens_of(spent, columns), error)
-            spent.append(columns)
+                return self._recorded(row, columns, error)
+            spent = columns
             self._refused(error)
 
     def _is_lacking_at_first(self, row: Row, error: MissingColumnError) -> bool:
@@ -348,12 +344,10 @@ class _Run:
         self._stopped.set()
 
 
-def _with_tokens_of(spent: Iterable[Row], columns: Row) -> Row:
-    """Add the tokens of the parts that were answered before a row was refused."""
-    counted = [each for each in (*spent, columns) if each["input_tokens"] is not None]
-    if not counted:
-        return columns
-    return columns | {name: sum(each[name] or 0 for each in counted) for name in ("input_tokens", "output_tokens")}
+def _with_tokens_of(spent: Row, columns: Row) -> Row:
+    """Add the tokens of an earlier attempt, in which calls were answered before one was refused."""
+    tokens = {name: spent[name] for name in ("input_tokens", "output_tokens") if spent.get(name) is not None}
+    return columns | {name: (columns[name] or 0) + number for name, number in tokens.items()}
 
 
 def _may_have_cost(error: Exception) -> bool:
