@@ -89,9 +89,8 @@ def test_a_reader_that_leaves(options: list[str]) -> None:
     os.close(reader)
     with Loopback(echo) as server:
         command = [sys.executable, "-m", "tir_qwen", "doctor", "--base-url", server.base_url, *options]
-        done = subprocess.run(
-            command, env={**os.environ}, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
-        )
+        env = {**os.environ, "PYTHONUNBUFFERED": ""}  # otherwise, nothing is left to write at the end
+        done = subprocess.run(command, env=env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
 
